@@ -1,0 +1,442 @@
+//! One device, its pipelines, and the operations recorded but not yet submitted.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::adapter::{self, Selection};
+use super::buffer::Buffer;
+use super::shader::{Grid, Shader, ShaderParams};
+use crate::error::{Error, Result};
+
+/// Elements of guard before and after each buffer in guarded mode. 64 elements are 256 bytes, WebGPU's strictest offset alignment.
+const GUARD_ELEMENTS: usize = 64;
+/// What guard regions hold. As `f32` it is a NaN with a payload no arithmetic makes.
+const GUARD_WORD: u32 = 0x7fc0_dead;
+/// What fresh buffers hold in guarded mode: a NaN, so that an output nobody wrote is noticed.
+const POISON_WORD: u32 = 0x7fc0_beef;
+/// Bind groups kept for reuse. A whole update of the largest networks needs a few hundred.
+const BIND_GROUPS_KEPT: usize = 4096;
+
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct PipelineKey {
+    shader: &'static str,
+    entry: &'static str,
+    constants: Vec<(&'static str, u64)>,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct BindGroupKey {
+    pipeline: usize,
+    params: Vec<u8>,
+    buffers: Vec<(u32, wgpu::Buffer, usize)>,
+}
+
+enum Command {
+    Dispatch { pipeline: usize, bind_group: wgpu::BindGroup, groups: [u32; 3] },
+    Copy { source: wgpu::Buffer, source_offset: u64, target: wgpu::Buffer, target_offset: u64, size: u64 },
+}
+
+/// Errors that wgpu reports through callbacks, kept until the next read-back or flush.
+#[derive(Default)]
+struct Reported {
+    lost: Option<String>,
+    error: Option<String>,
+}
+
+/// A device with everything recorded on it. Nothing is submitted before a read-back or [`flush`](Self::flush).
+pub struct Context {
+    device: wgpu::Device,
+    queue: wgpu::Queue,
+    name: String,
+    limits: wgpu::Limits,
+    guards: bool,
+    sources: HashMap<&'static str, String>,
+    modules: HashMap<&'static str, wgpu::ShaderModule>,
+    pipeline_ids: HashMap<PipelineKey, usize>,
+    pipelines: Vec<wgpu::ComputePipeline>,
+    bind_groups: HashMap<BindGroupKey, wgpu::BindGroup>,
+    commands: Vec<Command>,
+    staging: Option<wgpu::Buffer>,
+    reported: Arc<Mutex<Reported>>,
+}
+
+impl std::fmt::Debug for Context {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Context").field("name", &self.name).field("recorded", &self.commands.len()).finish()
+    }
+}
+
+impl Context {
+    /// Opens an adapter with its own limits.
+    ///
+    /// # Errors
+    /// [`Error::NoAdapter`] when none fits, [`Error::Device`] when it cannot be opened.
+    pub fn open(selection: &Selection) -> Result<Self> {
+        let adapter = adapter::select(selection)?;
+        let descriptor = wgpu::DeviceDescriptor {
+            label: Some("ppo-kernels"),
+            required_limits: adapter.limits(),
+            memory_hints: wgpu::MemoryHints::Performance,
+            ..Default::default()
+        };
+        let (device, queue) =
+            pollster::block_on(adapter.request_device(&descriptor)).map_err(|e| Error::Device(e.to_string()))?;
+        let context = Self::from_wgpu(device, queue, adapter.get_info().name);
+        let reported = Arc::clone(&context.reported);
+        context.device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
+            reported.lock().unwrap_or_else(PoisonError::into_inner).error.get_or_insert(error.to_string());
+        }));
+        let reported = Arc::clone(&context.reported);
+        context.device.set_device_lost_callback(move |_, message| {
+            reported.lock().unwrap_or_else(PoisonError::into_inner).lost.get_or_insert(message);
+        });
+        Ok(context)
+    }
+
+    /// Works on a caller's own device and queue. Their error callbacks stay the caller's.
+    pub fn from_wgpu(device: wgpu::Device, queue: wgpu::Queue, name: String) -> Self {
+        Self {
+            limits: device.limits(),
+            device,
+            queue,
+            name,
+            guards: false,
+            sources: HashMap::new(),
+            modules: HashMap::new(),
+            pipeline_ids: HashMap::new(),
+            pipelines: Vec::new(),
+            bind_groups: HashMap::new(),
+            commands: Vec::new(),
+            staging: None,
+            reported: Arc::default(),
+        }
+    }
+
+    /// Name of the adapter.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The device's limits.
+    pub fn limits(&self) -> &wgpu::Limits {
+        &self.limits
+    }
+
+    /// From now on, surrounds each new buffer with guard regions and fills it with NaN; see [`check_guards`](Self::check_guards).
+    pub fn set_guards(&mut self, guards: bool) {
+        self.guards = guards;
+    }
+
+    /// Replaces the text of the shader called `name`, for experiments and for tests that plant a fault.
+    pub fn replace_shader(&mut self, name: &'static str, source: String) {
+        self.sources.insert(name, source);
+        self.modules.remove(name);
+        self.pipeline_ids.retain(|key, _| key.shader != name);
+    }
+
+    /// A new buffer of `len` zeros (NaN in guarded mode).
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for zero elements, [`Error::LimitExceeded`] beyond the adapter's limits, [`Error::OutOfMemory`].
+    pub fn alloc<T>(&mut self, len: usize) -> Result<Buffer<T>> {
+        if len == 0 {
+            return Err(Error::shape("len", "at least 1 element", len));
+        }
+        let guard = if self.guards { 4 * GUARD_ELEMENTS as u64 } else { 0 };
+        let size = 4 * len as u64 + 2 * guard;
+        for (limit, available) in [
+            ("max_storage_buffer_binding_size", self.limits.max_storage_buffer_binding_size),
+            ("max_buffer_size", self.limits.max_buffer_size),
+        ] {
+            if size > available {
+                return Err(Error::LimitExceeded { limit, needed: size, available });
+            }
+        }
+        let raw = self.create(size, Buffer::<T>::USAGES, "storage")?;
+        if self.guards {
+            let mut words = vec![GUARD_WORD; len + 2 * GUARD_ELEMENTS];
+            words[GUARD_ELEMENTS..GUARD_ELEMENTS + len].fill(POISON_WORD);
+            self.write_bytes(&raw, 0, bytemuck::cast_slice(&words))?;
+        }
+        Ok(Buffer::guarded(raw, len, guard, guard))
+    }
+
+    fn create(&self, size: u64, usage: wgpu::BufferUsages, what: &str) -> Result<wgpu::Buffer> {
+        let scope = self.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
+        let raw =
+            self.device.create_buffer(&wgpu::BufferDescriptor { label: Some(what), size, usage, mapped_at_creation: false });
+        match pollster::block_on(scope.pop()) {
+            None => Ok(raw),
+            Some(_) => Err(Error::OutOfMemory { what: what.to_owned(), needed: size }),
+        }
+    }
+
+    /// Writes `data` from element `offset` on. It takes effect in order with what is already recorded.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when it would run past the end.
+    pub fn write<T: bytemuck::Pod>(&mut self, target: &Buffer<T>, offset: usize, data: &[T]) -> Result<()> {
+        check_range("write", target.len(), offset, data.len())?;
+        self.write_bytes(&target.raw, target.head + 4 * offset as u64, bytemuck::cast_slice(data))
+    }
+
+    fn write_bytes(&mut self, target: &wgpu::Buffer, offset: u64, bytes: &[u8]) -> Result<()> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        // A queue write runs before the next submission: before everything recorded, which may still need the old contents.
+        if self.commands.is_empty() {
+            self.queue.write_buffer(target, offset, bytes);
+            return Ok(());
+        }
+        let staging = self.create(bytes.len() as u64, wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST, "upload")?;
+        self.queue.write_buffer(&staging, 0, bytes);
+        self.commands.push(Command::Copy {
+            source: staging,
+            source_offset: 0,
+            target: target.clone(),
+            target_offset: offset,
+            size: bytes.len() as u64,
+        });
+        Ok(())
+    }
+
+    /// Records a copy of `len` elements.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when either range is outside its buffer, or both buffers are the same.
+    pub fn copy<T>(
+        &mut self,
+        source: &Buffer<T>,
+        source_offset: usize,
+        target: &Buffer<T>,
+        target_offset: usize,
+        len: usize,
+    ) -> Result<()> {
+        check_range("source", source.len(), source_offset, len)?;
+        check_range("target", target.len(), target_offset, len)?;
+        if source.raw == target.raw {
+            return Err(Error::shape("target", "another buffer than the source", "the same"));
+        }
+        self.commands.push(Command::Copy {
+            source: source.raw.clone(),
+            source_offset: source.head + 4 * source_offset as u64,
+            target: target.raw.clone(),
+            target_offset: target.head + 4 * target_offset as u64,
+            size: 4 * len as u64,
+        });
+        Ok(())
+    }
+
+    /// Records one dispatch. `buffers` are (binding, buffer) of group 0; `params` is the uniform at binding 0.
+    ///
+    /// # Errors
+    /// [`Error::LimitExceeded`] for a grid beyond the adapter's limits, [`Error::Device`] when the shader does not compile.
+    pub fn dispatch<P: ShaderParams>(
+        &mut self,
+        shader: Shader,
+        entry: &'static str,
+        constants: &[(&'static str, f64)],
+        params: &P,
+        buffers: &[(u32, Buffer<u32>)],
+        grid: Grid,
+    ) -> Result<()> {
+        let groups = self.fold(grid)?;
+        let pipeline = self.pipeline(shader, entry, constants)?;
+        let key = BindGroupKey {
+            pipeline,
+            params: bytemuck::bytes_of(params).to_vec(),
+            buffers: buffers.iter().map(|(binding, b)| (*binding, b.raw.clone(), b.len())).collect(),
+        };
+        let bind_group = match self.bind_groups.get(&key) {
+            Some(known) => known.clone(),
+            None => {
+                let made = self.bind(pipeline, bytemuck::bytes_of(params), buffers)?;
+                if self.bind_groups.len() >= BIND_GROUPS_KEPT {
+                    self.bind_groups.clear();
+                }
+                self.bind_groups.insert(key, made.clone());
+                made
+            }
+        };
+        self.commands.push(Command::Dispatch { pipeline, bind_group, groups });
+        Ok(())
+    }
+
+    fn bind(&self, pipeline: usize, params: &[u8], buffers: &[(u32, Buffer<u32>)]) -> Result<wgpu::BindGroup> {
+        let uniform = self.create(
+            params.len().next_multiple_of(16) as u64,
+            wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
+            "params",
+        )?;
+        self.queue.write_buffer(&uniform, 0, params);
+        let mut entries = vec![wgpu::BindGroupEntry { binding: 0, resource: uniform.as_entire_binding() }];
+        entries.extend(buffers.iter().map(|(binding, b)| wgpu::BindGroupEntry { binding: *binding, resource: b.binding() }));
+        Ok(self.device.create_bind_group(&wgpu::BindGroupDescriptor {
+            label: None,
+            layout: &self.pipelines[pipeline].get_bind_group_layout(0),
+            entries: &entries,
+        }))
+    }
+
+    fn pipeline(&mut self, shader: Shader, entry: &'static str, constants: &[(&'static str, f64)]) -> Result<usize> {
+        let key = PipelineKey {
+            shader: shader.name,
+            entry,
+            constants: constants.iter().map(|(name, value)| (*name, value.to_bits())).collect(),
+        };
+        if let Some(&id) = self.pipeline_ids.get(&key) {
+            return Ok(id);
+        }
+        let scope = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
+        if !self.modules.contains_key(shader.name) {
+            let source = self.sources.get(shader.name).map_or(shader.source, String::as_str);
+            let module = compile(&self.device, shader.name, source);
+            self.modules.insert(shader.name, module);
+        }
+        let pipeline = self.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+            label: Some(entry),
+            layout: None,
+            module: &self.modules[shader.name],
+            entry_point: Some(entry),
+            compilation_options: wgpu::PipelineCompilationOptions { constants, ..Default::default() },
+            cache: None,
+        });
+        if let Some(error) = pollster::block_on(scope.pop()) {
+            self.modules.remove(shader.name);
+            return Err(Error::Device(format!("{}::{entry}: {error}", shader.name)));
+        }
+        self.pipelines.push(pipeline);
+        self.pipeline_ids.insert(key, self.pipelines.len() - 1);
+        Ok(self.pipelines.len() - 1)
+    }
+
+    fn fold(&self, grid: Grid) -> Result<[u32; 3]> {
+        let most = self.limits.max_compute_workgroups_per_dimension as usize;
+        let groups = match grid {
+            Grid::Linear(n) if n <= most => [n, 1, 1],
+            Grid::Linear(n) => [n.div_ceil(n.div_ceil(most)), n.div_ceil(most), 1],
+            Grid::Xyz(x, y, z) => [x, y, z],
+        };
+        if let Some(&needed) = groups.iter().find(|&&g| g > most) {
+            return Err(Error::LimitExceeded {
+                limit: "max_compute_workgroups_per_dimension",
+                needed: needed as u64,
+                available: most as u64,
+            });
+        }
+        Ok(groups.map(|g| g as u32))
+    }
+
+    /// Moves everything recorded into a caller's encoder. The caller submits it.
+    pub fn encode_into(&mut self, encoder: &mut wgpu::CommandEncoder) {
+        let commands = std::mem::take(&mut self.commands);
+        let mut next = commands.iter().peekable();
+        while let Some(command) = next.next() {
+            match command {
+                Command::Copy { source, source_offset, target, target_offset, size } => {
+                    encoder.copy_buffer_to_buffer(source, *source_offset, target, *target_offset, *size);
+                }
+                Command::Dispatch { .. } => {
+                    let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+                    let mut dispatch = Some(command);
+                    while let Some(Command::Dispatch { pipeline, bind_group, groups: [x, y, z] }) = dispatch {
+                        pass.set_pipeline(&self.pipelines[*pipeline]);
+                        pass.set_bind_group(0, bind_group, &[]);
+                        pass.dispatch_workgroups(*x, *y, *z);
+                        dispatch = next.next_if(|c| matches!(c, Command::Dispatch { .. }));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Submits everything recorded, without waiting for it.
+    ///
+    /// # Errors
+    /// Whatever the device reported since the last call.
+    pub fn flush(&mut self) -> Result<()> {
+        if !self.commands.is_empty() {
+            let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+            self.encode_into(&mut encoder);
+            self.queue.submit([encoder.finish()]);
+        }
+        self.raise_reported()
+    }
+
+    fn raise_reported(&self) -> Result<()> {
+        let mut reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(lost) = &reported.lost {
+            return Err(Error::DeviceLost(lost.clone()));
+        }
+        reported.error.take().map_or(Ok(()), |error| Err(Error::Device(error)))
+    }
+
+    /// Submits everything recorded, waits, and returns `len` elements from `offset` on.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for a range outside the buffer, [`Error::Device`] and [`Error::DeviceLost`] from the device.
+    pub fn read<T: bytemuck::Pod>(&mut self, source: &Buffer<T>, offset: usize, len: usize) -> Result<Vec<T>> {
+        check_range("read", source.len(), offset, len)?;
+        self.read_bytes(&source.raw, source.head + 4 * offset as u64, 4 * len as u64, bytemuck::pod_collect_to_vec)
+    }
+
+    fn read_bytes<R>(&mut self, source: &wgpu::Buffer, offset: u64, size: u64, convert: impl FnOnce(&[u8]) -> R) -> Result<R> {
+        let staging = match self.staging.take().filter(|s| s.size() >= size) {
+            Some(kept) => kept,
+            None => {
+                let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
+                self.create(size.next_power_of_two(), usage, "read-back")?
+            }
+        };
+        self.commands.push(Command::Copy {
+            source: source.clone(),
+            source_offset: offset,
+            target: staging.clone(),
+            target_offset: 0,
+            size,
+        });
+        self.flush()?;
+        staging.map_async(wgpu::MapMode::Read, ..size, |_| {});
+        self.device.poll(wgpu::PollType::wait_indefinitely()).map_err(|e| Error::Device(e.to_string()))?;
+        self.raise_reported()?;
+        let view = staging.get_mapped_range(..size).map_err(|e| Error::Device(e.to_string()))?;
+        let result = convert(&view);
+        drop(view);
+        staging.unmap();
+        self.staging = Some(staging);
+        Ok(result)
+    }
+
+    /// In guarded mode, the index of the first guard word near `buffer` that was overwritten: negative before the first element,
+    /// at least `len` after the last.
+    ///
+    /// # Errors
+    /// Those of [`read`](Self::read).
+    pub fn check_guards<T>(&mut self, buffer: &Buffer<T>) -> Result<Option<i64>> {
+        if buffer.head == 0 {
+            return Ok(None);
+        }
+        let words: Vec<u32> = self.read_bytes(&buffer.raw, 0, buffer.raw.size(), bytemuck::pod_collect_to_vec)?;
+        let data = GUARD_ELEMENTS..GUARD_ELEMENTS + buffer.len();
+        let broken = words.iter().enumerate().position(|(i, &w)| !data.contains(&i) && w != GUARD_WORD);
+        Ok(broken.map(|i| i as i64 - GUARD_ELEMENTS as i64))
+    }
+}
+
+fn check_range(argument: &str, available: usize, offset: usize, len: usize) -> Result<()> {
+    if len > 0 && offset.checked_add(len).is_some_and(|end| end <= available) {
+        return Ok(());
+    }
+    Err(Error::shape(argument, format!("a non-empty range within {available} elements"), format!("{len} from {offset}")))
+}
+
+/// Compiles with bounds checks but without naga's loop counters: every loop of ours counts up to a number the host has set, and
+/// the counters once made a kernel a hundred times slower.
+#[allow(unsafe_code)]
+fn compile(device: &wgpu::Device, label: &str, source: &str) -> wgpu::ShaderModule {
+    let descriptor = wgpu::ShaderModuleDescriptor { label: Some(label), source: wgpu::ShaderSource::Wgsl(source.into()) };
+    let checks = wgpu::ShaderRuntimeChecks { force_loop_bounding: false, ..wgpu::ShaderRuntimeChecks::checked() };
+    // SAFETY: the one check left out guards against endless loops, and no loop of ours is one.
+    unsafe { device.create_shader_module_trusted(descriptor, checks) }
+}

@@ -1,0 +1,13 @@
+//! The device layer: adapters, buffers, pipelines and the recording of dispatches. It knows no kernel.
+
+mod adapter;
+mod buffer;
+mod context;
+mod shader;
+
+pub use adapter::{AdapterSummary, Selection, adapters};
+pub use buffer::Buffer;
+pub(crate) use buffer::bind;
+pub use context::Context;
+pub(crate) use shader::shader_params;
+pub use shader::{Field, Grid, Shader, ShaderParams};

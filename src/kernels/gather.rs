@@ -1,0 +1,113 @@
+//! Minibatches by an index buffer.
+
+use crate::error::{Error, Result};
+use crate::kernels::surrogate::sample;
+use crate::shape::{elements, require_len, require_size};
+use crate::tolerance::Tolerance;
+
+/// Rows `indices[start .. start + count]` of a matrix `[rows, width]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Gather {
+    /// Rows of the source.
+    pub rows: usize,
+    /// Columns.
+    pub width: usize,
+    /// First index to use.
+    pub start: usize,
+    /// How many indices to use: rows of the target.
+    pub count: usize,
+}
+
+impl Gather {
+    /// Copies have no error.
+    pub const TOLERANCE: Tolerance = Tolerance::Exact;
+
+    fn check_sizes(&self, indices: usize) -> Result<()> {
+        require_size("rows", self.rows)?;
+        require_size("width", self.width)?;
+        require_size("count", self.count)?;
+        elements("source", self.rows, self.width)?;
+        elements("target", self.count, self.width)?;
+        let end = self.start.checked_add(self.count).ok_or_else(|| Error::shape("start", "start + count to fit", self.start))?;
+        require_len("indices", indices, end)
+    }
+
+    /// Checks the buffers' lengths for gathering one matrix.
+    pub(crate) fn check_rows(&self, source: usize, indices: usize, target: usize) -> Result<()> {
+        self.check_sizes(indices)?;
+        require_len("source", source, self.rows * self.width)?;
+        require_len("target", target, self.count * self.width)
+    }
+
+    /// Checks the buffers' lengths for packing four columns.
+    pub(crate) fn check_samples(&self, indices: usize, columns: [(&str, usize); 4], samples: usize) -> Result<()> {
+        if self.width != 1 {
+            return Err(Error::shape("width", "1 (columns are vectors)", self.width));
+        }
+        self.check_sizes(indices)?;
+        for (name, len) in columns {
+            require_len(name, len, self.rows)?;
+        }
+        require_len("samples", samples, elements("samples", self.count, sample::COLUMNS)?)
+    }
+}
+
+#[cfg(feature = "gpu")]
+pub(crate) use binding::*;
+
+#[cfg(feature = "gpu")]
+mod binding {
+    use super::Gather;
+    use crate::error::Result;
+    use crate::gpu::{Buffer, Context, Grid, Shader, ShaderParams, bind, shader_params};
+    use crate::kernels::ShaderInfo;
+
+    pub(crate) const SHADER: Shader = Shader { name: "gather", source: include_str!("../../shaders/gather.wgsl") };
+    pub(crate) const SHADERS: &[ShaderInfo] = &[ShaderInfo {
+        shader: SHADER,
+        params: &[(GatherParams::NAME, size_of::<GatherParams>(), GatherParams::FIELDS)],
+        entries: &[("rows", &[&[]]), ("pack_samples", &[&[]])],
+    }];
+
+    /// The shader's default. 256 is the most that WebGPU promises.
+    const WORKGROUP_SIZE: usize = 256;
+
+    shader_params! {
+        struct GatherParams {
+            rows: u32,
+            width: u32,
+            start: u32,
+            count: u32,
+        }
+    }
+
+    fn params(op: &Gather) -> GatherParams {
+        GatherParams { rows: op.rows as u32, width: op.width as u32, start: op.start as u32, count: op.count as u32 }
+    }
+
+    pub(crate) fn record_rows(
+        context: &mut Context,
+        op: &Gather,
+        source: &Buffer<u32>,
+        indices: &Buffer<u32>,
+        target: &Buffer<u32>,
+    ) -> Result<()> {
+        op.check_rows(source.len(), indices.len(), target.len())?;
+        let buffers = [bind(1, source), bind(2, indices), bind(3, target)];
+        context.dispatch(SHADER, "rows", &[], &params(op), &buffers, Grid::covering(op.count * op.width, WORKGROUP_SIZE))
+    }
+
+    pub(crate) fn record_pack_samples(
+        context: &mut Context,
+        op: &Gather,
+        indices: &Buffer<u32>,
+        columns: [(&str, &Buffer<f32>); 4],
+        samples: &Buffer<f32>,
+    ) -> Result<()> {
+        op.check_samples(indices.len(), columns.map(|(name, column)| (name, column.len())), samples.len())?;
+        let [old_logp, advantages, returns, old_values] = columns.map(|(_, column)| column);
+        let buffers =
+            [bind(2, indices), bind(4, old_logp), bind(5, advantages), bind(6, returns), bind(7, old_values), bind(8, samples)];
+        context.dispatch(SHADER, "pack_samples", &[], &params(op), &buffers, Grid::covering(op.count, WORKGROUP_SIZE))
+    }
+}

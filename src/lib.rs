@@ -1,0 +1,15 @@
+//! PPO's arithmetic on any GPU.
+
+pub mod backend;
+pub mod error;
+#[cfg(feature = "gpu")]
+pub mod gpu;
+pub mod kernels;
+pub mod real;
+pub mod reference;
+mod shape;
+pub mod tolerance;
+
+pub use error::{Error, Mismatch, Result};
+#[cfg(feature = "gpu")]
+pub use wgpu;

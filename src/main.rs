@@ -1,0 +1,2 @@
+//! The `ppo-kernels` program; see [`ppo_kernels`].
+fn main() {}

@@ -1,0 +1,49 @@
+//! The numbers a CPU backend computes in: `f32` (the same storage as the GPU) or `f64` (the oracle).
+
+/// `f32` or `f64`. Arithmetic comes from [`num_traits::Float`]; what it lacks is here.
+pub trait Real:
+    num_traits::Float + bytemuck::Pod + std::fmt::Debug + Default + Send + Sync + std::iter::Sum + std::ops::AddAssign + 'static
+{
+    /// Name in reports.
+    const NAME: &'static str;
+    /// Unit roundoff, 2⁻²⁴ or 2⁻⁵³.
+    const UNIT_ROUNDOFF: f64;
+    /// Rounds to this type.
+    fn of(x: f64) -> Self;
+    /// Widens without loss.
+    fn f64(self) -> f64;
+    /// The error function, 2/√π ∫₀ˣ e^(−t²) dt.
+    fn erf(self) -> Self;
+}
+
+impl Real for f32 {
+    const NAME: &'static str = "f32";
+    const UNIT_ROUNDOFF: f64 = 5.960_464_477_539_063e-8;
+    #[inline]
+    fn of(x: f64) -> Self {
+        x as f32
+    }
+    #[inline]
+    fn f64(self) -> f64 {
+        f64::from(self)
+    }
+    fn erf(self) -> Self {
+        libm::erff(self)
+    }
+}
+
+impl Real for f64 {
+    const NAME: &'static str = "f64";
+    const UNIT_ROUNDOFF: f64 = 1.110_223_024_625_156_5e-16;
+    #[inline]
+    fn of(x: f64) -> Self {
+        x
+    }
+    #[inline]
+    fn f64(self) -> f64 {
+        self
+    }
+    fn erf(self) -> Self {
+        libm::erf(self)
+    }
+}

@@ -1,0 +1,38 @@
+//! Checks on sizes and hyper-parameters, shared by every kernel's contract.
+
+use crate::error::{Error, Result};
+
+/// `name` holds at least `needed` elements.
+pub(crate) fn require_len(name: &str, len: usize, needed: usize) -> Result<()> {
+    if len >= needed { Ok(()) } else { Err(Error::shape(name, format!("at least {needed} elements"), len)) }
+}
+
+/// `name` is a size of at least one that a shader can count in 32 bits.
+pub(crate) fn require_size(name: &str, size: usize) -> Result<()> {
+    if size == 0 || size > u32::MAX as usize {
+        return Err(Error::shape(name, "a size from 1 to 4294967295", size));
+    }
+    Ok(())
+}
+
+/// The product of two sizes, which has to stay below 2³² because shaders index with `u32`.
+pub(crate) fn elements(name: &str, rows: usize, columns: usize) -> Result<usize> {
+    match rows.checked_mul(columns) {
+        Some(n) if n <= u32::MAX as usize => Ok(n),
+        _ => Err(Error::shape(name, "fewer than 2^32 elements", format!("{rows} x {columns}"))),
+    }
+}
+
+/// `value` is finite.
+pub(crate) fn require_finite(name: &str, value: f64) -> Result<()> {
+    if value.is_finite() { Ok(()) } else { Err(Error::value(name, "a finite number", value)) }
+}
+
+/// `value` lies in `[low, high]` (which NaN does not).
+pub(crate) fn require_range(name: &str, value: f64, low: f64, high: f64) -> Result<()> {
+    if value >= low && value <= high && value.is_finite() {
+        return Ok(());
+    }
+    let expected = if high.is_finite() { format!("a number in [{low}, {high}]") } else { format!("a number >= {low}") };
+    Err(Error::value(name, expected, value))
+}

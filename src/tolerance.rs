@@ -1,0 +1,34 @@
+//! How far two results of one operation may lie apart.
+//!
+//! Every kernel's contract derives its own numbers; tests, `verify`, [`CrossCheck`](crate::backend::CrossCheck) and the
+//! documentation all use those.
+
+/// Unit roundoff of `f32`, 2⁻²⁴: the unit in which the kernels' tolerances are derived.
+pub const F32_ROUNDOFF: f64 = 5.960_464_477_539_063e-8;
+
+/// The largest |value − reference| that an operation's contract allows in one output.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Tolerance {
+    /// Equal bit for bit (integers, copies).
+    Exact,
+    /// `abs + rel·|reference|` in every element.
+    Uniform {
+        /// Absolute part.
+        abs: f64,
+        /// Part relative to the reference value of that element.
+        rel: f64,
+    },
+    /// An absolute bound for each element, from a forward error analysis.
+    PerElement(Vec<f64>),
+}
+
+impl Tolerance {
+    /// The largest |value − `reference`| allowed at `index`.
+    pub fn allowed(&self, index: usize, reference: f64) -> f64 {
+        match self {
+            Tolerance::Exact => 0.0,
+            Tolerance::Uniform { abs, rel } => abs + rel * reference.abs(),
+            Tolerance::PerElement(bounds) => bounds.get(index).copied().unwrap_or(0.0),
+        }
+    }
+}

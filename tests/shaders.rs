@@ -1,0 +1,100 @@
+//! Every shader file, looked at without a GPU.
+
+use naga::valid::{Capabilities, ValidationFlags, Validator};
+use ppo_kernels::kernels::{ShaderInfo, shaders};
+
+fn parse(info: &ShaderInfo) -> naga::Module {
+    naga::front::wgsl::parse_str(info.shader.source)
+        .unwrap_or_else(|error| panic!("{}", error.emit_to_string_with_path(info.shader.source, info.shader.name)))
+}
+
+#[test]
+fn every_specialisation_validates() {
+    for info in shaders() {
+        let module = parse(&info);
+        // No capability beyond what WebGPU gives everybody: the portable tier.
+        let validated = Validator::new(ValidationFlags::all(), Capabilities::empty())
+            .validate(&module)
+            .unwrap_or_else(|error| panic!("{}: {}", info.shader.name, error.emit_to_string(info.shader.source)));
+        for (entry, specialisations) in info.entries {
+            assert!(!specialisations.is_empty(), "{}::{entry} lists no specialisation", info.shader.name);
+            for constants in *specialisations {
+                let constants = constants.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect();
+                let stage = Some((naga::ShaderStage::Compute, *entry));
+                let (special, _) = naga::back::pipeline_constants::process_overrides(&module, &validated, stage, &constants)
+                    .unwrap_or_else(|error| panic!("{}::{entry}: {error}", info.shader.name));
+                Validator::new(ValidationFlags::all(), Capabilities::empty())
+                    .validate(&special)
+                    .unwrap_or_else(|error| panic!("{}::{entry}: {error:?}", info.shader.name));
+            }
+        }
+    }
+}
+
+#[test]
+fn every_entry_point_is_listed_and_within_the_default_limits() {
+    for info in shaders() {
+        let module = parse(&info);
+        let validated = Validator::new(ValidationFlags::all(), Capabilities::empty()).validate(&module).unwrap();
+        let mut in_file: Vec<&str> = module.entry_points.iter().map(|e| e.name.as_str()).collect();
+        let mut listed: Vec<&str> = info.entries.iter().map(|(name, _)| *name).collect();
+        in_file.sort_unstable();
+        listed.sort_unstable();
+        assert_eq!(in_file, listed, "{}", info.shader.name);
+        for (index, entry) in module.entry_points.iter().enumerate() {
+            let uses = validated.get_entry_point(index);
+            let storage = module.global_variables.iter().filter(|(handle, variable)| {
+                !uses[*handle].is_empty() && matches!(variable.space, naga::AddressSpace::Storage { .. })
+            });
+            assert!(storage.count() <= 8, "{}::{}: more than 8 storage buffers", info.shader.name, entry.name);
+        }
+    }
+}
+
+#[test]
+fn parameter_structs_have_the_layout_that_naga_reflects() {
+    for info in shaders() {
+        let module = parse(&info);
+        for (name, size, fields) in info.params {
+            let (_, found) = module
+                .types
+                .iter()
+                .find(|(_, t)| t.name.as_deref() == Some(name))
+                .unwrap_or_else(|| panic!("{} has no struct {name}", info.shader.name));
+            let naga::TypeInner::Struct { members, span } = &found.inner else { panic!("{name} is no struct") };
+            assert_eq!(*span as usize, *size, "size of {name}");
+            let reflected: Vec<_> = members.iter().map(|m| (m.name.as_deref().unwrap(), m.offset as usize)).collect();
+            let declared: Vec<_> = fields.iter().map(|f| (f.name, f.offset)).collect();
+            assert_eq!(declared, reflected, "{name}");
+        }
+    }
+}
+
+#[test]
+fn every_kernel_has_all_its_files() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let stems = |folder: &str, extension: &str| {
+        let mut stems: Vec<String> = std::fs::read_dir(root.join(folder))
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .filter(|path| path.is_dir() || path.extension().is_some_and(|e| e == extension))
+            .map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned())
+            .collect();
+        stems.sort_unstable();
+        stems
+    };
+    let kernels = stems("shaders", "wgsl");
+    assert!(kernels.len() >= 9, "{kernels:?}");
+    for (folder, extension) in
+        [("src/kernels", "rs"), ("src/reference", "rs"), ("src/backend", "rs"), ("tests", "rs"), ("benches", "rs")]
+    {
+        let there = stems(folder, extension);
+        for kernel in &kernels {
+            assert!(there.contains(kernel), "{kernel} has no file in {folder}");
+        }
+    }
+    let mut named: Vec<&str> = shaders().iter().map(|info| info.shader.name.split('/').next().unwrap()).collect();
+    named.sort_unstable();
+    named.dedup();
+    assert_eq!(named, kernels, "kernels::shaders() lists every file");
+}
