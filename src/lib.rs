@@ -5,6 +5,7 @@ pub mod error;
 #[cfg(feature = "gpu")]
 pub mod gpu;
 pub mod kernels;
+pub mod ppo;
 pub mod real;
 pub mod reference;
 mod shape;

@@ -1,0 +1,293 @@
+//! Hyper-parameters, with CleanRL's names, and presets of well-known implementations.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::kernels::linear::Activation;
+use crate::kernels::normalize::EpsilonMode;
+use crate::kernels::surrogate::ValueLoss;
+use crate::shape::{require_finite, require_range, require_size};
+
+/// Over which samples advantages are normalised.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AdvantageScope {
+    /// Each minibatch by its own mean and standard deviation (CleanRL, SB3, baselines).
+    Minibatch,
+    /// All of the rollout at once, before the first epoch (rsl_rl, rl_games, skrl).
+    Rollout,
+    /// Not at all.
+    None,
+}
+
+/// What `target_kl` does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KlStop {
+    /// No further epoch once the last minibatch of one has approx_kl > target_kl (CleanRL).
+    AfterEpoch,
+    /// No further step, and not this one either, once a minibatch has approx_kl > 1.5·target_kl (SB3).
+    BeforeStep,
+}
+
+/// All hyper-parameters of a training run. Where implementations of PPO differ, the difference is a field.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Seed of everything random.
+    pub seed: u64,
+    /// Environment steps in all.
+    pub total_timesteps: u64,
+    /// Adam's learning rate at the start.
+    pub learning_rate: f64,
+    /// N, environments stepped side by side.
+    pub num_envs: usize,
+    /// T, steps of each environment in a rollout.
+    pub num_steps: usize,
+    /// Whether the learning rate falls linearly to 0 over the updates.
+    pub anneal_lr: bool,
+    /// Discount γ.
+    pub gamma: f64,
+    /// λ of generalised advantage estimation.
+    pub gae_lambda: f64,
+    /// Minibatches an epoch. A rollout that they do not divide evenly gets one more, shorter minibatch (CleanRL).
+    pub num_minibatches: usize,
+    /// Passes over each rollout.
+    pub update_epochs: usize,
+    /// Over what advantages are normalised.
+    pub norm_adv: AdvantageScope,
+    /// 1: standard deviation of a sample (torch); 0: of a population (numpy, JAX).
+    pub norm_adv_ddof: u32,
+    /// ε of the normalisation.
+    pub norm_adv_epsilon: f64,
+    /// Where that ε enters.
+    pub norm_adv_epsilon_mode: EpsilonMode,
+    /// Clip range of the ratio.
+    pub clip_coef: f64,
+    /// Upper clip range where it differs from `clip_coef` (clip-higher).
+    pub clip_coef_high: Option<f64>,
+    /// Dual clip, c > 1.
+    pub dual_clip: Option<f64>,
+    /// Whether the value loss is clipped too, by `clip_coef`.
+    pub clip_vloss: bool,
+    /// Huber instead of squared value loss, with this δ.
+    pub huber_delta: Option<f64>,
+    /// Weight of the entropy bonus.
+    pub ent_coef: f64,
+    /// Weight of the value loss (which has its ½).
+    pub vf_coef: f64,
+    /// Weight of a KL penalty (k3 estimator).
+    pub kl_coef: f64,
+    /// Largest global norm of the gradient.
+    pub max_grad_norm: f64,
+    /// Added to the norm when clipping: 1e-6 in torch, 0 in optax.
+    pub max_grad_norm_epsilon: f64,
+    /// Early stop of an update.
+    pub target_kl: Option<f64>,
+    /// How `target_kl` stops.
+    pub kl_stop: KlStop,
+    /// Adam's β₁.
+    pub adam_beta1: f64,
+    /// Adam's β₂.
+    pub adam_beta2: f64,
+    /// Adam's ε, added after the bias correction (torch).
+    pub adam_eps: f64,
+    /// Weight decay.
+    pub weight_decay: f64,
+    /// Whether the decay is AdamW's (decoupled) or L2.
+    pub decoupled_weight_decay: bool,
+    /// Whether a truncated episode is bootstrapped with the value of the state reached (SB3, TorchRL) or counts as terminated (CleanRL).
+    pub bootstrap_truncated: bool,
+    /// Widths of the hidden layers, of actor and critic each.
+    pub hidden: Vec<usize>,
+    /// Activation of the hidden layers.
+    pub activation: Activation,
+    /// Initial log standard deviation of Gaussian policies.
+    pub log_std_init: f64,
+    /// Rewards are multiplied by this before they are learned from; reported returns are not.
+    pub reward_scale: f64,
+}
+
+impl Default for Config {
+    /// CleanRL's `ppo.py`.
+    fn default() -> Self {
+        Self {
+            seed: 1,
+            total_timesteps: 500_000,
+            learning_rate: 2.5e-4,
+            num_envs: 4,
+            num_steps: 128,
+            anneal_lr: true,
+            gamma: 0.99,
+            gae_lambda: 0.95,
+            num_minibatches: 4,
+            update_epochs: 4,
+            norm_adv: AdvantageScope::Minibatch,
+            norm_adv_ddof: 1,
+            norm_adv_epsilon: 1e-8,
+            norm_adv_epsilon_mode: EpsilonMode::AddToStd,
+            clip_coef: 0.2,
+            clip_coef_high: None,
+            dual_clip: None,
+            clip_vloss: true,
+            huber_delta: None,
+            ent_coef: 0.01,
+            vf_coef: 0.5,
+            kl_coef: 0.0,
+            max_grad_norm: 0.5,
+            max_grad_norm_epsilon: 1e-6,
+            target_kl: None,
+            kl_stop: KlStop::AfterEpoch,
+            adam_beta1: 0.9,
+            adam_beta2: 0.999,
+            adam_eps: 1e-5,
+            weight_decay: 0.0,
+            decoupled_weight_decay: false,
+            bootstrap_truncated: false,
+            hidden: vec![64, 64],
+            activation: Activation::Tanh,
+            log_std_init: 0.0,
+            reward_scale: 1.0,
+        }
+    }
+}
+
+impl Config {
+    /// Names that [`preset`](Self::preset) knows.
+    pub const PRESETS: &'static [&'static str] = &["cleanrl", "cleanrl-continuous", "sb3", "pendulum"];
+
+    /// The defaults of a well-known implementation, or the settings for an environment.
+    ///
+    /// # Errors
+    /// An unknown name.
+    pub fn preset(name: &str) -> Result<Self> {
+        let cleanrl = Self::default();
+        let cleanrl_continuous = Self {
+            total_timesteps: 1_000_000,
+            learning_rate: 3e-4,
+            num_envs: 1,
+            num_steps: 2048,
+            num_minibatches: 32,
+            update_epochs: 10,
+            ent_coef: 0.0,
+            ..cleanrl.clone()
+        };
+        match name {
+            "cleanrl" => Ok(cleanrl),
+            "cleanrl-continuous" => Ok(cleanrl_continuous),
+            // SB3's value loss is the full squared error; with our ½ its vf_coef of 0.5 is 1.
+            "sb3" => Ok(Self {
+                anneal_lr: false,
+                clip_vloss: false,
+                vf_coef: 1.0,
+                kl_stop: KlStop::BeforeStep,
+                bootstrap_truncated: true,
+                ..cleanrl_continuous
+            }),
+            // Pendulum never terminates, so truncations have to be bootstrapped; its returns are large and its horizon short.
+            "pendulum" => Ok(Self {
+                total_timesteps: 300_000,
+                learning_rate: 1e-3,
+                num_envs: 4,
+                num_steps: 1024,
+                gamma: 0.9,
+                clip_vloss: false,
+                bootstrap_truncated: true,
+                reward_scale: 0.1,
+                ..cleanrl_continuous
+            }),
+            _ => Err(Error::value("preset", format!("one of {}", Self::PRESETS.join(", ")), name)),
+        }
+    }
+
+    /// Samples in a rollout, T·N.
+    pub fn batch_size(&self) -> usize {
+        self.num_envs.saturating_mul(self.num_steps)
+    }
+
+    /// Samples in a minibatch.
+    pub fn minibatch_size(&self) -> usize {
+        self.batch_size() / self.num_minibatches.max(1)
+    }
+
+    /// Updates that fit into `total_timesteps`.
+    pub fn num_updates(&self) -> u64 {
+        self.total_timesteps / (self.batch_size() as u64).max(1)
+    }
+
+    /// The kind of value loss.
+    pub(crate) fn value_loss(&self) -> ValueLoss {
+        match self.huber_delta {
+            Some(delta) => ValueLoss::Huber { delta },
+            None if self.clip_vloss => ValueLoss::Clipped { clip: self.clip_coef },
+            None => ValueLoss::Mse,
+        }
+    }
+
+    /// Checks every field.
+    ///
+    /// # Errors
+    /// The first field that is out of range, by name.
+    pub fn validate(&self) -> Result<()> {
+        require_size("num_envs", self.num_envs)?;
+        require_size("num_steps", self.num_steps)?;
+        require_size("num_minibatches", self.num_minibatches)?;
+        require_size("update_epochs", self.update_epochs)?;
+        require_size("num_envs x num_steps", self.batch_size())?;
+        if self.num_minibatches > self.batch_size() {
+            let expected = format!("at most num_envs x num_steps = {}", self.batch_size());
+            return Err(Error::value("num_minibatches", expected, self.num_minibatches));
+        }
+        if self.num_updates() == 0 {
+            let expected = format!("at least one rollout of {} steps", self.batch_size());
+            return Err(Error::value("total_timesteps", expected, self.total_timesteps));
+        }
+        self.hidden.iter().try_for_each(|&width| require_size("hidden", width))?;
+        if self.huber_delta.is_some() && self.clip_vloss {
+            return Err(Error::value("huber_delta", "no clip_vloss beside it", "both"));
+        }
+        for (name, value) in [("learning_rate", self.learning_rate), ("adam_eps", self.adam_eps)] {
+            require_range(name, value, 0.0, f64::INFINITY)?;
+        }
+        for (name, value) in
+            [("ent_coef", self.ent_coef), ("log_std_init", self.log_std_init), ("reward_scale", self.reward_scale)]
+        {
+            require_finite(name, value)?;
+        }
+        for (name, value) in [
+            ("clip_coef", Some(self.clip_coef)),
+            ("clip_coef_high", self.clip_coef_high),
+            ("huber_delta", self.huber_delta),
+            ("max_grad_norm", Some(self.max_grad_norm)),
+            ("target_kl", self.target_kl),
+        ] {
+            if let Some(value) = value.filter(|v| !(*v > 0.0)) {
+                return Err(Error::value(name, "a number > 0", value));
+            }
+        }
+        if let Some(c) = self.dual_clip.filter(|c| !(*c > 1.0 && c.is_finite())) {
+            return Err(Error::value("dual_clip", "a number > 1", c));
+        }
+        for (name, value) in [
+            ("norm_adv_epsilon", self.norm_adv_epsilon),
+            ("vf_coef", self.vf_coef),
+            ("kl_coef", self.kl_coef),
+            ("max_grad_norm_epsilon", self.max_grad_norm_epsilon),
+            ("weight_decay", self.weight_decay),
+        ] {
+            require_range(name, value, 0.0, f64::INFINITY)?;
+        }
+        for (name, value) in [("gamma", self.gamma), ("gae_lambda", self.gae_lambda)] {
+            require_range(name, value, 0.0, 1.0)?;
+        }
+        for (name, value) in [("adam_beta1", self.adam_beta1), ("adam_beta2", self.adam_beta2)] {
+            if !(0.0..1.0).contains(&value) {
+                return Err(Error::value(name, "a number in [0, 1)", value));
+            }
+        }
+        if self.norm_adv_ddof > 1 {
+            return Err(Error::value("norm_adv_ddof", "0 or 1", self.norm_adv_ddof));
+        }
+        Ok(())
+    }
+}

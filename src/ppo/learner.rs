@@ -1,0 +1,592 @@
+//! One PPO update, recorded in one go: nothing is read back before its end.
+
+use super::network::{Rows, Trace, backward, forward};
+use super::{Actions, AdvantageScope, Config, Ends, KlStop, Network, NetworkSpec, PolicyKind, Rollout};
+use crate::backend::{Backend, Length, Position};
+use crate::error::{Error, Result};
+use crate::kernels::advantage::Gae;
+use crate::kernels::gather::Gather;
+use crate::kernels::normalize::Normalize;
+use crate::kernels::optimizer::{Adam, GradientNorm, control, schedule, stop};
+use crate::kernels::policy::Categorical;
+use crate::kernels::random::RandomStream;
+use crate::kernels::surrogate::{Surrogate, sample, stat};
+use crate::shape::{require_len, require_range};
+
+/// Tensors that an update looks through for NaN and infinities. A code on the device is an index into this, plus one.
+const WATCHED: [&str; 7] = ["rewards", "values", "logp", "observations", "actions", "bootstrap values", "gradients"];
+const GRADIENTS: usize = 6;
+
+/// SB3 stops at one and a half times `target_kl`.
+const SB3_KL_FACTOR: f64 = 1.5;
+
+/// High bits of a random stream's number, so that no two purposes share a stream.
+pub(crate) mod purpose {
+    pub(crate) const PERMUTATION: u64 = 1 << 56;
+    pub(crate) const ACTION_NOISE: u64 = 2 << 56;
+}
+
+/// Why an update ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StopReason {
+    /// All epochs done.
+    Completed,
+    /// `target_kl` was passed.
+    TargetKl,
+}
+
+/// What happened in an update. Means over the last minibatch that was learned from, as CleanRL logs them; `clipfrac` over all minibatches.
+#[derive(Debug, Clone, PartialEq)]
+pub struct UpdateStats {
+    /// Total loss.
+    pub loss: f64,
+    /// Surrogate loss.
+    pub pg_loss: f64,
+    /// Value loss, with its ½.
+    pub v_loss: f64,
+    /// Entropy of the policy.
+    pub entropy: f64,
+    /// KL, k1 estimator.
+    pub old_approx_kl: f64,
+    /// KL, k3 estimator.
+    pub approx_kl: f64,
+    /// Share of samples whose ratio was beyond the clip.
+    pub clipfrac: f64,
+    /// Global norm of the gradient before clipping.
+    pub grad_norm: f64,
+    /// 1 − Var(returns − values)/Var(returns) over the rollout.
+    pub explained_variance: f64,
+    /// Learning rate used.
+    pub learning_rate: f64,
+    /// Optimiser steps applied.
+    pub steps: usize,
+    /// Why it ended.
+    pub stop: StopReason,
+    /// One row a minibatch step applied; columns as in [`stat`].
+    pub log: Vec<[f64; stat::COLUMNS]>,
+}
+
+/// Parameters and the optimiser's moments, flat.
+#[derive(Debug)]
+struct State<F> {
+    params: F,
+    m: F,
+    v: F,
+}
+
+impl<F> State<F> {
+    fn new<B: Backend<Floats = F>>(backend: &mut B, parameters: &[f32]) -> Result<Self> {
+        let zeros = vec![0.0; parameters.len()];
+        Ok(Self {
+            params: backend.upload_floats(parameters)?,
+            m: backend.upload_floats(&zeros)?,
+            v: backend.upload_floats(&zeros)?,
+        })
+    }
+
+    fn copy_to<B: Backend<Floats = F>>(&self, backend: &mut B, target: &mut Self, len: usize) -> Result<()> {
+        backend.copy_floats(&self.params, 0, &mut target.params, 0, len)?;
+        backend.copy_floats(&self.m, 0, &mut target.m, 0, len)?;
+        backend.copy_floats(&self.v, 0, &mut target.v, 0, len)
+    }
+}
+
+/// A minibatch, gathered, and what the two networks make of it.
+#[derive(Debug)]
+pub(crate) struct Minibatch<B: Backend> {
+    observations: B::Floats,
+    pub(crate) actions: Actions<B::Floats, B::Words>,
+    samples: B::Floats,
+    moments: B::Floats,
+    pub(crate) actor: Trace<B::Floats>,
+    pub(crate) critic: Trace<B::Floats>,
+}
+
+/// Actor, critic and optimiser on a backend, and everything one update needs.
+#[derive(Debug)]
+pub struct Learner<B: Backend> {
+    config: Config,
+    network: Network,
+    minibatch_size: usize,
+    updates: u64,
+    optimizer_steps: u64,
+    state: State<B::Floats>,
+    before: State<B::Floats>,
+    pub(crate) grads: B::Floats,
+    pub(crate) advantages: B::Floats,
+    pub(crate) returns: B::Floats,
+    pub(crate) minibatch: Minibatch<B>,
+    acting: (Trace<B::Floats>, Trace<B::Floats>),
+    noise: Option<B::Floats>,
+    permutations: B::Words,
+    schedule: B::Floats,
+    stats: B::Floats,
+    control: B::Words,
+}
+
+impl<B: Backend> Learner<B> {
+    /// A learner with fresh parameters, for rollouts of `config.num_steps` × `config.num_envs`.
+    ///
+    /// # Errors
+    /// A configuration out of range; whatever the backend's allocations say.
+    pub fn new(backend: &mut B, observation_size: usize, policy: PolicyKind, config: Config) -> Result<Self> {
+        config.validate()?;
+        let minibatch_size = config.minibatch_size();
+        Self::with_minibatch_size(backend, observation_size, policy, config, minibatch_size)
+    }
+
+    /// As [`new`](Self::new) with a minibatch size that need not divide the rollout: the last minibatch of an epoch may be shorter.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new); a minibatch larger than the batch.
+    pub fn with_minibatch_size(
+        backend: &mut B,
+        observation_size: usize,
+        policy: PolicyKind,
+        config: Config,
+        minibatch_size: usize,
+    ) -> Result<Self> {
+        config.validate()?;
+        let batch = config.batch_size();
+        if minibatch_size == 0 || minibatch_size > batch {
+            return Err(Error::shape("minibatch_size", format!("from 1 to the batch size {batch}"), minibatch_size));
+        }
+        let network =
+            Network::new(NetworkSpec { observation_size, hidden: config.hidden.clone(), activation: config.activation, policy })?;
+        let initial = network.initial_parameters(config.seed, config.log_std_init);
+        let steps = config.update_epochs * batch.div_ceil(minibatch_size);
+        let minibatch = Minibatch {
+            observations: backend.alloc_floats(minibatch_size * observation_size)?,
+            actions: match policy {
+                PolicyKind::Categorical { .. } => Actions::Discrete(backend.alloc_words(minibatch_size)?),
+                PolicyKind::Gaussian { dim } => Actions::Continuous(backend.alloc_floats(minibatch_size * dim)?),
+            },
+            samples: backend.alloc_floats(minibatch_size * sample::COLUMNS)?,
+            moments: backend.alloc_floats(2)?,
+            actor: Trace::new(backend, &network.actor, minibatch_size)?,
+            critic: Trace::new(backend, &network.critic, minibatch_size)?,
+        };
+        Ok(Self {
+            minibatch_size,
+            updates: 0,
+            optimizer_steps: 0,
+            state: State::new(backend, &initial)?,
+            before: State::new(backend, &initial)?,
+            grads: backend.alloc_floats(network.len())?,
+            advantages: backend.alloc_floats(batch)?,
+            returns: backend.alloc_floats(batch)?,
+            minibatch,
+            acting: (
+                Trace::new(backend, &network.actor, config.num_envs)?,
+                Trace::new(backend, &network.critic, config.num_envs)?,
+            ),
+            noise: None,
+            permutations: backend.alloc_words(config.update_epochs * batch)?,
+            schedule: backend.alloc_floats(steps * schedule::COLUMNS)?,
+            stats: backend.alloc_floats((steps + 1) * stat::COLUMNS)?,
+            control: backend.upload_words(&control::INITIAL)?,
+            network,
+            config,
+        })
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The parameters' layout.
+    pub fn network(&self) -> &Network {
+        &self.network
+    }
+
+    /// Parameters, flat, in the order of [`Network::tensors`].
+    ///
+    /// # Errors
+    /// Those of the backend's read-back.
+    pub fn parameters(&self, backend: &mut B) -> Result<Vec<f32>> {
+        backend.read_floats(&self.state.params, 0, self.network.len())
+    }
+
+    /// Parameters, first and second moments of Adam, without rounding.
+    ///
+    /// # Errors
+    /// Those of the backend's read-back.
+    pub fn state_f64(&self, backend: &mut B) -> Result<[Vec<f64>; 3]> {
+        let len = self.network.len();
+        let State { params, m, v } = &self.state;
+        Ok([backend.read_f64(params, 0, len)?, backend.read_f64(m, 0, len)?, backend.read_f64(v, 0, len)?])
+    }
+
+    /// Replaces all parameters.
+    ///
+    /// # Errors
+    /// Another number of them than [`Network::len`].
+    pub fn set_parameters(&mut self, backend: &mut B, parameters: &[f32]) -> Result<()> {
+        if parameters.len() != self.network.len() {
+            return Err(Error::shape("parameters", format!("{} elements", self.network.len()), parameters.len()));
+        }
+        backend.write_floats(&mut self.state.params, 0, parameters)
+    }
+
+    /// Buffers for a rollout of this learner's size and convention.
+    ///
+    /// # Errors
+    /// Those of the backend's allocations.
+    pub fn new_rollout(&self, backend: &mut B) -> Result<Rollout<B>> {
+        let spec = self.network.spec();
+        let Config { num_steps, num_envs, bootstrap_truncated, .. } = self.config;
+        Rollout::new(backend, num_steps, num_envs, spec.observation_size, spec.policy, bootstrap_truncated)
+    }
+
+    /// Makes the random numbers with which the next rollout's actions are drawn.
+    ///
+    /// # Errors
+    /// Those of the backend.
+    pub fn draw_noise(&mut self, backend: &mut B) -> Result<()> {
+        let rows = self.config.batch_size();
+        let stream = |len| RandomStream { len, seed: self.config.seed, stream: purpose::ACTION_NOISE + self.updates };
+        let len = match self.network.spec().policy {
+            PolicyKind::Categorical { .. } => rows,
+            PolicyKind::Gaussian { dim } => rows * dim,
+        };
+        let mut noise = match self.noise.take() {
+            Some(kept) => kept,
+            None => backend.alloc_floats(len)?,
+        };
+        match self.network.spec().policy {
+            PolicyKind::Categorical { .. } => backend.random_uniform(&stream(len), &mut noise)?,
+            PolicyKind::Gaussian { .. } => backend.random_normal(&stream(len), &mut noise)?,
+        }
+        self.noise = Some(noise);
+        Ok(())
+    }
+
+    /// Draws the actions of step `step` from the observations that the rollout holds for it; writes actions, log-probabilities and values there.
+    ///
+    /// # Errors
+    /// A step beyond the rollout; no noise drawn; those of the backend.
+    pub fn act(&mut self, backend: &mut B, rollout: &mut Rollout<B>, step: usize) -> Result<()> {
+        if step >= rollout.steps {
+            return Err(Error::shape("step", format!("less than {}", rollout.steps), step));
+        }
+        let noise = self.noise.as_ref().ok_or_else(|| Error::value("noise", "draw_noise before act", "none"))?;
+        let (first, count) = (step * rollout.envs, rollout.envs);
+        let (actor, critic) = &mut self.acting;
+        let offset = first * self.network.spec().observation_size;
+        let x = Rows { buffer: &rollout.observations, offset, count };
+        forward(backend, &self.network.actor, &self.state.params, &x, actor, None)?;
+        match (self.network.spec().policy, &mut rollout.actions) {
+            (PolicyKind::Categorical { actions: n }, Actions::Discrete(actions)) => {
+                let op = Categorical { batch: count, actions: n };
+                backend.categorical_sample(&op, actor.head(), None, noise, first, actions, &mut rollout.logp)?;
+            }
+            (PolicyKind::Gaussian { dim }, Actions::Continuous(actions)) => {
+                let op = self.network.gaussian(count, dim);
+                backend.gaussian_sample(&op, actor.head(), &self.state.params, noise, first, actions, &mut rollout.logp)?;
+            }
+            _ => return Err(wrong_actions()),
+        }
+        forward(backend, &self.network.critic, &self.state.params, &x, critic, Some((&mut rollout.values, first)))
+    }
+
+    /// Values of `count` observations, written to `values` from element `values_offset` on.
+    ///
+    /// # Errors
+    /// More rows than environments; those of the backend.
+    pub fn values(
+        &mut self,
+        backend: &mut B,
+        observations: &B::Floats,
+        count: usize,
+        values: &mut B::Floats,
+        values_offset: usize,
+    ) -> Result<()> {
+        let x = Rows { buffer: observations, offset: 0, count };
+        forward(backend, &self.network.critic, &self.state.params, &x, &mut self.acting.1, Some((values, values_offset)))
+    }
+
+    /// Minibatch steps of an epoch.
+    pub fn steps_per_epoch(&self) -> usize {
+        self.config.batch_size().div_ceil(self.minibatch_size)
+    }
+
+    /// A whole update: advantages, then epochs × minibatches of gather, forward, loss, backward, clip, Adam.
+    ///
+    /// # Errors
+    /// [`Error::NonFinite`] when an input or a gradient is NaN or infinite, and those of the backend. After an error, parameters and
+    /// optimiser are as they were before.
+    pub fn update(&mut self, backend: &mut B, rollout: &Rollout<B>, learning_rate: f64) -> Result<UpdateStats> {
+        self.begin(backend, rollout, learning_rate, None)?;
+        let recorded = (0..self.config.update_epochs * self.steps_per_epoch())
+            .try_for_each(|step| self.step(backend, rollout, step))
+            .and_then(|()| self.finish(backend, learning_rate));
+        if recorded.is_err() {
+            self.roll_back(backend)?;
+        }
+        recorded
+    }
+
+    /// Records everything that comes before the first minibatch. `permutations [epochs, T·N]` replaces the learner's own.
+    pub(crate) fn begin(
+        &mut self,
+        backend: &mut B,
+        rollout: &Rollout<B>,
+        learning_rate: f64,
+        permutations: Option<&[u32]>,
+    ) -> Result<()> {
+        let Config { num_steps, num_envs, .. } = self.config;
+        if (rollout.steps, rollout.envs) != (num_steps, num_envs) {
+            let actual = format!("{} x {}", rollout.steps, rollout.envs);
+            return Err(Error::shape("rollout", format!("{num_steps} x {num_envs}"), actual));
+        }
+        rollout.check(self.network.spec().observation_size)?;
+        require_range("learning_rate", learning_rate, 0.0, f64::INFINITY)?;
+        backend.set_position(Position { update: Some(self.updates as usize), minibatch: None });
+        self.state.copy_to(backend, &mut self.before, self.network.len())?;
+        backend.write_words(&mut self.control, 0, &control::INITIAL)?;
+        self.write_schedule(backend, learning_rate)?;
+        self.watch_inputs(backend, rollout)?;
+        self.compute_advantages(backend, rollout)?;
+        match permutations {
+            Some(given) => {
+                let len = self.permutations.len();
+                require_len("permutations", given.len(), len)?;
+                backend.write_words(&mut self.permutations, 0, &given[..len])
+            }
+            None => self.shuffle(backend),
+        }
+    }
+
+    fn write_schedule(&mut self, backend: &mut B, learning_rate: f64) -> Result<()> {
+        let Config { adam_beta1, adam_beta2, .. } = self.config;
+        let steps = self.config.update_epochs * self.steps_per_epoch();
+        let rows: Vec<f32> = (1..=steps as u64)
+            .flat_map(|i| schedule::row(learning_rate, adam_beta1, adam_beta2, self.optimizer_steps + i))
+            .collect();
+        backend.write_floats(&mut self.schedule, 0, &rows)
+    }
+
+    fn watch_inputs(&mut self, backend: &mut B, rollout: &Rollout<B>) -> Result<()> {
+        let rows = self.config.batch_size();
+        let spec = self.network.spec();
+        let mut watch = |name: &str, len: usize, x: &B::Floats| {
+            let code = WATCHED.iter().position(|w| *w == name).map_or(0, |i| i as u32 + 1);
+            backend.find_nonfinite(code, len, x, &mut self.control)
+        };
+        watch("rewards", rows, &rollout.rewards)?;
+        watch("values", rows, &rollout.values)?;
+        watch("logp", rows, &rollout.logp)?;
+        watch("observations", rows * spec.observation_size, &rollout.observations)?;
+        if let Actions::Continuous(actions) = &rollout.actions {
+            watch("actions", rows * spec.policy.outputs(), actions)?;
+        }
+        match &rollout.ends {
+            Ends::BeforeStep { next_value, .. } => watch("bootstrap values", self.config.num_envs, next_value),
+            Ends::AfterStep { next_values, .. } => watch("bootstrap values", rows, next_values),
+        }
+    }
+
+    fn compute_advantages(&mut self, backend: &mut B, rollout: &Rollout<B>) -> Result<()> {
+        let Config { num_steps: steps, num_envs: envs, gamma, gae_lambda, .. } = self.config;
+        let op = Gae { steps, envs, gamma, gae_lambda };
+        let Rollout { rewards, values, .. } = rollout;
+        match &rollout.ends {
+            Ends::BeforeStep { dones, next_value, next_done } => backend.gae_cleanrl(
+                &op,
+                rewards,
+                values,
+                dones,
+                next_value,
+                next_done,
+                &mut self.advantages,
+                &mut self.returns,
+            )?,
+            Ends::AfterStep { next_values, terminated, truncated } => {
+                backend.gae(&op, rewards, values, next_values, terminated, truncated, &mut self.advantages, &mut self.returns)?
+            }
+        }
+        // The row after those of the minibatch steps.
+        let row = self.config.update_epochs * self.steps_per_epoch();
+        backend.explained_variance(steps * envs, values, &self.returns, &mut self.stats, row)?;
+        if self.config.norm_adv == AdvantageScope::Rollout {
+            let op = self.normalization(steps * envs, 0, 1);
+            backend.normalize(&op, &mut self.advantages, &mut self.minibatch.moments)?;
+        }
+        Ok(())
+    }
+
+    fn normalization(&self, len: usize, offset: usize, stride: usize) -> Normalize {
+        Normalize {
+            len,
+            offset,
+            stride,
+            ddof: self.config.norm_adv_ddof,
+            epsilon: self.config.norm_adv_epsilon,
+            epsilon_mode: self.config.norm_adv_epsilon_mode,
+        }
+    }
+
+    fn shuffle(&mut self, backend: &mut B) -> Result<()> {
+        let (batch, epochs) = (self.config.batch_size(), self.config.update_epochs);
+        for epoch in 0..epochs {
+            let stream = purpose::PERMUTATION + self.updates * epochs as u64 + epoch as u64;
+            let op = RandomStream { len: batch, seed: self.config.seed, stream };
+            backend.random_permutation(&op, &mut self.permutations, epoch * batch)?;
+        }
+        Ok(())
+    }
+
+    /// Records minibatch step `step` of the update.
+    pub(crate) fn step(&mut self, backend: &mut B, rollout: &Rollout<B>, step: usize) -> Result<()> {
+        backend.set_position(Position { update: Some(self.updates as usize), minibatch: Some(step) });
+        let count = self.gather(backend, rollout, step)?;
+        self.forward_and_loss(backend, step, count)?;
+        let Self { network, state: State { params, .. }, grads, minibatch, .. } = self;
+        let Minibatch { observations, actor, critic, .. } = minibatch;
+        backward(backend, &network.actor, params, observations, count, actor, grads)?;
+        backward(backend, &network.critic, params, observations, count, critic, grads)?;
+        self.optimize(backend, step)
+    }
+
+    fn gather(&mut self, backend: &mut B, rollout: &Rollout<B>, step: usize) -> Result<usize> {
+        let (batch, per_epoch) = (self.config.batch_size(), self.steps_per_epoch());
+        let (epoch, within) = (step / per_epoch, step % per_epoch * self.minibatch_size);
+        let count = self.minibatch_size.min(batch - within);
+        let op = |width| Gather { rows: batch, width, start: epoch * batch + within, count };
+        let Self { permutations: indices, minibatch, advantages, returns, .. } = self;
+        let width = self.network.spec().observation_size;
+        backend.gather_floats(&op(width), &rollout.observations, indices, &mut minibatch.observations)?;
+        match (&rollout.actions, &mut minibatch.actions) {
+            (Actions::Discrete(source), Actions::Discrete(target)) => backend.gather_words(&op(1), source, indices, target)?,
+            (Actions::Continuous(source), Actions::Continuous(target)) => {
+                backend.gather_floats(&op(self.network.spec().policy.outputs()), source, indices, target)?;
+            }
+            _ => return Err(wrong_actions()),
+        }
+        let samples = &mut minibatch.samples;
+        backend.gather_samples(&op(1), indices, &rollout.logp, advantages, returns, &rollout.values, samples)?;
+        if self.config.norm_adv == AdvantageScope::Minibatch {
+            let op = self.normalization(count, sample::ADVANTAGE, sample::COLUMNS);
+            backend.normalize(&op, &mut self.minibatch.samples, &mut self.minibatch.moments)?;
+        }
+        Ok(count)
+    }
+
+    fn forward_and_loss(&mut self, backend: &mut B, step: usize, count: usize) -> Result<()> {
+        let policy = self.network.spec().policy;
+        let gaussian = self.network.gaussian(count, policy.outputs());
+        let op = Surrogate {
+            batch: count,
+            clip_low: self.config.clip_coef,
+            clip_high: self.config.clip_coef_high.unwrap_or(self.config.clip_coef),
+            dual_clip: self.config.dual_clip,
+            vf_coef: self.config.vf_coef,
+            ent_coef: self.config.ent_coef,
+            kl_coef: self.config.kl_coef,
+            value_loss: self.config.value_loss(),
+            stats_row: step,
+        };
+        let Self { network, state: State { params, .. }, grads, stats, minibatch, .. } = self;
+        let Minibatch { observations, actions, samples, actor, critic, .. } = minibatch;
+        let x = Rows { buffer: &*observations, offset: 0, count };
+        forward(backend, &network.actor, params, &x, actor, None)?;
+        forward(backend, &network.critic, params, &x, critic, None)?;
+        let (values, d_values) = critic.head_and_gradient();
+        match (policy, &*actions) {
+            (PolicyKind::Categorical { actions: n }, Actions::Discrete(actions)) => {
+                let policy = Categorical { batch: count, actions: n };
+                let (logits, d_logits) = actor.head_and_gradient();
+                backend.surrogate_categorical(&op, &policy, logits, None, actions, values, samples, d_logits, d_values, stats)
+            }
+            (PolicyKind::Gaussian { .. }, Actions::Continuous(actions)) => {
+                let (mean, d_mean) = actor.head_and_gradient();
+                let at = gaussian.log_std_offset;
+                backend.surrogate_gaussian(
+                    &op, &gaussian, mean, params, actions, values, samples, d_mean, grads, at, d_values, stats,
+                )
+            }
+            _ => Err(wrong_actions()),
+        }
+    }
+
+    fn optimize(&mut self, backend: &mut B, step: usize) -> Result<()> {
+        let len = self.network.len();
+        let Self { config, grads, stats, control, schedule, state: State { params, m, v }, .. } = self;
+        backend.find_nonfinite(GRADIENTS as u32 + 1, len, grads, control)?;
+        if let (Some(target_kl), KlStop::BeforeStep) = (config.target_kl, config.kl_stop) {
+            backend.stop_on_kl(SB3_KL_FACTOR * target_kl, step, stats, control)?;
+        }
+        let norm =
+            GradientNorm { len, max_grad_norm: config.max_grad_norm, epsilon: config.max_grad_norm_epsilon, stats_row: step };
+        backend.gradient_norm(&norm, grads, stats)?;
+        let adam = Adam {
+            len,
+            beta1: config.adam_beta1,
+            beta2: config.adam_beta2,
+            epsilon: config.adam_eps,
+            weight_decay: config.weight_decay,
+            decoupled: config.decoupled_weight_decay,
+            schedule_row: step,
+            stats_row: step,
+        };
+        backend.adam_step(&adam, params, grads, m, v, schedule, stats, control)?;
+        let per_epoch = config.batch_size().div_ceil(self.minibatch_size);
+        match (config.target_kl, config.kl_stop) {
+            (Some(target_kl), KlStop::AfterEpoch) if (step + 1) % per_epoch == 0 => {
+                backend.stop_on_kl(target_kl, step, stats, control)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Waits for what was recorded, and says what happened.
+    pub(crate) fn finish(&mut self, backend: &mut B, learning_rate: f64) -> Result<UpdateStats> {
+        let control = backend.read_words(&self.control, 0, control::WORDS)?;
+        if control[control::STOP] == stop::NON_FINITE {
+            return Err(self.non_finite(control[control::BAD_TENSOR] as usize, control[control::BAD_ELEMENT] as usize));
+        }
+        let rows = backend.read_f64(&self.stats, 0, self.stats.len())?;
+        let (rows, _) = rows.as_chunks::<{ stat::COLUMNS }>();
+        let steps = control[control::STEPS_DONE] as usize;
+        self.updates += 1;
+        self.optimizer_steps += steps as u64;
+        // Where the very first step was stopped, its losses are still what there is to report.
+        let log = rows[..steps].to_vec();
+        let last = rows[steps.saturating_sub(1)];
+        Ok(UpdateStats {
+            loss: last[stat::LOSS],
+            pg_loss: last[stat::PG_LOSS],
+            v_loss: last[stat::V_LOSS],
+            entropy: last[stat::ENTROPY],
+            old_approx_kl: last[stat::OLD_APPROX_KL],
+            approx_kl: last[stat::APPROX_KL],
+            clipfrac: log.iter().map(|row| row[stat::CLIPFRAC]).sum::<f64>() / steps.max(1) as f64,
+            grad_norm: last[stat::GRAD_NORM],
+            explained_variance: rows[rows.len() - 1][stat::EXPLAINED_VARIANCE],
+            learning_rate,
+            steps,
+            stop: if control[control::STOP] == stop::TARGET_KL { StopReason::TargetKl } else { StopReason::Completed },
+            log,
+        })
+    }
+
+    fn non_finite(&self, code: usize, element: usize) -> Error {
+        if code == GRADIENTS + 1 {
+            if let Some(tensor) = self.network.tensors().iter().find(|t| (t.offset..t.offset + t.len()).contains(&element)) {
+                return Error::NonFinite { tensor: format!("gradient of {}", tensor.name), element: element - tensor.offset };
+            }
+        }
+        let tensor = code.checked_sub(1).and_then(|i| WATCHED.get(i)).unwrap_or(&"unknown");
+        Error::NonFinite { tensor: (*tensor).to_owned(), element }
+    }
+
+    /// Parameters and optimiser as they were before the update began.
+    pub(crate) fn roll_back(&mut self, backend: &mut B) -> Result<()> {
+        self.before.copy_to(backend, &mut self.state, self.network.len())
+    }
+}
+
+fn wrong_actions() -> Error {
+    Error::value("actions", "the kind of actions the policy draws", "the other kind")
+}

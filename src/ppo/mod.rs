@@ -1,0 +1,11 @@
+//! PPO on any [`Backend`](crate::backend::Backend): configuration, network, rollout, learner. Knows no wgpu.
+
+mod config;
+mod learner;
+mod network;
+mod rollout;
+
+pub use config::{AdvantageScope, Config, KlStop};
+pub use learner::{Learner, StopReason, UpdateStats};
+pub use network::{Network, NetworkSpec, ParameterTensor, PolicyKind};
+pub use rollout::{Actions, Ends, Rollout};

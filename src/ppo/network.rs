@@ -1,0 +1,292 @@
+//! The actor and the critic: two multilayer perceptrons in one flat parameter buffer.
+
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+use rand_distr::{Distribution, StandardNormal};
+
+use crate::backend::Backend;
+use crate::error::{Error, Result};
+use crate::kernels::linear::{Activation, Linear};
+use crate::kernels::policy::Gaussian;
+use crate::shape::require_size;
+
+/// The distribution that the actor's output parametrises.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PolicyKind {
+    /// Logits of this many actions.
+    Categorical {
+        /// Number of actions.
+        actions: usize,
+    },
+    /// Means of this many dimensions, with one learned log standard deviation each that does not depend on the state.
+    Gaussian {
+        /// Dimensions of an action.
+        dim: usize,
+    },
+}
+
+impl PolicyKind {
+    /// Outputs of the actor.
+    pub fn outputs(self) -> usize {
+        match self {
+            PolicyKind::Categorical { actions } => actions,
+            PolicyKind::Gaussian { dim } => dim,
+        }
+    }
+}
+
+/// Sizes of an actor and a critic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NetworkSpec {
+    /// Elements of an observation.
+    pub observation_size: usize,
+    /// Widths of the hidden layers, of each of the two networks.
+    pub hidden: Vec<usize>,
+    /// Activation of the hidden layers.
+    pub activation: Activation,
+    /// What the actor parametrises.
+    pub policy: PolicyKind,
+}
+
+/// One named tensor within the flat parameter buffer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ParameterTensor {
+    /// `actor.W0`, `actor.b0`, …, `critic.W0`, …, `logstd`.
+    pub name: String,
+    /// First element.
+    pub offset: usize,
+    /// `[out, in]`, `[out]` or `[dim]`.
+    pub shape: Vec<usize>,
+}
+
+impl ParameterTensor {
+    /// Number of elements.
+    #[allow(clippy::len_without_is_empty)]
+    pub fn len(&self) -> usize {
+        self.shape.iter().product()
+    }
+}
+
+/// One layer: where it is, and what follows it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Layer {
+    linear: Linear,
+    activation: Activation,
+}
+
+/// The layout of all parameters, and the way forward and back through them.
+#[derive(Debug, Clone)]
+pub struct Network {
+    spec: NetworkSpec,
+    pub(crate) actor: Vec<Layer>,
+    pub(crate) critic: Vec<Layer>,
+    tensors: Vec<ParameterTensor>,
+    len: usize,
+}
+
+impl Network {
+    /// Lays out the parameters.
+    ///
+    /// # Errors
+    /// A size of zero, or more than 2³² parameters.
+    pub fn new(spec: NetworkSpec) -> Result<Self> {
+        require_size("observation_size", spec.observation_size)?;
+        require_size("policy", spec.policy.outputs())?;
+        spec.hidden.iter().try_for_each(|&width| require_size("hidden", width))?;
+        let mut network = Self { actor: Vec::new(), critic: Vec::new(), tensors: Vec::new(), len: 0, spec };
+        network.actor = network.lay_out("actor", network.spec.policy.outputs())?;
+        network.critic = network.lay_out("critic", 1)?;
+        if let PolicyKind::Gaussian { dim } = network.spec.policy {
+            network.place("logstd".to_owned(), vec![dim])?;
+        }
+        Ok(network)
+    }
+
+    fn lay_out(&mut self, name: &str, outputs: usize) -> Result<Vec<Layer>> {
+        let widths: Vec<usize> =
+            std::iter::once(self.spec.observation_size).chain(self.spec.hidden.iter().copied()).chain([outputs]).collect();
+        let last = widths.len() - 2;
+        widths
+            .windows(2)
+            .enumerate()
+            .map(|(i, pair)| {
+                let (in_features, out_features) = (pair[0], pair[1]);
+                let weight_offset = self.place(format!("{name}.W{i}"), vec![out_features, in_features])?;
+                let bias_offset = self.place(format!("{name}.b{i}"), vec![out_features])?;
+                let activation = if i == last { Activation::Identity } else { self.spec.activation };
+                Ok(Layer { linear: Linear { batch: 1, in_features, out_features, weight_offset, bias_offset }, activation })
+            })
+            .collect()
+    }
+
+    fn place(&mut self, name: String, shape: Vec<usize>) -> Result<usize> {
+        let offset = self.len;
+        let size = shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d));
+        let end = size.and_then(|n| n.checked_add(offset)).filter(|&n| n <= u32::MAX as usize);
+        self.len = end.ok_or_else(|| Error::shape(&name, "fewer than 2^32 parameters in all", format!("{shape:?}")))?;
+        self.tensors.push(ParameterTensor { name, offset, shape });
+        Ok(offset)
+    }
+
+    /// The sizes it was made from.
+    pub fn spec(&self) -> &NetworkSpec {
+        &self.spec
+    }
+
+    /// Every tensor in the order of the flat buffer: actor, critic, logstd.
+    pub fn tensors(&self) -> &[ParameterTensor] {
+        &self.tensors
+    }
+
+    /// Parameters in all.
+    #[allow(clippy::len_without_is_empty)]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// First element of `logstd`, where the policy is Gaussian.
+    pub fn log_std_offset(&self) -> Option<usize> {
+        self.tensors.iter().find(|t| t.name == "logstd").map(|t| t.offset)
+    }
+
+    /// The Gaussian policy of `batch` rows, whose log-std is part of the parameters.
+    pub(crate) fn gaussian(&self, batch: usize, dim: usize) -> Gaussian {
+        Gaussian { batch, dim, state_dependent_std: false, log_std_offset: self.log_std_offset().unwrap_or(0) }
+    }
+
+    /// Initial parameters as in CleanRL: orthogonal weights (Saxe et al. 2014) with gain √2, 0.01 for the actor's and 1 for the critic's
+    /// last layer, biases 0.
+    pub fn initial_parameters(&self, seed: u64, log_std_init: f64) -> Vec<f32> {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let mut parameters = vec![0.0; self.len];
+        for (layers, last_gain) in [(&self.actor, 0.01), (&self.critic, 1.0)] {
+            for (i, layer) in layers.iter().enumerate() {
+                let gain = if i + 1 == layers.len() { last_gain } else { std::f64::consts::SQRT_2 };
+                let Linear { in_features, out_features, weight_offset, .. } = layer.linear;
+                let weights = orthogonal(&mut rng, out_features, in_features, gain);
+                parameters[weight_offset..weight_offset + weights.len()].copy_from_slice(&weights);
+            }
+        }
+        if let Some(offset) = self.log_std_offset() {
+            parameters[offset..].fill(log_std_init as f32);
+        }
+        parameters
+    }
+}
+
+/// A `[rows, columns]` matrix whose rows (or columns, where those are fewer) are orthogonal and of length `gain`: Gram–Schmidt, done twice
+/// for accuracy, on a Gaussian matrix.
+fn orthogonal(rng: &mut ChaCha8Rng, rows: usize, columns: usize, gain: f64) -> Vec<f32> {
+    let (count, length) = (rows.min(columns), rows.max(columns));
+    let mut basis: Vec<Vec<f64>> = Vec::with_capacity(count);
+    while basis.len() < count {
+        let mut vector: Vec<f64> = (0..length).map(|_| StandardNormal.sample(rng)).collect();
+        for _ in 0..2 {
+            for other in &basis {
+                let dot: f64 = vector.iter().zip(other).map(|(a, b)| a * b).sum();
+                vector.iter_mut().zip(other).for_each(|(a, b)| *a -= dot * b);
+            }
+        }
+        let norm = vector.iter().map(|a| a * a).sum::<f64>().sqrt();
+        vector.iter_mut().for_each(|a| *a /= norm);
+        basis.push(vector);
+    }
+    let element = |row: usize, column: usize| if rows <= columns { basis[row][column] } else { basis[column][row] };
+    (0..rows * columns).map(|i| (gain * element(i / columns, i % columns)) as f32).collect()
+}
+
+/// What a forward pass leaves behind, for up to a number of rows: one entry a layer.
+#[derive(Debug)]
+pub(crate) struct Trace<F> {
+    /// Outputs `[rows, out]`.
+    outputs: Vec<F>,
+    /// Pre-activations, where the activation's derivative needs them.
+    pre: Vec<Option<F>>,
+    /// Gradients with respect to the pre-activations `[rows, out]`.
+    d_pre: Vec<F>,
+}
+
+impl<F> Trace<F> {
+    pub(crate) fn new<B: Backend<Floats = F>>(backend: &mut B, layers: &[Layer], rows: usize) -> Result<Self> {
+        let mut trace = Self { outputs: Vec::new(), pre: Vec::new(), d_pre: Vec::new() };
+        for layer in layers {
+            let len = rows * layer.linear.out_features;
+            trace.outputs.push(backend.alloc_floats(len)?);
+            trace.d_pre.push(backend.alloc_floats(len)?);
+            let needs_pre = layer.activation.needs_pre_activation();
+            trace.pre.push(if needs_pre { Some(backend.alloc_floats(len)?) } else { None });
+        }
+        Ok(trace)
+    }
+
+    /// The network's output.
+    pub(crate) fn head(&self) -> &F {
+        &self.outputs[self.outputs.len() - 1]
+    }
+
+    /// Gradient with respect to the network's output (whose activation is the identity).
+    pub(crate) fn d_head(&mut self) -> &mut F {
+        let last = self.d_pre.len() - 1;
+        &mut self.d_pre[last]
+    }
+
+    /// Output and its gradient together.
+    pub(crate) fn head_and_gradient(&mut self) -> (&F, &mut F) {
+        let last = self.outputs.len() - 1;
+        (&self.outputs[last], &mut self.d_pre[last])
+    }
+}
+
+/// A matrix `[rows, columns]` inside a buffer, from element `offset` on.
+#[derive(Debug)]
+pub(crate) struct Rows<'a, F> {
+    pub buffer: &'a F,
+    pub offset: usize,
+    pub count: usize,
+}
+
+/// y = network(x), kept layer by layer in `trace`. With `output` the last layer writes there instead, from an element on.
+pub(crate) fn forward<B: Backend>(
+    backend: &mut B,
+    layers: &[Layer],
+    params: &B::Floats,
+    x: &Rows<'_, B::Floats>,
+    trace: &mut Trace<B::Floats>,
+    mut output: Option<(&mut B::Floats, usize)>,
+) -> Result<()> {
+    for (i, layer) in layers.iter().enumerate() {
+        let linear = Linear { batch: x.count, ..layer.linear };
+        let (below, here) = trace.outputs.split_at_mut(i);
+        let (input, input_offset) = below.last().map_or((x.buffer, x.offset), |previous| (previous, 0));
+        let (y, y_offset) = match &mut output {
+            Some((buffer, offset)) if i + 1 == layers.len() => (&mut **buffer, *offset),
+            _ => (&mut here[0], 0),
+        };
+        backend.linear_forward(&linear, layer.activation, input, input_offset, params, trace.pre[i].as_mut(), y, y_offset)?;
+    }
+    Ok(())
+}
+
+/// Gradients of all parameters of `layers` into `grads`, from the gradient in `trace.d_head()`.
+pub(crate) fn backward<B: Backend>(
+    backend: &mut B,
+    layers: &[Layer],
+    params: &B::Floats,
+    x: &B::Floats,
+    rows: usize,
+    trace: &mut Trace<B::Floats>,
+    grads: &mut B::Floats,
+) -> Result<()> {
+    for (i, layer) in layers.iter().enumerate().rev() {
+        let linear = Linear { batch: rows, ..layer.linear };
+        let (below, here) = trace.d_pre.split_at_mut(i);
+        let input = if i == 0 { x } else { &trace.outputs[i - 1] };
+        backend.linear_backward_params(&linear, &here[0], input, grads)?;
+        if i > 0 {
+            let saved = trace.pre[i - 1].as_ref().unwrap_or(&trace.outputs[i - 1]);
+            let through = Some((layers[i - 1].activation, saved));
+            backend.linear_backward_input(&linear, &here[0], params, through, &mut below[i - 1])?;
+        }
+    }
+    Ok(())
+}
