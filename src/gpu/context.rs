@@ -57,6 +57,7 @@ pub struct Context {
     bind_groups: HashMap<BindGroupKey, wgpu::BindGroup>,
     commands: Vec<Command>,
     staging: Option<wgpu::Buffer>,
+    submissions: u64,
     reported: Arc<Mutex<Reported>>,
 }
 
@@ -108,6 +109,7 @@ impl Context {
             bind_groups: HashMap::new(),
             commands: Vec::new(),
             staging: None,
+            submissions: 0,
             reported: Arc::default(),
         }
     }
@@ -120,6 +122,11 @@ impl Context {
     /// The device's limits.
     pub fn limits(&self) -> &wgpu::Limits {
         &self.limits
+    }
+
+    /// How often something was submitted.
+    pub fn submissions(&self) -> u64 {
+        self.submissions
     }
 
     /// From now on, surrounds each new buffer with guard regions and fills it with NaN; see [`check_guards`](Self::check_guards).
@@ -360,6 +367,7 @@ impl Context {
             let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
             self.encode_into(&mut encoder);
             self.queue.submit([encoder.finish()]);
+            self.submissions += 1;
         }
         self.raise_reported()
     }

@@ -1,0 +1,231 @@
+//! Whole updates on every backend.
+
+mod common;
+
+use common::{Draw, expect_mismatch, plant};
+use ppo_kernels::Error;
+use ppo_kernels::backend::{Backend, Cpu, CrossCheck, Memory};
+use ppo_kernels::ppo::{Actions, Config, Ends, KlStop, Learner, PolicyKind, Rollout, StopReason};
+
+on_every_backend!(
+    an_update_moves_the_parameters_and_reports,
+    the_same_seed_gives_the_same_bits,
+    a_nan_reward_stops_the_update_and_leaves_no_trace,
+    an_infinite_gradient_stops_the_update_and_names_the_tensor,
+    target_kl_after_an_epoch_leaves_the_remaining_epochs_out,
+    target_kl_before_a_step_leaves_that_step_out,
+    a_rollout_of_another_size_is_refused,
+    a_gaussian_policy_learns_its_standard_deviation,
+);
+
+const OBSERVATION_SIZE: usize = 5;
+const DISCRETE: PolicyKind = PolicyKind::Categorical { actions: 3 };
+
+fn small() -> Config {
+    Config { num_envs: 3, num_steps: 16, hidden: vec![17, 9], num_minibatches: 4, update_epochs: 3, ..Config::default() }
+}
+
+/// A rollout of random observations, with the actions that the learner draws for them.
+fn rollout<B: Backend>(backend: &mut B, learner: &mut Learner<B>) -> Rollout<B> {
+    let mut rollout = learner.new_rollout(backend).unwrap();
+    let (steps, envs) = (rollout.steps, rollout.envs);
+    let mut draw = Draw::new(3);
+    backend.write_floats(&mut rollout.observations, 0, &draw.floats(steps * envs * OBSERVATION_SIZE, 1.0)).unwrap();
+    backend.write_floats(&mut rollout.rewards, 0, &draw.floats(steps * envs, 1.0)).unwrap();
+    learner.draw_noise(backend).unwrap();
+    (0..steps).for_each(|step| learner.act(backend, &mut rollout, step).unwrap());
+    match &mut rollout.ends {
+        Ends::BeforeStep { dones, next_value, next_done } => {
+            let flags = |words: Vec<u32>| words.into_iter().map(|w| w as f32).collect::<Vec<_>>();
+            backend.write_floats(dones, 0, &flags(draw.flags(steps * envs, 0.1))).unwrap();
+            backend.write_floats(next_value, 0, &draw.floats(envs, 1.0)).unwrap();
+            backend.write_floats(next_done, 0, &flags(draw.flags(envs, 0.3))).unwrap();
+        }
+        Ends::AfterStep { next_values, terminated, truncated } => {
+            backend.write_floats(next_values, 0, &draw.floats(steps * envs, 1.0)).unwrap();
+            backend.write_words(terminated, 0, &draw.flags(steps * envs, 0.1)).unwrap();
+            backend.write_words(truncated, 0, &draw.flags(steps * envs, 0.1)).unwrap();
+        }
+    }
+    rollout
+}
+
+fn learner_and_rollout<B: Backend>(backend: &mut B, policy: PolicyKind, config: Config) -> (Learner<B>, Rollout<B>) {
+    let mut learner = Learner::new(backend, OBSERVATION_SIZE, policy, config).unwrap();
+    let rollout = rollout(backend, &mut learner);
+    (learner, rollout)
+}
+
+fn an_update_moves_the_parameters_and_reports<B: Backend>(backend: &mut B) {
+    for bootstrap_truncated in [false, true] {
+        let (mut learner, rollout) = learner_and_rollout(backend, DISCRETE, Config { bootstrap_truncated, ..small() });
+        let before = learner.parameters(backend).unwrap();
+        let stats = learner.update(backend, &rollout, 1e-3).unwrap();
+        let after = learner.parameters(backend).unwrap();
+        assert_eq!((stats.steps, stats.log.len(), stats.stop), (12, 12, StopReason::Completed));
+        // Adam moves each parameter by at most about the learning rate a step.
+        let furthest = before.iter().zip(&after).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!((1e-3..15e-3).contains(&furthest), "{furthest}");
+        assert!(stats.entropy > 1.0 && stats.entropy <= 3f64.ln() + 1e-6, "{}", stats.entropy);
+        // Right after the rollout the ratios are 1: the first minibatch has no KL, and its surrogate loss is that of normalised advantages.
+        let [first, ..] = stats.log.as_slice() else { panic!("no log") };
+        assert!(first[ppo_kernels::kernels::surrogate::stat::APPROX_KL].abs() < 1e-6);
+        assert!(first[ppo_kernels::kernels::surrogate::stat::PG_LOSS].abs() < 1e-5);
+    }
+}
+
+fn the_same_seed_gives_the_same_bits<B: Backend>(backend: &mut B) {
+    let run = |backend: &mut B, seed| {
+        let (mut learner, rollout) = learner_and_rollout(backend, DISCRETE, Config { seed, ..small() });
+        learner.update(backend, &rollout, 1e-3).unwrap();
+        let bits = learner.state_f64(backend).unwrap().map(|values| values.into_iter().map(f64::to_bits).collect::<Vec<_>>());
+        bits.concat()
+    };
+    let first = run(backend, 5);
+    assert_eq!(first, run(backend, 5));
+    assert_ne!(first, run(backend, 6), "another seed has to give other numbers");
+}
+
+fn a_nan_reward_stops_the_update_and_leaves_no_trace<B: Backend>(backend: &mut B) {
+    let (mut learner, mut rollout) = learner_and_rollout(backend, DISCRETE, small());
+    let before = learner.state_f64(backend).unwrap();
+    backend.write_floats(&mut rollout.rewards, 7, &[f32::NAN]).unwrap();
+    match learner.update(backend, &rollout, 1e-3) {
+        Err(Error::NonFinite { tensor, element }) => assert_eq!((tensor.as_str(), element), ("rewards", 7)),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(learner.state_f64(backend).unwrap(), before);
+    backend.write_floats(&mut rollout.rewards, 7, &[0.5]).unwrap();
+    learner.update(backend, &rollout, 1e-3).expect("the learner goes on with a sound rollout");
+}
+
+fn an_infinite_gradient_stops_the_update_and_names_the_tensor<B: Backend>(backend: &mut B) {
+    let (mut learner, mut rollout) = learner_and_rollout(backend, DISCRETE, Config { clip_vloss: false, ..small() });
+    learner.update(backend, &rollout, 1e-3).unwrap();
+    let before = learner.state_f64(backend).unwrap();
+    // Finite, but its advantage is not after f32 arithmetic; in f64 the squares of the gradient stay finite, so ask for more there.
+    let huge = vec![f32::MAX; rollout.steps * rollout.envs];
+    backend.write_floats(&mut rollout.rewards, 0, &huge).unwrap();
+    match learner.update(backend, &rollout, 1e-3) {
+        Err(Error::NonFinite { tensor, .. }) => assert!(tensor.starts_with("gradient of "), "{tensor}"),
+        Ok(_) if backend.describe().contains("f64") => return,
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(learner.state_f64(backend).unwrap(), before);
+}
+
+fn target_kl_after_an_epoch_leaves_the_remaining_epochs_out<B: Backend>(backend: &mut B) {
+    let config = Config { target_kl: Some(1e-12), ..small() };
+    let (mut learner, rollout) = learner_and_rollout(backend, DISCRETE, config);
+    let stats = learner.update(backend, &rollout, 1e-2).unwrap();
+    assert_eq!((stats.steps, stats.stop), (4, StopReason::TargetKl));
+
+    let config = Config { target_kl: Some(1e6), ..small() };
+    let (mut learner, rollout) = learner_and_rollout(backend, DISCRETE, config);
+    assert_eq!(learner.update(backend, &rollout, 1e-2).unwrap().steps, 12);
+}
+
+fn target_kl_before_a_step_leaves_that_step_out<B: Backend>(backend: &mut B) {
+    let config = Config { target_kl: Some(1e-6), kl_stop: KlStop::BeforeStep, ..small() };
+    let (mut learner, rollout) = learner_and_rollout(backend, DISCRETE, config);
+    let stats = learner.update(backend, &rollout, 1e-2).unwrap();
+    // The first minibatch has no KL yet; the second one does.
+    assert_eq!((stats.steps, stats.stop), (1, StopReason::TargetKl));
+}
+
+fn a_rollout_of_another_size_is_refused<B: Backend>(backend: &mut B) {
+    let (mut learner, _) = learner_and_rollout(backend, DISCRETE, small());
+    let other = Rollout::new(backend, 16, 4, OBSERVATION_SIZE, DISCRETE, false).unwrap();
+    assert!(matches!(learner.update(backend, &other, 1e-3), Err(Error::Shape { argument, .. }) if argument == "rollout"));
+
+    let (mut learner, mut rollout) = learner_and_rollout(backend, DISCRETE, small());
+    rollout.actions = Actions::Continuous(backend.upload_floats(&[0.0; 48]).unwrap());
+    assert!(matches!(learner.update(backend, &rollout, 1e-3), Err(Error::InvalidValue { argument, .. }) if argument == "actions"));
+}
+
+fn a_gaussian_policy_learns_its_standard_deviation<B: Backend>(backend: &mut B) {
+    let (mut learner, rollout) = learner_and_rollout(backend, PolicyKind::Gaussian { dim: 2 }, small());
+    let at = learner.network().log_std_offset().unwrap();
+    learner.update(backend, &rollout, 1e-3).unwrap();
+    let parameters = learner.parameters(backend).unwrap();
+    assert!(parameters[at..].iter().all(|p| *p != 0.0 && p.abs() < 0.02), "{:?}", &parameters[at..]);
+}
+
+#[test]
+fn an_update_is_submitted_without_a_read_back_inside() {
+    let Some(mut gpu) = common::gpu() else { return };
+    let (mut learner, rollout) = learner_and_rollout(&mut gpu, DISCRETE, small());
+    gpu.flush().unwrap();
+    let before = gpu.context.submissions();
+    learner.update(&mut gpu, &rollout, 1e-3).unwrap();
+    // One for all of the update with the read-back of the control words, one for the read-back of the statistics.
+    assert_eq!(gpu.context.submissions() - before, 2);
+}
+
+#[test]
+fn a_minibatch_larger_than_the_batch_is_refused() {
+    let mut cpu = Cpu::<f32>::new();
+    for size in [0, 49] {
+        match Learner::with_minibatch_size(&mut cpu, OBSERVATION_SIZE, DISCRETE, small(), size) {
+            Err(Error::Shape { argument, .. }) => assert_eq!(argument, "minibatch_size"),
+            other => panic!("{:?}", other.map(|_| ())),
+        }
+    }
+    let config = Config { num_minibatches: 49, ..small() };
+    assert!(matches!(
+        Learner::new(&mut cpu, OBSERVATION_SIZE, DISCRETE, config),
+        Err(Error::InvalidValue { argument, .. }) if argument == "num_minibatches"
+    ));
+}
+
+#[test]
+fn hyper_parameters_out_of_range_are_named() {
+    let nan = f64::NAN;
+    let cases: [(&str, Config); 14] = [
+        ("learning_rate", Config { learning_rate: nan, ..small() }),
+        ("gamma", Config { gamma: 1.5, ..small() }),
+        ("gae_lambda", Config { gae_lambda: -0.1, ..small() }),
+        ("clip_coef", Config { clip_coef: 0.0, ..small() }),
+        ("clip_coef", Config { clip_coef: nan, ..small() }),
+        ("ent_coef", Config { ent_coef: f64::INFINITY, ..small() }),
+        ("vf_coef", Config { vf_coef: -1.0, ..small() }),
+        ("max_grad_norm", Config { max_grad_norm: 0.0, ..small() }),
+        ("target_kl", Config { target_kl: Some(nan), ..small() }),
+        ("adam_beta2", Config { adam_beta2: 1.0, ..small() }),
+        ("dual_clip", Config { dual_clip: Some(1.0), ..small() }),
+        ("num_envs", Config { num_envs: 0, ..small() }),
+        ("hidden", Config { hidden: vec![3, 0], ..small() }),
+        ("total_timesteps", Config { total_timesteps: 1, ..small() }),
+    ];
+    for (expected, config) in cases {
+        match config.validate() {
+            Err(Error::InvalidValue { argument, .. } | Error::Shape { argument, .. }) => assert_eq!(argument, expected),
+            other => panic!("{expected}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_whole_update_passes_the_cross_check() {
+    let Some(mut both) = common::checked() else { return };
+    for policy in [DISCRETE, PolicyKind::Gaussian { dim: 2 }] {
+        let (mut learner, rollout) = learner_and_rollout(&mut both, policy, small());
+        learner.update(&mut both, &rollout, 1e-3).unwrap();
+    }
+    assert!(both.worst().len() > 20, "{:?}", both.worst().keys());
+}
+
+#[test]
+fn a_fault_planted_in_one_kernel_is_named_with_its_place() {
+    let Some(gpu) = common::gpu() else { return };
+    let mut both = CrossCheck::new(gpu, Cpu::<f64>::new());
+    let (mut learner, rollout) = learner_and_rollout(&mut both, DISCRETE, small());
+    learner.update(&mut both, &rollout, 1e-3).unwrap();
+    let wrong = plant(include_str!("../shaders/gather.wgsl"), "old_logp[row], advantages[row]", "old_logp[row], advantages[i]");
+    both.a.context.replace_shader("gather", wrong);
+    let mismatch = expect_mismatch(learner.update(&mut both, &rollout, 1e-3).map(|_| ()));
+    assert_eq!((mismatch.operation, mismatch.tensor), ("gather_samples", "samples"));
+    assert_eq!((mismatch.update, mismatch.minibatch), (Some(1), Some(0)));
+    let text = mismatch.to_string();
+    assert!(text.contains("gather_samples: samples[") && text.contains("in update 1, minibatch 0"), "{text}");
+}
