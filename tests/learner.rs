@@ -140,7 +140,9 @@ fn a_rollout_of_another_size_is_refused<B: Backend>(backend: &mut B) {
 
     let (mut learner, mut rollout) = learner_and_rollout(backend, DISCRETE, small());
     rollout.actions = Actions::Continuous(backend.upload_floats(&[0.0; 48]).unwrap());
-    assert!(matches!(learner.update(backend, &rollout, 1e-3), Err(Error::InvalidValue { argument, .. }) if argument == "actions"));
+    assert!(
+        matches!(learner.update(backend, &rollout, 1e-3), Err(Error::InvalidValue { argument, .. }) if argument == "actions")
+    );
 }
 
 fn a_gaussian_policy_learns_its_standard_deviation<B: Backend>(backend: &mut B) {
