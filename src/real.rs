@@ -12,8 +12,8 @@ pub trait Real:
     fn of(x: f64) -> Self;
     /// Widens without loss.
     fn f64(self) -> f64;
-    /// The error function, 2/√π ∫₀ˣ e^(−t²) dt.
-    fn erf(self) -> Self;
+    /// The complementary error function, 2/√π ∫ₓ^∞ e^(−t²) dt.
+    fn erfc(self) -> Self;
 }
 
 impl Real for f32 {
@@ -27,8 +27,8 @@ impl Real for f32 {
     fn f64(self) -> f64 {
         f64::from(self)
     }
-    fn erf(self) -> Self {
-        libm::erff(self)
+    fn erfc(self) -> Self {
+        libm::erfcf(self)
     }
 }
 
@@ -43,7 +43,7 @@ impl Real for f64 {
     fn f64(self) -> f64 {
         self
     }
-    fn erf(self) -> Self {
-        libm::erf(self)
+    fn erfc(self) -> Self {
+        libm::erfc(self)
     }
 }

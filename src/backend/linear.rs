@@ -1,8 +1,15 @@
 //! The operations of [`kernels::linear`](crate::kernels::linear) on every backend.
 
-use super::Memory;
+#[cfg(feature = "gpu")]
+use super::Gpu;
+use super::{Cpu, CrossCheck, Memory};
 use crate::error::Result;
-use crate::kernels::linear::{Activation, Linear};
+#[cfg(feature = "gpu")]
+use crate::gpu::Buffer;
+use crate::kernels::linear::{self as kernels, Activation, Linear};
+use crate::real::Real;
+use crate::reference::linear as reference;
+use crate::tolerance::Tolerance;
 
 /// Fully connected layers and their gradients.
 pub trait LinearOps: Memory {
@@ -64,4 +71,206 @@ pub trait LinearOps: Memory {
         x: &Self::Floats,
         grads: &mut Self::Floats,
     ) -> Result<()>;
+}
+
+#[cfg(feature = "gpu")]
+impl LinearOps for Gpu {
+    fn linear_forward(
+        &mut self,
+        layer: &Linear,
+        activation: Activation,
+        x: &Buffer<f32>,
+        x_offset: usize,
+        params: &Buffer<f32>,
+        pre: Option<&mut Buffer<f32>>,
+        y: &mut Buffer<f32>,
+        y_offset: usize,
+    ) -> Result<()> {
+        let (x, y, pre) = ((x, x_offset), (&*y, y_offset), pre.map(|pre| &*pre));
+        kernels::record_forward(&mut self.context, self.variant, layer, activation, x, params, pre, y)
+    }
+
+    fn activation_backward(
+        &mut self,
+        activation: Activation,
+        len: usize,
+        saved: &Buffer<f32>,
+        d_y: &Buffer<f32>,
+        d_pre: &mut Buffer<f32>,
+    ) -> Result<()> {
+        kernels::record_activation_backward(&mut self.context, activation, len, saved, d_y, d_pre)
+    }
+
+    fn linear_backward_input(
+        &mut self,
+        layer: &Linear,
+        d_pre: &Buffer<f32>,
+        params: &Buffer<f32>,
+        through: Option<(Activation, &Buffer<f32>)>,
+        d_x: &mut Buffer<f32>,
+    ) -> Result<()> {
+        kernels::record_backward_input(&mut self.context, self.variant, layer, d_pre, params, through, d_x)
+    }
+
+    fn linear_backward_params(
+        &mut self,
+        layer: &Linear,
+        d_pre: &Buffer<f32>,
+        x: &Buffer<f32>,
+        grads: &mut Buffer<f32>,
+    ) -> Result<()> {
+        kernels::record_backward_params(&mut self.context, self.variant, layer, d_pre, x, grads)
+    }
+}
+
+impl<T: Real> LinearOps for Cpu<T> {
+    fn linear_forward(
+        &mut self,
+        layer: &Linear,
+        activation: Activation,
+        x: &Vec<T>,
+        x_offset: usize,
+        params: &Vec<T>,
+        pre: Option<&mut Vec<T>>,
+        y: &mut Vec<T>,
+        y_offset: usize,
+    ) -> Result<()> {
+        layer.check_forward((x.len(), x_offset), params.len(), pre.as_deref().map(Vec::len), (y.len(), y_offset))?;
+        reference::forward(layer, activation, &x[x_offset..], params, pre.map(Vec::as_mut_slice), &mut y[y_offset..]);
+        Ok(())
+    }
+
+    fn activation_backward(
+        &mut self,
+        activation: Activation,
+        len: usize,
+        saved: &Vec<T>,
+        d_y: &Vec<T>,
+        d_pre: &mut Vec<T>,
+    ) -> Result<()> {
+        kernels::check_elementwise(len, [("saved", saved.len()), ("d_y", d_y.len()), ("d_pre", d_pre.len())])?;
+        reference::activation_backward(activation, saved, d_y, &mut d_pre[..len]);
+        Ok(())
+    }
+
+    fn linear_backward_input(
+        &mut self,
+        layer: &Linear,
+        d_pre: &Vec<T>,
+        params: &Vec<T>,
+        through: Option<(Activation, &Vec<T>)>,
+        d_x: &mut Vec<T>,
+    ) -> Result<()> {
+        layer.check_backward_input(d_pre.len(), params.len(), through.map(|(_, saved)| saved.len()), d_x.len())?;
+        let through = through.map(|(activation, saved)| (activation, saved.as_slice()));
+        reference::backward_input(layer, d_pre, params, through, d_x);
+        Ok(())
+    }
+
+    fn linear_backward_params(&mut self, layer: &Linear, d_pre: &Vec<T>, x: &Vec<T>, grads: &mut Vec<T>) -> Result<()> {
+        layer.check_backward_params(d_pre.len(), x.len(), grads.len())?;
+        reference::backward_params(layer, d_pre, x, grads);
+        Ok(())
+    }
+}
+
+impl<A: LinearOps, B: LinearOps> CrossCheck<A, B> {
+    /// |values| of the first `len` elements from `offset` on, in double precision.
+    fn magnitudes(&mut self, buffer: &B::Floats, offset: usize, len: usize) -> Result<Vec<f64>> {
+        Ok(self.b.read_f64(buffer, offset, len)?.into_iter().map(f64::abs).collect())
+    }
+
+    /// |W| and |b| of a layer as a parameter buffer of their own, with the layer that finds them there.
+    fn parameter_magnitudes(&mut self, layer: &Linear, params: &B::Floats) -> Result<(Linear, Vec<f64>)> {
+        let mut magnitudes = self.magnitudes(params, layer.weight_offset, layer.weights())?;
+        magnitudes.extend(self.magnitudes(params, layer.bias_offset, layer.out_features)?);
+        Ok((Linear { weight_offset: 0, bias_offset: layer.weights(), ..*layer }, magnitudes))
+    }
+}
+
+impl<A: LinearOps, B: LinearOps> LinearOps for CrossCheck<A, B> {
+    fn linear_forward(
+        &mut self,
+        layer: &Linear,
+        activation: Activation,
+        x: &Self::Floats,
+        x_offset: usize,
+        params: &Self::Floats,
+        mut pre: Option<&mut Self::Floats>,
+        y: &mut Self::Floats,
+        y_offset: usize,
+    ) -> Result<()> {
+        let (pre_a, pre_b) = pre.as_mut().map(|pre| (&mut pre.a, &mut pre.b)).unzip();
+        self.a.linear_forward(layer, activation, &x.a, x_offset, &params.a, pre_a, &mut y.a, y_offset)?;
+        self.b.linear_forward(layer, activation, &x.b, x_offset, &params.b, pre_b, &mut y.b, y_offset)?;
+        let outputs = layer.batch * layer.out_features;
+        let x = self.magnitudes(&x.b, x_offset, layer.batch * layer.in_features)?;
+        let (own, params) = self.parameter_magnitudes(layer, &params.b)?;
+        let mut magnitudes = vec![0.0; outputs];
+        reference::forward(&own, Activation::Identity, &x, &params, None, &mut magnitudes);
+        if let Some(pre) = pre {
+            let tolerance = kernels::forward_tolerance(layer, Activation::Identity, &magnitudes, &magnitudes);
+            self.compare("linear_forward", "pre", pre, 0..outputs, &tolerance)?;
+        }
+        let values = self.b.read_f64(&y.b, y_offset, outputs)?;
+        let tolerance = kernels::forward_tolerance(layer, activation, &magnitudes, &values);
+        self.compare("linear_forward", "y", y, y_offset..y_offset + outputs, &tolerance)
+    }
+
+    fn activation_backward(
+        &mut self,
+        activation: Activation,
+        len: usize,
+        saved: &Self::Floats,
+        d_y: &Self::Floats,
+        d_pre: &mut Self::Floats,
+    ) -> Result<()> {
+        self.a.activation_backward(activation, len, &saved.a, &d_y.a, &mut d_pre.a)?;
+        self.b.activation_backward(activation, len, &saved.b, &d_y.b, &mut d_pre.b)?;
+        let tolerance = kernels::activation_backward_tolerance(&self.b.read_f64(&d_y.b, 0, len)?);
+        self.compare("activation_backward", "d_pre", d_pre, 0..len, &tolerance)
+    }
+
+    fn linear_backward_input(
+        &mut self,
+        layer: &Linear,
+        d_pre: &Self::Floats,
+        params: &Self::Floats,
+        through: Option<(Activation, &Self::Floats)>,
+        d_x: &mut Self::Floats,
+    ) -> Result<()> {
+        let (through_a, through_b) = through.map(|(activation, saved)| ((activation, &saved.a), (activation, &saved.b))).unzip();
+        self.a.linear_backward_input(layer, &d_pre.a, &params.a, through_a, &mut d_x.a)?;
+        self.b.linear_backward_input(layer, &d_pre.b, &params.b, through_b, &mut d_x.b)?;
+        let inputs = layer.batch * layer.in_features;
+        let d_pre = self.magnitudes(&d_pre.b, 0, layer.batch * layer.out_features)?;
+        let (own, params) = self.parameter_magnitudes(layer, &params.b)?;
+        let mut magnitudes = vec![0.0; inputs];
+        reference::backward_input(&own, &d_pre, &params, None, &mut magnitudes);
+        let tolerance = kernels::backward_input_tolerance(layer, &magnitudes);
+        self.compare("linear_backward_input", "d_x", d_x, 0..inputs, &tolerance)
+    }
+
+    fn linear_backward_params(
+        &mut self,
+        layer: &Linear,
+        d_pre: &Self::Floats,
+        x: &Self::Floats,
+        grads: &mut Self::Floats,
+    ) -> Result<()> {
+        self.a.linear_backward_params(layer, &d_pre.a, &x.a, &mut grads.a)?;
+        self.b.linear_backward_params(layer, &d_pre.b, &x.b, &mut grads.b)?;
+        let d_pre = self.magnitudes(&d_pre.b, 0, layer.batch * layer.out_features)?;
+        let x = self.magnitudes(&x.b, 0, layer.batch * layer.in_features)?;
+        let own = Linear { weight_offset: 0, bias_offset: layer.weights(), ..*layer };
+        let mut magnitudes = vec![0.0; layer.weights() + layer.out_features];
+        reference::backward_params(&own, &d_pre, &x, &mut magnitudes);
+        let (d_weights, d_bias) = magnitudes.split_at(layer.weights());
+        let mut check = |tensor, offset: usize, magnitudes: &[f64]| {
+            let tolerance: Tolerance = kernels::backward_params_tolerance(layer, magnitudes);
+            self.compare("linear_backward_params", tensor, grads, offset..offset + magnitudes.len(), &tolerance)
+        };
+        check("d_weights", layer.weight_offset, d_weights)?;
+        check("d_bias", layer.bias_offset, d_bias)
+    }
 }

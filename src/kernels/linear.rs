@@ -2,6 +2,10 @@
 //!
 //! Weights are `[out, in]` as in `torch.nn.Linear`, and live with their biases in one flat parameter buffer.
 
+use crate::error::{Error, Result};
+use crate::shape::{elements, require_len, require_size};
+use crate::tolerance::{F32_ROUNDOFF, Tolerance};
+
 /// Elementwise activation functions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -44,12 +48,340 @@ pub struct Linear {
     pub bias_offset: usize,
 }
 
+/// Absolute error of an activation in `f32`, in units of 2⁻²⁴·(1 + |y|). WGSL lets `exp` be wrong by 3 + 2|x| ULP; weighted by the slope with which
+/// that enters tanh, the logistic function or Φ it never exceeds 8 units, a few roundings come on top.
+const ACTIVATION_ERROR: f64 = 16.0;
+/// Absolute error of a derivative, in units of 2⁻²⁴. The worst is that of GELU's tanh form, 1 − t² with t wrong by 8 units, times up to 1.3.
+const DERIVATIVE_ERROR: f64 = 64.0;
+/// Largest slope of any activation (GELU has 1.13): how much of the pre-activation's error reaches the output.
+const STEEPEST: f64 = 1.13;
+/// Results below the smallest normal number may be flushed to zero.
+const SMALLEST_NORMAL: f64 = 1.2e-38;
+
+/// γ for a sum of `terms` products in any order: each term passes at most `terms` roundings, and two more where it is used
+/// (Higham, Accuracy and Stability of Numerical Algorithms, §3.1).
+fn gamma(terms: usize) -> f64 {
+    (terms as f64 + 2.0) * F32_ROUNDOFF
+}
+
+/// The bound for y = act(x·Wᵀ + b): γ times `magnitudes` = |x|·|W|ᵀ + |b|, through the activation's steepest slope, plus the activation's own error.
+pub fn forward_tolerance(layer: &Linear, activation: Activation, magnitudes: &[f64], outputs: &[f64]) -> Tolerance {
+    let own = if activation == Activation::Identity { 0.0 } else { ACTIVATION_ERROR * F32_ROUNDOFF };
+    let bound =
+        |(magnitude, y): (&f64, &f64)| STEEPEST * gamma(layer.in_features) * magnitude + own * (1.0 + y.abs()) + SMALLEST_NORMAL;
+    Tolerance::PerElement(magnitudes.iter().zip(outputs).map(bound).collect())
+}
+
+/// The bound for d_pre = d_y ⊙ act′: the derivative's error times |d_y|.
+pub fn activation_backward_tolerance(d_y: &[f64]) -> Tolerance {
+    Tolerance::PerElement(d_y.iter().map(|d| DERIVATIVE_ERROR * F32_ROUNDOFF * d.abs() + SMALLEST_NORMAL).collect())
+}
+
+/// The bound for d_x = (d_pre·W) ⊙ act′: γ and the derivative's error times `magnitudes` = |d_pre|·|W|.
+pub fn backward_input_tolerance(layer: &Linear, magnitudes: &[f64]) -> Tolerance {
+    let factor = STEEPEST * gamma(layer.out_features) + DERIVATIVE_ERROR * F32_ROUNDOFF;
+    Tolerance::PerElement(magnitudes.iter().map(|m| factor * m + SMALLEST_NORMAL).collect())
+}
+
+/// The bound for dW and db: γ times `magnitudes` = |d_pre|ᵀ·|x| and Σ|d_pre|, with the depth that sums in stretches leave.
+pub fn backward_params_tolerance(layer: &Linear, magnitudes: &[f64]) -> Tolerance {
+    let terms = layer.batch.min(SAMPLES_PER_SPLIT) + layer.batch.div_ceil(SAMPLES_PER_SPLIT);
+    Tolerance::PerElement(magnitudes.iter().map(|m| gamma(terms) * m + SMALLEST_NORMAL).collect())
+}
+
+/// Samples that one invocation sums for dW and db. Long sums lose accuracy and, past 65 535 terms, llvmpipe's patience; short ones cost a second pass.
+const SAMPLES_PER_SPLIT: usize = 2048;
+/// Terms of the longest sum that one invocation makes in the other two products: llvmpipe ends a loop after 65 535 rounds.
+const DEEPEST: usize = 65_535;
+
+impl Linear {
+    /// Elements of `W`.
+    pub fn weights(&self) -> usize {
+        self.in_features * self.out_features
+    }
+
+    fn check_sizes(&self) -> Result<()> {
+        for (name, size) in [("batch", self.batch), ("in_features", self.in_features), ("out_features", self.out_features)] {
+            require_size(name, size)?;
+        }
+        for (name, size) in [("in_features", self.in_features), ("out_features", self.out_features)] {
+            if size > DEEPEST {
+                return Err(Error::shape(name, format!("at most {DEEPEST}"), size));
+            }
+        }
+        elements("x", self.batch, self.in_features)?;
+        elements("y", self.batch, self.out_features)?;
+        let splits = self.batch.div_ceil(SAMPLES_PER_SPLIT);
+        elements("batch", splits, elements("W", self.out_features, self.in_features + 1)?).map(|_| ())
+    }
+
+    fn check_params(&self, name: &str, len: usize, with_bias: bool) -> Result<()> {
+        let end = |argument: &str, offset: usize, size: usize| {
+            offset.checked_add(size).ok_or_else(|| Error::shape(argument, "an offset inside the buffer", offset))
+        };
+        require_len(name, len, end("weight_offset", self.weight_offset, self.weights())?)?;
+        if with_bias { require_len(name, len, end("bias_offset", self.bias_offset, self.out_features)?) } else { Ok(()) }
+    }
+
+    /// Checks the buffers of a forward pass.
+    pub(crate) fn check_forward(&self, x: (usize, usize), params: usize, pre: Option<usize>, y: (usize, usize)) -> Result<()> {
+        self.check_sizes()?;
+        let end = |argument: &str, offset: usize, size: usize| {
+            let end = offset.checked_add(size).filter(|&end| end <= u32::MAX as usize);
+            end.ok_or_else(|| Error::shape(argument, "an offset inside the buffer", offset))
+        };
+        require_len("x", x.0, end("x_offset", x.1, self.batch * self.in_features)?)?;
+        require_len("y", y.0, end("y_offset", y.1, self.batch * self.out_features)?)?;
+        pre.map_or(Ok(()), |pre| require_len("pre", pre, self.batch * self.out_features))?;
+        self.check_params("params", params, true)
+    }
+
+    /// Checks the buffers of the gradient with respect to the input.
+    pub(crate) fn check_backward_input(&self, d_pre: usize, params: usize, saved: Option<usize>, d_x: usize) -> Result<()> {
+        self.check_sizes()?;
+        require_len("d_pre", d_pre, self.batch * self.out_features)?;
+        saved.map_or(Ok(()), |saved| require_len("saved", saved, self.batch * self.in_features))?;
+        require_len("d_x", d_x, self.batch * self.in_features)?;
+        self.check_params("params", params, false)
+    }
+
+    /// Checks the buffers of the gradients with respect to the parameters.
+    pub(crate) fn check_backward_params(&self, d_pre: usize, x: usize, grads: usize) -> Result<()> {
+        self.check_sizes()?;
+        require_len("d_pre", d_pre, self.batch * self.out_features)?;
+        require_len("x", x, self.batch * self.in_features)?;
+        self.check_params("grads", grads, true)
+    }
+}
+
+/// Checks the buffers of an elementwise operation.
+pub(crate) fn check_elementwise(len: usize, buffers: [(&str, usize); 3]) -> Result<()> {
+    require_size("len", len)?;
+    buffers.iter().try_for_each(|(name, available)| require_len(name, *available, len))
+}
+
 #[cfg(feature = "gpu")]
 pub(crate) use binding::*;
 
 #[cfg(feature = "gpu")]
 mod binding {
+    use super::{Activation, Linear, SAMPLES_PER_SPLIT, check_elementwise};
+    use crate::backend::Variant;
+    use crate::error::Result;
+    use crate::gpu::{Buffer, Context, Grid, Shader, ShaderParams, bind, shader_params};
     use crate::kernels::ShaderInfo;
 
-    pub(crate) const SHADERS: &[ShaderInfo] = &[];
+    const SHADER: Shader = Shader { name: "linear", source: include_str!("../../shaders/linear.wgsl") };
+
+    /// Every value of the shader's ACTIVATION.
+    const ACTIVATIONS: &[&[(&str, f64)]] = &[
+        &[("ACTIVATION", 0.0)],
+        &[("ACTIVATION", 1.0)],
+        &[("ACTIVATION", 2.0)],
+        &[("ACTIVATION", 3.0)],
+        &[("ACTIVATION", 4.0)],
+        &[("ACTIVATION", 5.0)],
+        &[("ACTIVATION", 6.0)],
+    ];
+    const WITH_ONES: &[(&str, f64)] = &[("ONES_COLUMN", 1.0)];
+
+    pub(crate) const SHADERS: &[ShaderInfo] = &[ShaderInfo {
+        shader: SHADER,
+        params: &[(LinearParams::NAME, size_of::<LinearParams>(), LinearParams::FIELDS)],
+        entries: &[
+            ("forward_plain", ACTIVATIONS),
+            ("forward_tiled", ACTIVATIONS),
+            ("backward_input_plain", ACTIVATIONS),
+            ("backward_input_tiled", ACTIVATIONS),
+            ("backward_params_plain", &[WITH_ONES]),
+            ("backward_params_tiled", &[WITH_ONES]),
+            ("sum_splits", &[&[]]),
+            ("activation_forward", ACTIVATIONS),
+            ("activation_backward", ACTIVATIONS),
+        ],
+    }];
+
+    /// The shader's default.
+    const WORKGROUP_SIZE: usize = 64;
+    /// Outputs of a tiled invocation in each direction.
+    const TILE: usize = 8;
+
+    shader_params! {
+        struct LinearParams {
+            rows: u32,
+            columns: u32,
+            depth: u32,
+            depth_per_split: u32,
+            splits: u32,
+            a_offset: u32,
+            a_row_stride: u32,
+            a_depth_stride: u32,
+            b_offset: u32,
+            b_column_stride: u32,
+            b_depth_stride: u32,
+            bias_offset: u32,
+            output_offset: u32,
+        }
+    }
+
+    impl LinearParams {
+        fn elementwise(len: usize, output_offset: usize) -> Self {
+            Self { rows: 1, columns: len as u32, output_offset: output_offset as u32, ..bytemuck::Zeroable::zeroed() }
+        }
+    }
+
+    fn activation_constant(activation: Activation) -> &'static [(&'static str, f64)] {
+        ACTIVATIONS[activation as usize]
+    }
+
+    /// Whether 8×8 outputs an invocation pay: not where most of a tile would lie outside.
+    fn tiled(variant: Variant, rows: usize, columns: usize) -> bool {
+        match variant {
+            Variant::Plain => false,
+            Variant::Fast => true,
+            Variant::Auto => rows.min(columns) >= TILE / 2 && rows * columns >= TILE * TILE,
+        }
+    }
+
+    fn grid(tiled: bool, rows: usize, columns: usize, splits: usize) -> Grid {
+        let invocations = if tiled { rows.div_ceil(TILE) * columns.div_ceil(TILE) } else { rows * columns };
+        Grid::covering(invocations * splits, WORKGROUP_SIZE)
+    }
+
+    pub(crate) fn record_forward(
+        context: &mut Context,
+        variant: Variant,
+        layer: &Linear,
+        activation: Activation,
+        x: (&Buffer<f32>, usize),
+        weights: &Buffer<f32>,
+        pre: Option<&Buffer<f32>>,
+        y: (&Buffer<f32>, usize),
+    ) -> Result<()> {
+        layer.check_forward((x.0.len(), x.1), weights.len(), pre.map(Buffer::len), (y.0.len(), y.1))?;
+        // With the pre-activation asked for, the product goes there, and the activation is a pass of its own.
+        let (product, product_offset, fused) = match pre {
+            Some(pre) => (pre, 0, Activation::Identity),
+            None => (y.0, y.1, activation),
+        };
+        let (rows, columns) = (layer.batch, layer.out_features);
+        let params = LinearParams {
+            rows: rows as u32,
+            columns: columns as u32,
+            depth: layer.in_features as u32,
+            depth_per_split: layer.in_features as u32,
+            splits: 1,
+            a_offset: x.1 as u32,
+            a_row_stride: layer.in_features as u32,
+            a_depth_stride: 1,
+            b_offset: layer.weight_offset as u32,
+            b_column_stride: layer.in_features as u32,
+            b_depth_stride: 1,
+            bias_offset: layer.bias_offset as u32,
+            output_offset: product_offset as u32,
+        };
+        let tiled = tiled(variant, rows, columns);
+        let entry = if tiled { "forward_tiled" } else { "forward_plain" };
+        let buffers = [bind(1, x.0), bind(2, weights), bind(3, product)];
+        context.dispatch(SHADER, entry, activation_constant(fused), &params, &buffers, grid(tiled, rows, columns, 1))?;
+        let Some(pre) = pre else { return Ok(()) };
+        let params = LinearParams::elementwise(rows * columns, y.1);
+        let grid = Grid::covering(rows * columns, WORKGROUP_SIZE);
+        context.dispatch(
+            SHADER,
+            "activation_forward",
+            activation_constant(activation),
+            &params,
+            &[bind(1, pre), bind(3, y.0)],
+            grid,
+        )
+    }
+
+    pub(crate) fn record_activation_backward(
+        context: &mut Context,
+        activation: Activation,
+        len: usize,
+        saved: &Buffer<f32>,
+        d_y: &Buffer<f32>,
+        d_pre: &Buffer<f32>,
+    ) -> Result<()> {
+        check_elementwise(len, [("saved", saved.len()), ("d_y", d_y.len()), ("d_pre", d_pre.len())])?;
+        let buffers = [bind(1, d_y), bind(3, d_pre), bind(4, saved)];
+        let params = LinearParams::elementwise(len, 0);
+        let grid = Grid::covering(len, WORKGROUP_SIZE);
+        context.dispatch(SHADER, "activation_backward", activation_constant(activation), &params, &buffers, grid)
+    }
+
+    pub(crate) fn record_backward_input(
+        context: &mut Context,
+        variant: Variant,
+        layer: &Linear,
+        d_pre: &Buffer<f32>,
+        weights: &Buffer<f32>,
+        through: Option<(Activation, &Buffer<f32>)>,
+        d_x: &Buffer<f32>,
+    ) -> Result<()> {
+        layer.check_backward_input(d_pre.len(), weights.len(), through.map(|(_, saved)| saved.len()), d_x.len())?;
+        // The identity's derivative looks at nothing, so anything can stand in for `saved`.
+        let (activation, saved) = through.unwrap_or((Activation::Identity, d_pre));
+        let (rows, columns) = (layer.batch, layer.in_features);
+        let params = LinearParams {
+            rows: rows as u32,
+            columns: columns as u32,
+            depth: layer.out_features as u32,
+            depth_per_split: layer.out_features as u32,
+            splits: 1,
+            a_offset: 0,
+            a_row_stride: layer.out_features as u32,
+            a_depth_stride: 1,
+            b_offset: layer.weight_offset as u32,
+            b_column_stride: 1,
+            b_depth_stride: layer.in_features as u32,
+            bias_offset: 0,
+            output_offset: 0,
+        };
+        let tiled = tiled(variant, rows, columns);
+        let entry = if tiled { "backward_input_tiled" } else { "backward_input_plain" };
+        let buffers = [bind(1, d_pre), bind(2, weights), bind(3, d_x), bind(4, saved)];
+        context.dispatch(SHADER, entry, activation_constant(activation), &params, &buffers, grid(tiled, rows, columns, 1))
+    }
+
+    pub(crate) fn record_backward_params(
+        context: &mut Context,
+        variant: Variant,
+        layer: &Linear,
+        d_pre: &Buffer<f32>,
+        x: &Buffer<f32>,
+        grads: &Buffer<f32>,
+    ) -> Result<()> {
+        layer.check_backward_params(d_pre.len(), x.len(), grads.len())?;
+        let (rows, columns) = (layer.out_features, layer.in_features + 1);
+        let splits = layer.batch.div_ceil(SAMPLES_PER_SPLIT);
+        let params = LinearParams {
+            rows: rows as u32,
+            columns: columns as u32,
+            depth: layer.batch as u32,
+            depth_per_split: SAMPLES_PER_SPLIT as u32,
+            splits: splits as u32,
+            a_offset: 0,
+            a_row_stride: 1,
+            a_depth_stride: layer.out_features as u32,
+            b_offset: 0,
+            b_column_stride: 1,
+            b_depth_stride: layer.in_features as u32,
+            bias_offset: layer.bias_offset as u32,
+            output_offset: layer.weight_offset as u32,
+        };
+        let tiled = tiled(variant, rows, columns);
+        let entry = if tiled { "backward_params_tiled" } else { "backward_params_plain" };
+        let grid = grid(tiled, rows, columns, splits);
+        if splits == 1 {
+            let buffers = [bind(1, d_pre), bind(2, x), bind(3, grads)];
+            return context.dispatch(SHADER, entry, WITH_ONES, &params, &buffers, grid);
+        }
+        let parts = context.scratch("linear parts", rows * columns * splits)?;
+        context.dispatch(SHADER, entry, WITH_ONES, &params, &[bind(1, d_pre), bind(2, x), bind::<f32>(3, &parts)], grid)?;
+        let sum_grid = Grid::covering(rows * columns, WORKGROUP_SIZE);
+        context.dispatch(SHADER, "sum_splits", &[], &params, &[bind::<f32>(1, &parts), bind(3, grads)], sum_grid)
+    }
 }

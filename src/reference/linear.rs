@@ -1,1 +1,206 @@
-//! Twin of `shaders/linear.wgsl`.
+//! Twin of `shaders/linear.wgsl`. The products come from the `gemm` crate; `f64` of it is the oracle.
+
+use rayon::prelude::*;
+
+use crate::kernels::linear::{Activation, Linear};
+use crate::real::Real;
+
+/// Multiply-adds from which a second thread pays.
+const PARALLEL_PRODUCT: usize = 1 << 21;
+/// Elements from which elementwise loops run on all threads, in pieces of this size.
+const PARALLEL_ELEMENTS: usize = 1 << 15;
+
+/// act(x).
+#[inline]
+pub fn activate<T: Real>(activation: Activation, x: T) -> T {
+    let (zero, one, half) = (T::zero(), T::one(), T::of(0.5));
+    match activation {
+        Activation::Identity => x,
+        Activation::Tanh => x.tanh(),
+        Activation::Relu => x.max(zero),
+        Activation::Elu => {
+            if x > zero {
+                x
+            } else {
+                x.exp_m1()
+            }
+        }
+        Activation::Silu => x * sigmoid(x),
+        Activation::GeluErf => x * normal_cdf(x),
+        Activation::GeluTanh => half * x * (one + gelu_tanh_argument(x).tanh()),
+    }
+}
+
+/// act′, from the output y for identity, tanh, relu and elu, from the pre-activation for the others.
+#[inline]
+pub fn derivative<T: Real>(activation: Activation, saved: T) -> T {
+    let (zero, one, half) = (T::zero(), T::one(), T::of(0.5));
+    match activation {
+        Activation::Identity => one,
+        Activation::Tanh => one - saved * saved,
+        Activation::Relu => {
+            if saved > zero {
+                one
+            } else {
+                zero
+            }
+        }
+        Activation::Elu => {
+            if saved > zero {
+                one
+            } else {
+                saved + one
+            }
+        }
+        Activation::Silu => {
+            let g = sigmoid(saved);
+            g * (one + saved * (one - g))
+        }
+        Activation::GeluErf => {
+            let density = T::of(0.398_942_280_401_432_7) * (-half * saved * saved).exp();
+            normal_cdf(saved) + saved * density
+        }
+        Activation::GeluTanh => {
+            // Past ±20 the tanh is ±1 and the second term 0, whatever the cube overflows to.
+            let near = saved.max(T::of(-20.0)).min(T::of(20.0));
+            let t = gelu_tanh_argument(near).tanh();
+            let slope = T::of(GELU_SCALE) * (one + T::of(3.0 * GELU_CUBIC) * near * near);
+            half * (one + t) + half * near * (one - t * t) * slope
+        }
+    }
+}
+
+/// √(2/π).
+const GELU_SCALE: f64 = 0.797_884_560_802_865_4;
+const GELU_CUBIC: f64 = 0.044_715;
+
+fn gelu_tanh_argument<T: Real>(x: T) -> T {
+    T::of(GELU_SCALE) * (x + T::of(GELU_CUBIC) * x * x * x)
+}
+
+fn sigmoid<T: Real>(x: T) -> T {
+    T::one() / (T::one() + (-x).exp())
+}
+
+/// Φ(x) = ½·erfc(−x/√2).
+fn normal_cdf<T: Real>(x: T) -> T {
+    T::of(0.5) * (-x * T::of(std::f64::consts::FRAC_1_SQRT_2)).erfc()
+}
+
+/// How a matrix lies in a slice: distances between neighbours in a row and in a column.
+#[derive(Clone, Copy)]
+struct Layout {
+    row_stride: usize,
+    column_stride: usize,
+}
+
+impl Layout {
+    fn row_major(columns: usize) -> Self {
+        Self { row_stride: columns, column_stride: 1 }
+    }
+
+    fn transposed(columns: usize) -> Self {
+        Self { row_stride: 1, column_stride: columns }
+    }
+
+    fn last_element(self, rows: usize, columns: usize) -> usize {
+        (rows - 1) * self.row_stride + (columns - 1) * self.column_stride
+    }
+}
+
+/// c = a·b for a `[m, k]`, b `[k, n]`, c `[m, n]` row-major, all of them at least 1.
+#[allow(unsafe_code)]
+fn matmul<T: Real>([m, k, n]: [usize; 3], a: (&[T], Layout), b: (&[T], Layout), c: &mut [T]) {
+    assert!(a.1.last_element(m, k) < a.0.len() && b.1.last_element(k, n) < b.0.len() && m * n <= c.len());
+    let parallelism = if m * n * k >= PARALLEL_PRODUCT { gemm::Parallelism::Rayon(0) } else { gemm::Parallelism::None };
+    // SAFETY: the last element that each matrix reaches lies inside its slice, as asserted above, and `c` is borrowed mutably.
+    unsafe {
+        gemm::gemm(
+            m,
+            n,
+            k,
+            c.as_mut_ptr(),
+            1,
+            n as isize,
+            false,
+            a.0.as_ptr(),
+            a.1.column_stride as isize,
+            a.1.row_stride as isize,
+            b.0.as_ptr(),
+            b.1.column_stride as isize,
+            b.1.row_stride as isize,
+            T::zero(),
+            T::one(),
+            false,
+            false,
+            false,
+            parallelism,
+        );
+    }
+}
+
+/// `body(first element, piece)` for pieces of `data` that are whole rows of `width`, on all threads where that pays.
+fn by_rows<T: Real>(data: &mut [T], width: usize, body: impl Fn(usize, &mut [T]) + Sync) {
+    if data.len() < 2 * PARALLEL_ELEMENTS {
+        return body(0, data);
+    }
+    let piece = PARALLEL_ELEMENTS.next_multiple_of(width);
+    data.par_chunks_mut(piece).enumerate().for_each(|(i, chunk)| body(i * piece, chunk));
+}
+
+/// y = act(x·Wᵀ + b), and the pre-activation where asked for.
+pub fn forward<T: Real>(layer: &Linear, activation: Activation, x: &[T], params: &[T], mut pre: Option<&mut [T]>, y: &mut [T]) {
+    let Linear { batch, in_features, out_features, weight_offset, bias_offset } = *layer;
+    let y = &mut y[..batch * out_features];
+    let bias = &params[bias_offset..bias_offset + out_features];
+    let weights = (&params[weight_offset..], Layout::transposed(in_features));
+    matmul([batch, in_features, out_features], (x, Layout::row_major(in_features)), weights, y);
+    by_rows(y, out_features, |_, rows| {
+        for row in rows.chunks_exact_mut(out_features) {
+            row.iter_mut().zip(bias).for_each(|(y, &b)| *y = *y + b);
+        }
+    });
+    if let Some(pre) = &mut pre {
+        pre[..y.len()].copy_from_slice(y);
+    }
+    if activation != Activation::Identity {
+        by_rows(y, 1, |_, piece| piece.iter_mut().for_each(|y| *y = activate(activation, *y)));
+    }
+}
+
+/// d_pre = d_y ⊙ act′(saved).
+pub fn activation_backward<T: Real>(activation: Activation, saved: &[T], d_y: &[T], d_pre: &mut [T]) {
+    by_rows(d_pre, 1, |first, piece| {
+        let given = d_y[first..].iter().zip(&saved[first..]);
+        piece.iter_mut().zip(given).for_each(|(d_pre, (&d_y, &s))| *d_pre = d_y * derivative(activation, s));
+    });
+}
+
+/// d_x = (d_pre·W) ⊙ act′(saved of the layer below).
+pub fn backward_input<T: Real>(layer: &Linear, d_pre: &[T], params: &[T], through: Option<(Activation, &[T])>, d_x: &mut [T]) {
+    let Linear { batch, in_features, out_features, weight_offset, .. } = *layer;
+    let d_x = &mut d_x[..batch * in_features];
+    let weights = (&params[weight_offset..], Layout::row_major(in_features));
+    matmul([batch, out_features, in_features], (d_pre, Layout::row_major(out_features)), weights, d_x);
+    let Some((activation, saved)) = through.filter(|(activation, _)| *activation != Activation::Identity) else { return };
+    by_rows(d_x, 1, |first, piece| {
+        piece.iter_mut().zip(&saved[first..]).for_each(|(d, &s)| *d = *d * derivative(activation, s));
+    });
+}
+
+/// dW = d_preᵀ·x and db = Σ d_pre.
+pub fn backward_params<T: Real>(layer: &Linear, d_pre: &[T], x: &[T], grads: &mut [T]) {
+    let Linear { batch, in_features, out_features, weight_offset, bias_offset } = *layer;
+    let d_weights = &mut grads[weight_offset..weight_offset + layer.weights()];
+    let transposed = (d_pre, Layout::transposed(out_features));
+    matmul([out_features, batch, in_features], transposed, (x, Layout::row_major(in_features)), d_weights);
+    /// Columns summed side by side.
+    const COLUMNS: usize = 16;
+    for (i, d_bias) in grads[bias_offset..bias_offset + out_features].chunks_mut(COLUMNS).enumerate() {
+        let mut sums = [0.0; COLUMNS];
+        for row in d_pre[..batch * out_features].chunks_exact(out_features) {
+            sums.iter_mut().zip(&row[i * COLUMNS..]).for_each(|(sum, d)| *sum += d.f64());
+        }
+        d_bias.iter_mut().zip(sums).for_each(|(d, sum)| *d = T::of(sum));
+    }
+}

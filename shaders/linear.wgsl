@@ -1,0 +1,419 @@
+// Fully connected layers and their gradients: three matrix products and what belongs at their edges.
+//
+//   forward           y     = act(x·Wᵀ + b)                 rows = batch, columns = out, depth = in
+//   backward_input    d_x   = (d_pre·W) ⊙ act′(saved)       rows = batch, columns = in,  depth = out
+//   backward_params   dW|db = d_preᵀ·(x|1)                  rows = out,   columns = in + 1, depth = batch
+//   sum_splits        adds up the parts of dW|db that backward_params made of stretches of the batch
+//   activation_forward, activation_backward                 y = act(pre), d_pre = d_y ⊙ act′(saved), elementwise
+//
+// Shapes        a [rows, depth] and b [depth, columns] by strides; W [out, in]; bias [out]; output [rows, columns]; parts [splits, rows, columns]
+// Grid          *_plain: one invocation an output; *_tiled: one invocation 8×8 outputs, without barriers; linear, folded past 65 535 workgroups.
+//               backward_params: all of that once a stretch of `depth_per_split` samples
+// Workgroup     WORKGROUP_SIZE invocations
+// Bindings      0 params, 1 a, 2 b (bias behind W in the same buffer), 3 output, 4 saved (pre-activation or output of the layer below)
+// Preconditions sizes >= 1, rows * columns * splits < 2^32; depth a stretch < 65 536, where llvmpipe ends a loop by itself
+// Determinism   fixed order: over depth within a stretch, then over stretches
+// Range         finite inputs; activations are right for all finite x (tanh and exp are kept from overflowing)
+// Tolerance     (depth + 2)·2⁻²⁴·Σ|a||b| for the product, 16·2⁻²⁴·(1 + |y|) for an activation, 64·2⁻²⁴ for a derivative; derived in src/kernels/linear.rs
+
+struct LinearParams {
+    rows: u32,
+    columns: u32,
+    depth: u32,
+    depth_per_split: u32,
+    splits: u32,
+    a_offset: u32,
+    a_row_stride: u32,
+    a_depth_stride: u32,
+    b_offset: u32,
+    b_column_stride: u32,
+    b_depth_stride: u32,
+    bias_offset: u32,
+    output_offset: u32,
+}
+
+override WORKGROUP_SIZE: u32 = 64u;
+// 0 identity, 1 tanh, 2 relu, 3 elu, 4 silu, 5 gelu (erf), 6 gelu (tanh); the order of `Activation`.
+override ACTIVATION: u32 = 0u;
+// Whether the last column of b is all ones: the product's last column is then the bias gradient.
+override ONES_COLUMN: bool = false;
+
+@group(0) @binding(0) var<uniform> params: LinearParams;
+@group(0) @binding(1) var<storage, read> a: array<f32>;
+@group(0) @binding(2) var<storage, read> b: array<f32>;
+@group(0) @binding(3) var<storage, read_write> output: array<f32>;
+@group(0) @binding(4) var<storage, read> saved: array<f32>;
+
+// Outputs a tiled invocation computes in each direction.
+const TILE: u32 = 8u;
+
+fn linear_index(workgroup: vec3<u32>, groups: vec3<u32>, local: u32) -> u32 {
+    return (workgroup.y * groups.x + workgroup.x) * WORKGROUP_SIZE + local;
+}
+
+// ---------------------------------------------------------------------------------------------------------------- activations
+
+// Polynomial of Cephes' tanhf below 5/8, absolute error under 8·2⁻²⁴ above; never NaN for finite x.
+fn tanh_safe(x: f32) -> f32 {
+    let z = x * x;
+    let near_zero = ((((-5.70498872745e-3 * z + 2.06390887954e-2) * z - 5.37397155531e-2) * z + 1.33314422036e-1) * z - 3.33332819422e-1) * z * x + x;
+    let magnitude = 1.0 - 2.0 / (exp(2.0 * min(abs(x), 10.0)) + 1.0);
+    return select(sign(x) * magnitude, near_zero, abs(x) < 0.625);
+}
+
+// e^x − 1 for x <= 0: by tanh(x/2) near zero, where the difference would cancel.
+fn expm1_negative(x: f32) -> f32 {
+    let t = tanh_safe(0.5 * x);
+    return select(exp(max(x, -87.0)) - 1.0, 2.0 * t / (1.0 - t), x > -1.0);
+}
+
+fn sigmoid(x: f32) -> f32 {
+    return 1.0 / (1.0 + exp(-max(x, -87.0)));
+}
+
+// Φ(x), the distribution function of the standard normal: Cephes' erff near zero, Numerical Recipes' erfc (relative error 1.2e-7) beyond.
+fn normal_cdf(x: f32) -> f32 {
+    let z = 0.70710678 * x;
+    let s = z * z;
+    let erf_near_zero = z * ((((((7.853861353153693e-5 * s - 8.010193625184903e-4) * s + 5.188327685732524e-3) * s - 2.685381193529856e-2) * s
+        + 1.128358514861418e-1) * s - 3.761262582423300e-1) * s + 1.128379165726710);
+    let magnitude = min(abs(z), 9.0);
+    let t = 1.0 / (1.0 + 0.5 * magnitude);
+    let exponent = -1.26551223 + t * (1.00002368 + t * (0.37409196 + t * (0.09678418 + t * (-0.18628806 + t * (0.27886807
+        + t * (-1.13520398 + t * (1.48851587 + t * (-0.82215223 + t * 0.17087277))))))));
+    let erfc = t * exp(exponent - magnitude * magnitude);
+    let beyond = select(0.5 * erfc, 1.0 - 0.5 * erfc, z > 0.0);
+    return select(beyond, 0.5 + 0.5 * erf_near_zero, abs(z) < 1.0);
+}
+
+const GELU_SCALE: f32 = 0.7978845608;  // √(2/π)
+const GELU_CUBIC: f32 = 0.044715;
+
+fn gelu_tanh_argument(x: f32) -> f32 {
+    let near = clamp(x, -20.0, 20.0);
+    return GELU_SCALE * (near + GELU_CUBIC * near * near * near);
+}
+
+fn activate(x: f32) -> f32 {
+    switch ACTIVATION {
+        case 1u: { return tanh_safe(x); }
+        case 2u: { return max(x, 0.0); }
+        case 3u: { return select(expm1_negative(min(x, 0.0)), x, x > 0.0); }
+        case 4u: { return x * sigmoid(x); }
+        case 5u: { return x * normal_cdf(x); }
+        case 6u: { return 0.5 * x * (1.0 + tanh_safe(gelu_tanh_argument(x))); }
+        default: { return x; }
+    }
+}
+
+// From the output y for identity, tanh, relu and elu, from the pre-activation for the others.
+fn derivative(s: f32) -> f32 {
+    switch ACTIVATION {
+        case 1u: { return 1.0 - s * s; }
+        case 2u: { return select(0.0, 1.0, s > 0.0); }
+        case 3u: { return select(s + 1.0, 1.0, s > 0.0); }
+        case 4u: {
+            let g = sigmoid(s);
+            return g * (1.0 + s * (1.0 - g));
+        }
+        case 5u: {
+            let near = clamp(s, -20.0, 20.0);
+            return normal_cdf(s) + near * 0.3989422804 * exp(-0.5 * near * near);
+        }
+        case 6u: {
+            let near = clamp(s, -20.0, 20.0);
+            let t = tanh_safe(gelu_tanh_argument(s));
+            return 0.5 * (1.0 + t) + 0.5 * near * (1.0 - t * t) * GELU_SCALE * (1.0 + 3.0 * GELU_CUBIC * near * near);
+        }
+        default: { return 1.0; }
+    }
+}
+
+// ---------------------------------------------------------------------------------------------------------------- products
+
+// The last column of b when that is all ones has no place in the buffer: its neighbour is read instead and not used.
+fn stored_columns() -> u32 {
+    return select(params.columns, max(params.columns, 2u) - 1u, ONES_COLUMN);
+}
+
+fn is_ones(column: u32) -> bool {
+    return ONES_COLUMN && column + 1u >= params.columns;
+}
+
+fn b_column(column: u32) -> u32 {
+    return params.b_offset + min(column, stored_columns() - 1u) * params.b_column_stride;
+}
+
+fn a_row(row: u32) -> u32 {
+    return params.a_offset + min(row, params.rows - 1u) * params.a_row_stride;
+}
+
+struct Stretch {
+    begin: u32,
+    end: u32,
+}
+
+fn stretch(split: u32) -> Stretch {
+    let begin = split * params.depth_per_split;
+    return Stretch(begin, min(begin + params.depth_per_split, params.depth));
+}
+
+fn dot_product(row: u32, column: u32, split: u32) -> f32 {
+    let a_base = a_row(row);
+    let b_base = b_column(column);
+    let ones = is_ones(column);
+    let range = stretch(split);
+    var sum = 0.0;
+    for (var k = range.begin; k < range.end; k += 1u) {
+        let b_value = select(b[b_base + k * params.b_depth_stride], 1.0, ones);
+        sum += a[a_base + k * params.a_depth_stride] * b_value;
+    }
+    return sum;
+}
+
+// Eight rows of eight outputs, each row as two halves.
+var<private> low: array<vec4<f32>, 8>;
+var<private> high: array<vec4<f32>, 8>;
+
+fn multiply_tile(row: u32, column: u32, split: u32) {
+    let r0 = a_row(row);
+    let r1 = a_row(row + 1u);
+    let r2 = a_row(row + 2u);
+    let r3 = a_row(row + 3u);
+    let r4 = a_row(row + 4u);
+    let r5 = a_row(row + 5u);
+    let r6 = a_row(row + 6u);
+    let r7 = a_row(row + 7u);
+    let c0 = b_column(column);
+    let c1 = b_column(column + 1u);
+    let c2 = b_column(column + 2u);
+    let c3 = b_column(column + 3u);
+    let c4 = b_column(column + 4u);
+    let c5 = b_column(column + 5u);
+    let c6 = b_column(column + 6u);
+    let c7 = b_column(column + 7u);
+    let ones_low = vec4<bool>(is_ones(column), is_ones(column + 1u), is_ones(column + 2u), is_ones(column + 3u));
+    let ones_high = vec4<bool>(is_ones(column + 4u), is_ones(column + 5u), is_ones(column + 6u), is_ones(column + 7u));
+    var l0 = vec4<f32>(); var l1 = vec4<f32>(); var l2 = vec4<f32>(); var l3 = vec4<f32>();
+    var l4 = vec4<f32>(); var l5 = vec4<f32>(); var l6 = vec4<f32>(); var l7 = vec4<f32>();
+    var h0 = vec4<f32>(); var h1 = vec4<f32>(); var h2 = vec4<f32>(); var h3 = vec4<f32>();
+    var h4 = vec4<f32>(); var h5 = vec4<f32>(); var h6 = vec4<f32>(); var h7 = vec4<f32>();
+    let range = stretch(split);
+    for (var k = range.begin; k < range.end; k += 1u) {
+        let i = k * params.a_depth_stride;
+        let j = k * params.b_depth_stride;
+        let b_low = select(vec4<f32>(b[c0 + j], b[c1 + j], b[c2 + j], b[c3 + j]), vec4<f32>(1.0), ones_low);
+        let b_high = select(vec4<f32>(b[c4 + j], b[c5 + j], b[c6 + j], b[c7 + j]), vec4<f32>(1.0), ones_high);
+        let a0 = a[r0 + i];
+        let a1 = a[r1 + i];
+        let a2 = a[r2 + i];
+        let a3 = a[r3 + i];
+        let a4 = a[r4 + i];
+        let a5 = a[r5 + i];
+        let a6 = a[r6 + i];
+        let a7 = a[r7 + i];
+        l0 += a0 * b_low; h0 += a0 * b_high;
+        l1 += a1 * b_low; h1 += a1 * b_high;
+        l2 += a2 * b_low; h2 += a2 * b_high;
+        l3 += a3 * b_low; h3 += a3 * b_high;
+        l4 += a4 * b_low; h4 += a4 * b_high;
+        l5 += a5 * b_low; h5 += a5 * b_high;
+        l6 += a6 * b_low; h6 += a6 * b_high;
+        l7 += a7 * b_low; h7 += a7 * b_high;
+    }
+    low = array(l0, l1, l2, l3, l4, l5, l6, l7);
+    high = array(h0, h1, h2, h3, h4, h5, h6, h7);
+}
+
+fn tile_columns() -> u32 {
+    return (params.columns + TILE - 1u) / TILE;
+}
+
+fn tiles() -> u32 {
+    return (params.rows + TILE - 1u) / TILE * tile_columns();
+}
+
+// ---------------------------------------------------------------------------------------------------------------- forward
+
+fn store_forward(row: u32, column: u32, product: f32) {
+    let x = product + b[params.bias_offset + column];
+    output[params.output_offset + row * params.columns + column] = activate(x);
+}
+
+@compute @workgroup_size(WORKGROUP_SIZE)
+fn forward_plain(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let element = linear_index(workgroup, groups, local);
+    if element >= params.rows * params.columns {
+        return;
+    }
+    let row = element / params.columns;
+    let column = element - row * params.columns;
+    store_forward(row, column, dot_product(row, column, 0u));
+}
+
+@compute @workgroup_size(WORKGROUP_SIZE)
+fn forward_tiled(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let tile = linear_index(workgroup, groups, local);
+    if tile >= tiles() {
+        return;
+    }
+    let first_row = tile / tile_columns() * TILE;
+    let first_column = tile % tile_columns() * TILE;
+    multiply_tile(first_row, first_column, 0u);
+    for (var i = 0u; i < min(TILE, params.rows - first_row); i += 1u) {
+        for (var j = 0u; j < min(TILE, params.columns - first_column); j += 1u) {
+            let product = select(high[i][j & 3u], low[i][j & 3u], j < 4u);
+            store_forward(first_row + i, first_column + j, product);
+        }
+    }
+}
+
+// ---------------------------------------------------------------------------------------------------------------- backward
+
+fn store_backward_input(row: u32, column: u32, product: f32) {
+    let element = row * params.columns + column;
+    output[element] = product * derivative(saved[element]);
+}
+
+@compute @workgroup_size(WORKGROUP_SIZE)
+fn backward_input_plain(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let element = linear_index(workgroup, groups, local);
+    if element >= params.rows * params.columns {
+        return;
+    }
+    let row = element / params.columns;
+    let column = element - row * params.columns;
+    store_backward_input(row, column, dot_product(row, column, 0u));
+}
+
+@compute @workgroup_size(WORKGROUP_SIZE)
+fn backward_input_tiled(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let tile = linear_index(workgroup, groups, local);
+    if tile >= tiles() {
+        return;
+    }
+    let first_row = tile / tile_columns() * TILE;
+    let first_column = tile % tile_columns() * TILE;
+    multiply_tile(first_row, first_column, 0u);
+    for (var i = 0u; i < min(TILE, params.rows - first_row); i += 1u) {
+        for (var j = 0u; j < min(TILE, params.columns - first_column); j += 1u) {
+            let product = select(high[i][j & 3u], low[i][j & 3u], j < 4u);
+            store_backward_input(first_row + i, first_column + j, product);
+        }
+    }
+}
+
+// Where element (row, column) of dW|db lies among the parameters.
+fn parameter_index(row: u32, column: u32) -> u32 {
+    let weight = params.output_offset + row * (params.columns - 1u) + column;
+    return select(weight, params.bias_offset + row, column + 1u == params.columns);
+}
+
+// One stretch is the result; several are kept side by side for sum_splits.
+fn store_backward_params(split: u32, row: u32, column: u32, product: f32) {
+    let part = (split * params.rows + row) * params.columns + column;
+    output[select(part, parameter_index(row, column), params.splits == 1u)] = product;
+}
+
+@compute @workgroup_size(WORKGROUP_SIZE)
+fn backward_params_plain(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let index = linear_index(workgroup, groups, local);
+    let elements = params.rows * params.columns;
+    if index >= elements * params.splits {
+        return;
+    }
+    let split = index / elements;
+    let row = (index - split * elements) / params.columns;
+    let column = index % params.columns;
+    store_backward_params(split, row, column, dot_product(row, column, split));
+}
+
+@compute @workgroup_size(WORKGROUP_SIZE)
+fn backward_params_tiled(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let index = linear_index(workgroup, groups, local);
+    if index >= tiles() * params.splits {
+        return;
+    }
+    let split = index / tiles();
+    let tile = index % tiles();
+    let first_row = tile / tile_columns() * TILE;
+    let first_column = tile % tile_columns() * TILE;
+    multiply_tile(first_row, first_column, split);
+    for (var i = 0u; i < min(TILE, params.rows - first_row); i += 1u) {
+        for (var j = 0u; j < min(TILE, params.columns - first_column); j += 1u) {
+            let product = select(high[i][j & 3u], low[i][j & 3u], j < 4u);
+            store_backward_params(split, first_row + i, first_column + j, product);
+        }
+    }
+}
+
+@compute @workgroup_size(WORKGROUP_SIZE)
+fn sum_splits(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let element = linear_index(workgroup, groups, local);
+    let elements = params.rows * params.columns;
+    if element >= elements {
+        return;
+    }
+    var sum = 0.0;
+    for (var split = 0u; split < params.splits; split += 1u) {
+        sum += a[split * elements + element];
+    }
+    let row = element / params.columns;
+    output[parameter_index(row, element - row * params.columns)] = sum;
+}
+
+// ---------------------------------------------------------------------------------------------------------------- elementwise
+
+@compute @workgroup_size(WORKGROUP_SIZE)
+fn activation_forward(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let element = linear_index(workgroup, groups, local);
+    if element >= params.rows * params.columns {
+        return;
+    }
+    output[params.output_offset + element] = activate(a[element]);
+}
+
+@compute @workgroup_size(WORKGROUP_SIZE)
+fn activation_backward(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let element = linear_index(workgroup, groups, local);
+    if element >= params.rows * params.columns {
+        return;
+    }
+    output[element] = a[element] * derivative(saved[element]);
+}

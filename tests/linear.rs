@@ -1,0 +1,335 @@
+//! Fully connected layers and their gradients.
+
+mod common;
+
+use common::{Draw, check_gradient, checked, expect_mismatch, plant};
+use ppo_kernels::Error;
+use ppo_kernels::backend::{Cpu, CrossCheck, Gpu, LinearOps, Memory, Variant};
+use ppo_kernels::kernels::linear::{Activation, Linear};
+
+const ALL: [Activation; 7] = [
+    Activation::Identity,
+    Activation::Tanh,
+    Activation::Relu,
+    Activation::Elu,
+    Activation::Silu,
+    Activation::GeluErf,
+    Activation::GeluTanh,
+];
+
+on_every_backend!(
+    a_layer_by_hand,
+    activations_have_their_known_values,
+    offsets_leave_the_neighbours_alone,
+    products_agree_with_the_triple_loop,
+    a_long_batch_is_summed_accurately,
+    the_same_input_gives_the_same_bits,
+);
+
+fn layer(batch: usize, in_features: usize, out_features: usize) -> Linear {
+    Linear { batch, in_features, out_features, weight_offset: 0, bias_offset: in_features * out_features }
+}
+
+fn a_layer_by_hand<B: LinearOps>(backend: &mut B) {
+    let layer = layer(2, 3, 2);
+    let params = backend.upload_floats(&[1.0, 2.0, 3.0, -1.0, 0.0, 1.0, 10.0, 20.0]).unwrap();
+    let x = backend.upload_floats(&[1.0, 1.0, 1.0, 2.0, 0.0, -1.0]).unwrap();
+    let mut y = backend.alloc_floats(4).unwrap();
+    backend.linear_forward(&layer, Activation::Identity, &x, 0, &params, None, &mut y, 0).unwrap();
+    assert_eq!(backend.read_floats(&y, 0, 4).unwrap(), [16.0, 20.0, 9.0, 17.0]);
+
+    let d_pre = backend.upload_floats(&[1.0, 10.0, 100.0, 1000.0]).unwrap();
+    let mut d_x = backend.alloc_floats(6).unwrap();
+    backend.linear_backward_input(&layer, &d_pre, &params, None, &mut d_x).unwrap();
+    assert_eq!(backend.read_floats(&d_x, 0, 6).unwrap(), [-9.0, 2.0, 13.0, -900.0, 200.0, 1300.0]);
+
+    let mut grads = backend.alloc_floats(8).unwrap();
+    backend.linear_backward_params(&layer, &d_pre, &x, &mut grads).unwrap();
+    assert_eq!(backend.read_floats(&grads, 0, 8).unwrap(), [201.0, 1.0, -99.0, 2010.0, 10.0, -990.0, 101.0, 1010.0]);
+}
+
+/// act(x) for single numbers, by layers of one weight.
+fn activate<B: LinearOps>(backend: &mut B, activation: Activation, x: &[f32]) -> (Vec<f64>, Vec<f64>) {
+    let n = x.len();
+    let params = backend.upload_floats(&[1.0, 0.0]).unwrap();
+    let x = backend.upload_floats(x).unwrap();
+    let (mut y, mut pre) = (backend.alloc_floats(n).unwrap(), backend.alloc_floats(n).unwrap());
+    backend.linear_forward(&layer(n, 1, 1), activation, &x, 0, &params, Some(&mut pre), &mut y, 0).unwrap();
+    let values = backend.read_f64(&y, 0, n).unwrap();
+    let saved = if activation.needs_pre_activation() { &pre } else { &y };
+    let ones = backend.upload_floats(&vec![1.0; n]).unwrap();
+    let mut slope = backend.alloc_floats(n).unwrap();
+    backend.activation_backward(activation, n, saved, &ones, &mut slope).unwrap();
+    (values, backend.read_f64(&slope, 0, n).unwrap())
+}
+
+fn activations_have_their_known_values<B: LinearOps>(backend: &mut B) {
+    // x = −100, −1, 0, 0.5, 100; values and derivatives to twelve digits.
+    let x = [-100.0f32, -1.0, 0.0, 0.5, 100.0];
+    let known: [(Activation, [f64; 5], [f64; 5]); 7] = [
+        (Activation::Identity, [-100.0, -1.0, 0.0, 0.5, 100.0], [1.0; 5]),
+        (Activation::Tanh, [-1.0, -0.761594155956, 0.0, 0.462117157260, 1.0], [0.0, 0.419974341614, 1.0, 0.786447732966, 0.0]),
+        (Activation::Relu, [0.0, 0.0, 0.0, 0.5, 100.0], [0.0, 0.0, 0.0, 1.0, 1.0]),
+        (Activation::Elu, [-1.0, -0.632120558829, 0.0, 0.5, 100.0], [0.0, 0.367879441171, 1.0, 1.0, 1.0]),
+        (Activation::Silu, [0.0, -0.268941421370, 0.0, 0.311229665601, 100.0], [0.0, 0.072329488129, 0.5, 0.739961186730, 1.0]),
+        (
+            Activation::GeluErf,
+            [0.0, -0.158655253931, 0.0, 0.345731230612, 100.0],
+            [0.0, -0.083315470648, 0.5, 0.867495124651, 1.0],
+        ),
+        (
+            Activation::GeluTanh,
+            [0.0, -0.158808009917, 0.0, 0.345714010306, 100.0],
+            [0.0, -0.082964082841, 0.5, 0.867369836211, 1.0],
+        ),
+    ];
+    for (activation, values, slopes) in known {
+        let (y, slope) = activate(backend, activation, &x);
+        for i in 0..x.len() {
+            assert!((y[i] - values[i]).abs() <= 5e-7, "{activation:?}({}) is {}", x[i], y[i]);
+            assert!((slope[i] - slopes[i]).abs() <= 2e-6, "{activation:?}'({}) is {}", x[i], slope[i]);
+        }
+    }
+}
+
+fn offsets_leave_the_neighbours_alone<B: LinearOps>(backend: &mut B) {
+    let layer = Linear { batch: 1, in_features: 1, out_features: 2, weight_offset: 3, bias_offset: 1 };
+    let params = backend.upload_floats(&[9.0, 0.5, 0.25, 2.0, 3.0]).unwrap();
+    let x = backend.upload_floats(&[7.0, 7.0, 10.0]).unwrap();
+    let mut y = backend.upload_floats(&[-1.0; 4]).unwrap();
+    backend.linear_forward(&layer, Activation::Identity, &x, 2, &params, None, &mut y, 1).unwrap();
+    assert_eq!(backend.read_floats(&y, 0, 4).unwrap(), [-1.0, 20.5, 30.25, -1.0]);
+    let d_pre = backend.upload_floats(&[1.0, 2.0]).unwrap();
+    let mut grads = backend.upload_floats(&[-1.0; 6]).unwrap();
+    backend.linear_backward_params(&layer, &d_pre, &x, &mut grads).unwrap();
+    assert_eq!(backend.read_floats(&grads, 0, 6).unwrap(), [-1.0, 1.0, 2.0, 7.0, 14.0, -1.0]);
+}
+
+fn products_agree_with_the_triple_loop<B: LinearOps>(backend: &mut B) {
+    let (m, k, n) = (19, 23, 13);
+    let layer = layer(m, k, n);
+    let mut draw = Draw::new(4);
+    let (x, params, d_pre) = (draw.floats(m * k, 1.0), draw.floats(k * n + n, 1.0), draw.floats(m * n, 1.0));
+    let at = |data: &[f32], i: usize| f64::from(data[i]);
+    let mut expected_y = vec![0.0; m * n];
+    let mut expected_dx = vec![0.0; m * k];
+    let mut expected_grads = vec![0.0; k * n + n];
+    for i in 0..m {
+        for j in 0..n {
+            expected_y[i * n + j] = at(&params, k * n + j);
+            expected_grads[k * n + j] += at(&d_pre, i * n + j);
+            for l in 0..k {
+                expected_y[i * n + j] += at(&x, i * k + l) * at(&params, j * k + l);
+                expected_dx[i * k + l] += at(&d_pre, i * n + j) * at(&params, j * k + l);
+                expected_grads[j * k + l] += at(&d_pre, i * n + j) * at(&x, i * k + l);
+            }
+        }
+    }
+    let (x, params, d_pre) =
+        (backend.upload_floats(&x).unwrap(), backend.upload_floats(&params).unwrap(), backend.upload_floats(&d_pre).unwrap());
+    let mut y = backend.alloc_floats(m * n).unwrap();
+    let mut d_x = backend.alloc_floats(m * k).unwrap();
+    let mut grads = backend.alloc_floats(k * n + n).unwrap();
+    backend.linear_forward(&layer, Activation::Identity, &x, 0, &params, None, &mut y, 0).unwrap();
+    backend.linear_backward_input(&layer, &d_pre, &params, None, &mut d_x).unwrap();
+    backend.linear_backward_params(&layer, &d_pre, &x, &mut grads).unwrap();
+    for (name, buffer, expected) in [("y", &y, expected_y), ("d_x", &d_x, expected_dx), ("grads", &grads, expected_grads)] {
+        let error = common::relative_error(&backend.read_f64(buffer, 0, expected.len()).unwrap(), &expected);
+        assert!(error < 1e-6, "{name}: {error:e}");
+    }
+}
+
+fn a_long_batch_is_summed_accurately<B: LinearOps>(backend: &mut B) {
+    // Past llvmpipe's longest loop, and with a mean that a single running f32 sum would lose.
+    let batch = 70_001;
+    let x: Vec<f32> = Draw::new(5).floats(batch, 1.0).iter().map(|x| 100.0 + x).collect();
+    let expected: f64 = x.iter().map(|&x| f64::from(x)).sum();
+    let ones = backend.upload_floats(&vec![1.0; batch]).unwrap();
+    let x = backend.upload_floats(&x).unwrap();
+    let mut grads = backend.alloc_floats(2).unwrap();
+    backend.linear_backward_params(&layer(batch, 1, 1), &ones, &x, &mut grads).unwrap();
+    let [d_weight, d_bias] = backend.read_f64(&grads, 0, 2).unwrap()[..] else { panic!("two elements") };
+    assert!(((d_weight - expected) / expected).abs() < 1e-5, "{d_weight} instead of {expected}");
+    assert_eq!(d_bias, batch as f64);
+}
+
+fn the_same_input_gives_the_same_bits<B: LinearOps>(backend: &mut B) {
+    let layer = layer(4100, 9, 10);
+    let mut draw = Draw::new(6);
+    let d_pre = backend.upload_floats(&draw.floats(4100 * 10, 1.0)).unwrap();
+    let x = backend.upload_floats(&draw.floats(4100 * 9, 1.0)).unwrap();
+    let mut once = backend.alloc_floats(100).unwrap();
+    let mut again = backend.alloc_floats(100).unwrap();
+    backend.linear_backward_params(&layer, &d_pre, &x, &mut once).unwrap();
+    backend.linear_backward_params(&layer, &d_pre, &x, &mut again).unwrap();
+    let bits = |values: Vec<f64>| values.into_iter().map(f64::to_bits).collect::<Vec<_>>();
+    assert_eq!(bits(backend.read_f64(&once, 0, 100).unwrap()), bits(backend.read_f64(&again, 0, 100).unwrap()));
+}
+
+/// Every operation of one layer, forward and back, with every activation below it.
+fn run_layer(both: &mut CrossCheck<Gpu, Cpu<f64>>, draw: &mut Draw, layer: &Linear, activation: Activation) {
+    let Linear { batch, in_features, out_features, .. } = *layer;
+    let x = both.upload_floats(&draw.floats(batch * in_features, 1.5)).unwrap();
+    let params = both.upload_floats(&draw.floats(layer.weights() + out_features, 1.0 / (in_features as f32).sqrt())).unwrap();
+    let d_y = both.upload_floats(&draw.floats(batch * out_features, 1.0)).unwrap();
+    let (mut y, mut pre) = (both.alloc_floats(batch * out_features).unwrap(), both.alloc_floats(batch * out_features).unwrap());
+    both.linear_forward(layer, activation, &x, 0, &params, None, &mut y, 0).unwrap();
+    both.linear_forward(layer, activation, &x, 0, &params, Some(&mut pre), &mut y, 0).unwrap();
+    let saved = if activation.needs_pre_activation() { &pre } else { &y };
+    let mut d_pre = both.alloc_floats(batch * out_features).unwrap();
+    both.activation_backward(activation, batch * out_features, saved, &d_y, &mut d_pre).unwrap();
+    let mut d_x = both.alloc_floats(batch * in_features).unwrap();
+    both.linear_backward_input(layer, &d_pre, &params, None, &mut d_x).unwrap();
+    both.linear_backward_input(layer, &d_pre, &params, Some((activation, &x)), &mut d_x).unwrap();
+    let mut grads = both.alloc_floats(layer.weights() + out_features).unwrap();
+    both.linear_backward_params(layer, &d_pre, &x, &mut grads).unwrap();
+}
+
+#[test]
+fn both_variants_agree_with_the_twin_at_edge_sizes() {
+    let Some(mut both) = checked() else { return };
+    let mut draw = Draw::new(7);
+    for variant in [Variant::Plain, Variant::Fast] {
+        both.a.variant = variant;
+        // Around the tile of 8, the workgroup of 64 and the stretch of 2048 samples.
+        for (i, (batch, inputs, outputs)) in [
+            (1, 1, 1),
+            (7, 8, 9),
+            (8, 7, 8),
+            (9, 9, 7),
+            (64, 65, 1),
+            (1, 300, 63),
+            (65, 1, 64),
+            (2047, 3, 5),
+            (2049, 9, 2),
+            (4097, 1, 1),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            run_layer(&mut both, &mut draw, &layer(batch, inputs, outputs), ALL[i % ALL.len()]);
+        }
+        for activation in ALL {
+            run_layer(&mut both, &mut draw, &layer(33, 17, 29), activation);
+        }
+    }
+}
+
+#[test]
+fn more_than_65535_workgroups_are_folded() {
+    let Some(mut both) = checked() else { return };
+    both.a.variant = Variant::Plain;
+    run_layer(&mut both, &mut Draw::new(8), &layer(4_194_400, 1, 1), Activation::Relu);
+}
+
+#[test]
+fn activations_stay_right_far_out() {
+    let Some(mut both) = checked() else { return };
+    let mut x: Vec<f32> = (-400..=400).map(|i| i as f32 * 0.25).collect();
+    x.extend([1e-6, -1e-6, 1e-30, -1e-30, 87.0, -87.0, 88.5, -88.5, 1e4, -1e4, 1e30, -1e30, 0.0, -0.0, 0.624_999, 0.625]);
+    for activation in ALL {
+        let (y, slope) = activate(&mut both, activation, &x);
+        assert!(y.iter().chain(&slope).all(|v| v.is_finite()), "{activation:?}");
+    }
+}
+
+#[test]
+fn gradients_agree_with_finite_differences() {
+    let mut cpu = Cpu::<f64>::new();
+    let layer = layer(3, 4, 5);
+    let mut draw = Draw::new(9);
+    let mut wide = |n| draw.floats(n, 1.0).into_iter().map(f64::from).collect::<Vec<f64>>();
+    let (x, params, d_y) = (wide(12), wide(25), wide(15));
+    for activation in ALL {
+        let (mut y, mut pre) = (vec![0.0; 15], vec![0.0; 15]);
+        cpu.linear_forward(&layer, activation, &x, 0, &params, Some(&mut pre), &mut y, 0).unwrap();
+        let saved = if activation.needs_pre_activation() { &pre } else { &y };
+        let (mut d_pre, mut d_x, mut grads) = (vec![0.0; 15], vec![0.0; 12], vec![0.0; 25]);
+        cpu.activation_backward(activation, 15, saved, &d_y, &mut d_pre).unwrap();
+        cpu.linear_backward_input(&layer, &d_pre, &params, None, &mut d_x).unwrap();
+        cpu.linear_backward_params(&layer, &d_pre, &x, &mut grads).unwrap();
+        let loss = |x: &[f64], params: &[f64]| {
+            let mut y = vec![0.0; 15];
+            Cpu::<f64>::new().linear_forward(&layer, activation, &x.to_vec(), 0, &params.to_vec(), None, &mut y, 0).unwrap();
+            y.iter().zip(&d_y).map(|(y, d)| y * d).sum::<f64>()
+        };
+        check_gradient("d_x", &x, &d_x, 1e-6, 1e-7, |x| loss(x, &params));
+        check_gradient("grads", &params, &grads, 1e-6, 1e-7, |params| loss(&x, params));
+
+        // Through the layer below: d_x ⊙ act′ is the gradient with respect to that layer's pre-activation.
+        let below = if activation.needs_pre_activation() {
+            x.clone()
+        } else {
+            x.iter().map(|&x| ppo_kernels::reference::linear::activate(activation, x)).collect()
+        };
+        let mut through = vec![0.0; 12];
+        cpu.linear_backward_input(&layer, &d_pre, &params, Some((activation, &below)), &mut through).unwrap();
+        for i in 0..12 {
+            let expected = d_x[i] * ppo_kernels::reference::linear::derivative(activation, below[i]);
+            assert!((through[i] - expected).abs() < 1e-12, "{activation:?}");
+        }
+    }
+}
+
+#[test]
+fn wrong_kernels_are_caught() {
+    let Some(mut both) = checked() else { return };
+    let source = include_str!("../shaders/linear.wgsl");
+    let layer = layer(9, 10, 11);
+    let mut draw = Draw::new(10);
+    let x = both.upload_floats(&draw.floats(90, 1.0)).unwrap();
+    let params = both.upload_floats(&draw.floats(121, 1.0)).unwrap();
+    let d_pre = both.upload_floats(&draw.floats(99, 1.0)).unwrap();
+    let mut y = both.alloc_floats(99).unwrap();
+    let mut d_x = both.alloc_floats(90).unwrap();
+    let mut grads = both.alloc_floats(121).unwrap();
+    for variant in [Variant::Plain, Variant::Fast] {
+        both.a.variant = variant;
+        both.a.context.replace_shader("linear", plant(source, "b[params.bias_offset + column]", "b[params.bias_offset + row]"));
+        let caught = expect_mismatch(both.linear_forward(&layer, Activation::Identity, &x, 0, &params, None, &mut y, 0));
+        assert_eq!((caught.operation, caught.tensor), ("linear_forward", "y"));
+        both.a.context.replace_shader("linear", plant(source, "return 1.0 - s * s;", "return 1.0 - s;"));
+        let caught = expect_mismatch(both.linear_backward_input(&layer, &d_pre, &params, Some((Activation::Tanh, &x)), &mut d_x));
+        assert_eq!((caught.operation, caught.tensor), ("linear_backward_input", "d_x"));
+        both.a
+            .context
+            .replace_shader("linear", plant(source, "params.bias_offset + row, column + 1u", "params.bias_offset, column + 1u"));
+        let caught = expect_mismatch(both.linear_backward_params(&layer, &d_pre, &x, &mut grads));
+        assert_eq!((caught.operation, caught.tensor), ("linear_backward_params", "d_bias"));
+    }
+    // One term of one sum: the tile's last row and column, the depth's last step.
+    both.a.context.replace_shader("linear", plant(source, "let a7 = a[r7 + i];", "let a7 = a[r6 + i];"));
+    let caught = expect_mismatch(both.linear_forward(&layer, Activation::Identity, &x, 0, &params, None, &mut y, 0));
+    assert_eq!(caught.element, 7 * 11);
+}
+
+#[test]
+fn names_the_argument_that_does_not_fit() {
+    let mut cpu = Cpu::<f32>::new();
+    let fits = layer(2, 3, 4);
+    let (x, params) = (cpu.upload_floats(&[0.0; 6]).unwrap(), cpu.upload_floats(&[0.0; 16]).unwrap());
+    let mut y = cpu.alloc_floats(8).unwrap();
+    for (layer, x_offset, argument) in [
+        (Linear { batch: 0, ..fits }, 0, "batch"),
+        (Linear { batch: 3, ..fits }, 0, "x"),
+        (Linear { in_features: 0, ..fits }, 0, "in_features"),
+        (Linear { out_features: 70_000, ..fits }, 0, "out_features"),
+        (Linear { out_features: 5, ..fits }, 0, "y"),
+        (Linear { weight_offset: 5, ..fits }, 0, "params"),
+        (Linear { weight_offset: usize::MAX, ..fits }, 0, "weight_offset"),
+        (Linear { bias_offset: 13, ..fits }, 0, "params"),
+        (Linear { batch: 1 << 31, in_features: 4, ..fits }, 0, "x"),
+        (fits, 1, "x"),
+        (fits, usize::MAX, "x_offset"),
+    ] {
+        match cpu.linear_forward(&layer, Activation::Tanh, &x, x_offset, &params, None, &mut y, 0) {
+            Err(Error::Shape { argument: named, .. }) => assert_eq!(named, argument, "{layer:?}"),
+            other => panic!("{layer:?}: {other:?}"),
+        }
+    }
+    let mut grads = cpu.alloc_floats(15).unwrap();
+    assert!(matches!(
+        cpu.linear_backward_params(&fits, &y, &x, &mut grads),
+        Err(Error::Shape { argument, .. }) if argument == "grads"
+    ));
+}
