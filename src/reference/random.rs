@@ -1,1 +1,110 @@
 //! Twin of `shaders/random.wgsl`.
+
+use crate::kernels::random::{Feistel, NUMBERS, RandomStream};
+use crate::real::Real;
+use rayon::prelude::*;
+
+/// Numbers a task: enough to make handing it to a thread worth it.
+const PARALLEL_LEN: usize = 1 << 14;
+
+/// Philox4x32-10: four random words for each counter and key (Salmon et al. 2011; Random123's `philox4x32_R(10, ctr, key)`).
+pub fn philox4x32_10(mut counter: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
+    for _ in 0..10 {
+        let x = 0xd251_1f53 * u64::from(counter[0]);
+        let z = 0xcd9e_8d57 * u64::from(counter[2]);
+        let high = |product: u64| (product >> 32) as u32;
+        counter = [high(z) ^ counter[1] ^ key[0], z as u32, high(x) ^ counter[3] ^ key[1], x as u32];
+        key = [key[0].wrapping_add(0x9e37_79b9), key[1].wrapping_add(0xbb67_ae85)];
+    }
+    counter
+}
+
+/// The four words of a block of a stream.
+pub fn block_words(seed: u64, stream: u64, purpose: u32, block: u32) -> [u32; 4] {
+    philox4x32_10([block, purpose, stream as u32, (stream >> 32) as u32], [seed as u32, (seed >> 32) as u32])
+}
+
+/// ((word >> 9) + ½)·2⁻²³, exactly.
+pub fn unit_interval<T: Real>(word: u32) -> T {
+    T::of((f64::from(word >> 9) + 0.5) / f64::from(1 << 23))
+}
+
+/// √(−2 log u)·(cos θ, sin θ), θ = π/2·(q + t): q are the two highest bits of `angle_word`, t its next 23, half a step off the ends, in
+/// (−½, ½).
+pub fn normal_pair<T: Real>(radius_word: u32, angle_word: u32) -> [T; 2] {
+    let radius = (T::of(-2.0) * unit_interval::<T>(radius_word).ln()).sqrt();
+    let t = (f64::from((angle_word >> 7) & 0x7f_ffff) + 0.5) / f64::from(1 << 23) - 0.5;
+    let (sine, cosine) = T::of(t * std::f64::consts::FRAC_PI_2).sin_cos();
+    let [x, y] = match angle_word >> 30 {
+        0 => [cosine, sine],
+        1 => [-sine, cosine],
+        2 => [-cosine, -sine],
+        _ => [sine, -cosine],
+    };
+    [radius * x, radius * y]
+}
+
+fn fill<T: Real>(op: &RandomStream, out: &mut [T], numbers: impl Fn([u32; 4]) -> [T; 4] + Sync) {
+    let fill_part = |first_block: usize, part: &mut [T]| {
+        for (i, block) in part.chunks_mut(4).enumerate() {
+            let words = block_words(op.seed, op.stream, NUMBERS, (first_block + i) as u32);
+            block.copy_from_slice(&numbers(words)[..block.len()]);
+        }
+    };
+    let out = &mut out[..op.len];
+    if op.len <= PARALLEL_LEN {
+        fill_part(0, out);
+    } else {
+        out.par_chunks_mut(PARALLEL_LEN).enumerate().for_each(|(i, part)| fill_part(i * PARALLEL_LEN / 4, part));
+    }
+}
+
+/// Uniform numbers in (0, 1).
+pub fn uniform<T: Real>(op: &RandomStream, out: &mut [T]) {
+    fill(op, out, |words| words.map(unit_interval));
+}
+
+/// Standard normal numbers.
+pub fn normal<T: Real>(op: &RandomStream, out: &mut [T]) {
+    fill(op, out, |[a, b, c, d]| {
+        let ([x, y], [z, w]) = (normal_pair(a, b), normal_pair(c, d));
+        [x, y, z, w]
+    });
+}
+
+fn mix(word: u32) -> u32 {
+    let x = (word ^ (word >> 16)).wrapping_mul(0x7feb_352d);
+    let x = (x ^ (x >> 15)).wrapping_mul(0x846c_a68b);
+    x ^ (x >> 16)
+}
+
+fn permute(network: &Feistel, value: u32) -> u32 {
+    let (low_mask, high_mask) = ((1 << network.low_bits) - 1, (1 << network.high_bits) - 1);
+    let (mut low, mut high) = (value & low_mask, value >> network.low_bits);
+    for keys in network.round_keys {
+        high ^= mix(low.wrapping_add(keys[0])) & high_mask;
+        low ^= mix(high.wrapping_add(keys[1])) & low_mask;
+        high ^= mix(low.wrapping_add(keys[2])) & high_mask;
+        low ^= mix(high.wrapping_add(keys[3])) & low_mask;
+    }
+    high << network.low_bits | low
+}
+
+/// out[i] = the first value below len on the cycle i, F(i), F(F(i)), … of a Feistel network F.
+pub fn permutation(op: &RandomStream, out: &mut [u32]) {
+    let network = op.feistel();
+    let fill_part = |first: usize, part: &mut [u32]| {
+        for (i, value) in part.iter_mut().enumerate() {
+            *value = permute(&network, (first + i) as u32);
+            while *value as usize >= op.len {
+                *value = permute(&network, *value);
+            }
+        }
+    };
+    let out = &mut out[..op.len];
+    if op.len <= PARALLEL_LEN {
+        fill_part(0, out);
+    } else {
+        out.par_chunks_mut(PARALLEL_LEN).enumerate().for_each(|(i, part)| fill_part(i * PARALLEL_LEN, part));
+    }
+}
