@@ -1,7 +1,7 @@
 //! Global-norm clipping, Adam and AdamW over one flat parameter buffer.
 
 use crate::error::{Error, Result};
-use crate::kernels::surrogate::stat;
+use crate::kernels::surrogate::require_stats_row;
 use crate::shape::{elements, require_len, require_range, require_size};
 use crate::tolerance::{F32_ROUNDOFF, Tolerance};
 
@@ -85,12 +85,6 @@ pub struct Adam {
     pub stats_row: usize,
 }
 
-/// `rows` rows of statistics or of a schedule fit `buffer`; `row` is the last one needed.
-fn require_row(name: &str, len: usize, row: usize, columns: usize) -> Result<()> {
-    let rows = row.checked_add(1).ok_or_else(|| Error::shape(name, "a row that can be counted", row))?;
-    require_len(name, len, elements(name, rows, columns)?)
-}
-
 /// The smallest normal `f32`. What is smaller may be flushed to zero.
 const SMALLEST_NORMAL: f64 = f32::MIN_POSITIVE as f64;
 /// Relative error of WGSL's `sqrt`, given as 1/inverseSqrt: 2 + 2.5 ULP of at most 2 unit roundoffs.
@@ -106,7 +100,7 @@ impl GradientNorm {
         }
         require_range("epsilon", self.epsilon, 0.0, f64::from(f32::MAX))?;
         require_len("grads", grads, self.len)?;
-        require_row("stats", stats, self.stats_row, stat::COLUMNS)
+        require_stats_row(stats, self.stats_row)
     }
 
     /// Most workgroups, and so partial sums, of a norm: four for each invocation of the workgroup that adds them up.
@@ -190,8 +184,10 @@ impl Adam {
         for (name, len) in state {
             require_len(name, len, self.len)?;
         }
-        require_row("schedule", schedule_len, self.schedule_row, schedule::COLUMNS)?;
-        require_row("stats", stats_len, self.stats_row, stat::COLUMNS)?;
+        let rows = self.schedule_row.checked_add(1);
+        let rows = rows.ok_or_else(|| Error::shape("schedule", "a row that can be counted", self.schedule_row))?;
+        require_len("schedule", schedule_len, elements("schedule", rows, schedule::COLUMNS)?)?;
+        require_stats_row(stats_len, self.stats_row)?;
         require_len("control", control_len, control::WORDS)
     }
 
