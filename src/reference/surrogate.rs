@@ -213,7 +213,7 @@ pub fn surrogate<T: Real>(
     stats: &mut [T],
 ) {
     let chunk = chunk_rows(1);
-    let work = |(c, ((terms, d_logp), d_values)): (usize, ((&mut [T], &mut [T]), &mut [T]))| {
+    let work = |c: usize, terms: &mut [T], d_logp: &mut [T], d_values: &mut [T]| {
         let mut sums = Sums::default();
         let rows = terms.chunks_exact_mut(term::COLUMNS).zip(d_logp).zip(d_values);
         for (i, ((terms, d_logp), d_value)) in rows.enumerate().map(|(k, row)| (c * chunk + k, row)) {
@@ -232,11 +232,12 @@ pub fn surrogate<T: Real>(
     };
     let (terms, d_logp, d_values) = (&mut terms[..op.batch * term::COLUMNS], &mut d_logp[..op.batch], &mut d_values[..op.batch]);
     let sums = if op.batch <= chunk {
-        work((0, ((terms, d_logp), d_values)))
+        work(0, terms, d_logp, d_values)
     } else {
         let chunks = terms.par_chunks_mut(chunk * term::COLUMNS).zip(d_logp.par_chunks_mut(chunk));
         // Collected before they are added: a parallel sum would have no fixed order.
-        let parts: Vec<Sums> = chunks.zip(d_values.par_chunks_mut(chunk)).enumerate().map(work).collect();
+        let chunks = chunks.zip(d_values.par_chunks_mut(chunk)).enumerate();
+        let parts: Vec<Sums> = chunks.map(|(c, ((terms, d_logp), d_values))| work(c, terms, d_logp, d_values)).collect();
         parts.into_iter().sum()
     };
     sums.write(op, stats);
@@ -327,7 +328,7 @@ pub fn surrogate_categorical<T: Real>(
 ) {
     let width = policy.actions;
     let chunk = chunk_rows(width);
-    let work = |(c, (d_logits, d_values)): (usize, (&mut [T], &mut [T]))| {
+    let work = |c: usize, d_logits: &mut [T], d_values: &mut [T]| {
         let mut sums = Sums::default();
         for (k, (d_logits, d_value)) in d_logits.chunks_exact_mut(width).zip(d_values).enumerate() {
             let i = c * chunk + k;
@@ -342,10 +343,10 @@ pub fn surrogate_categorical<T: Real>(
     };
     let (d_logits, d_values) = (&mut d_logits[..op.batch * width], &mut d_values[..op.batch]);
     let sums = if op.batch <= chunk {
-        work((0, (d_logits, d_values)))
+        work(0, d_logits, d_values)
     } else {
-        let chunks = d_logits.par_chunks_mut(chunk * width).zip(d_values.par_chunks_mut(chunk));
-        let parts: Vec<Sums> = chunks.enumerate().map(work).collect();
+        let chunks = d_logits.par_chunks_mut(chunk * width).zip(d_values.par_chunks_mut(chunk)).enumerate();
+        let parts: Vec<Sums> = chunks.map(|(c, (d_logits, d_values))| work(c, d_logits, d_values)).collect();
         parts.into_iter().sum()
     };
     sums.write(op, stats);

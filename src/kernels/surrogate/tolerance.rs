@@ -292,14 +292,14 @@ impl Surrogate {
     ) -> CategoricalBounds {
         let mut statistics = Statistics::default();
         let (mut d_logits, mut d_values) = (Vec::new(), Vec::new());
-        for i in 0..self.batch {
+        for (i, &value) in values.iter().enumerate().take(self.batch) {
             let row = i * policy.actions..(i + 1) * policy.actions;
             let valid = |j: usize| mask.is_none_or(|mask| mask[row.start + j] != 0);
             let softmax = RoughSoftmax::new(&logits[row.clone()], valid);
             let action = actions[i] as usize;
             let chosen = action < policy.actions && valid(action);
             let logp = if chosen { softmax.log_prob(action) } else { Rough::default() };
-            let loss = RoughLoss::new(self, logp, values[i], row_of(samples, i));
+            let loss = RoughLoss::new(self, logp, value, row_of(samples, i));
             let slope = if chosen { loss.d_logp } else { Rough::default() };
             let entropy_slope = self.ent_coef.abs() / self.batch as f64;
             d_logits.extend((0..policy.actions).map(|j| softmax.gradient_bound(j, j == action, slope, entropy_slope)));
@@ -324,12 +324,12 @@ impl Surrogate {
         let (mut d_mean, mut own_d_log_std, mut d_values) = (Vec::new(), Vec::new(), Vec::new());
         let mut shared_d_log_std = vec![RoughSum::default(); policy.dim];
         let entropy_slope = self.ent_coef.abs() / self.batch as f64;
-        for i in 0..self.batch {
+        for (i, &value) in values.iter().enumerate().take(self.batch) {
             let row = i * policy.dim..(i + 1) * policy.dim;
             let first = if policy.state_dependent_std { row.start } else { 0 };
             let log_std = &log_std[first..first + policy.dim];
             let gaussian = RoughGaussian::new(&mean[row.clone()], log_std, &actions[row]);
-            let loss = RoughLoss::new(self, gaussian.logp, values[i], row_of(samples, i));
+            let loss = RoughLoss::new(self, gaussian.logp, value, row_of(samples, i));
             for (d, &(z, inverse_std)) in gaussian.scaled.iter().enumerate() {
                 let slope = loss.d_logp;
                 let (z_abs, scale) = (z.value.abs(), inverse_std.value);
