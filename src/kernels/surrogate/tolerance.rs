@@ -125,8 +125,8 @@ impl RoughLoss {
     }
 }
 
-/// eˣ − 1 − x. Its series has a rounding or two a term, of which only the first few count (each is a third of the one before, or less);
-/// beyond 1 the terms of the formula itself.
+/// eˣ − 1 − x. Below 1 its series: even and odd powers have three roundings each before they meet, where they cancel by less than a half,
+/// and three after that; beyond 1 the terms of the formula itself.
 fn exp_residual_bound(x: f64, x_error: f64, residual: f64) -> Rough {
     let moved = (x.exp_m1().abs() * x_error + 0.5 * x_error * x_error * x.exp()) * x_error.exp();
     let formula = if x.abs() < 0.999 { 0.0 } else { x.exp() * exp_error(x) + 2.0 * U * (x.exp() + 1.0 + x.abs()) };
