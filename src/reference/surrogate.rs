@@ -294,9 +294,9 @@ fn log_softmax<T: Real>(logits: &[T], valid: impl Fn(usize) -> bool, exps: &mut 
     }
     // A row without a valid action has logp 0 and entropy 0.
     let without_largest: f64 = if ties == 0.0 && others == 0.0 { 0.0 } else { others + (ties - 1.0) };
-    let log_sum = without_largest.ln_1p();
-    let entropy = log_sum + weighted / (1.0 + without_largest);
-    LogSoftmax { largest, sum: 1.0 + without_largest, log_sum: T::of(log_sum), entropy: T::of(entropy) }
+    let log_sum = T::of(without_largest).ln_1p();
+    let entropy = log_sum.f64() + weighted / (1.0 + without_largest);
+    LogSoftmax { largest, sum: 1.0 + without_largest, log_sum, entropy: T::of(entropy) }
 }
 
 /// One sample through a categorical head; leaves its gradient in `d_logits`.
@@ -466,7 +466,7 @@ pub fn surrogate_gaussian<T: Real>(
     parts.into_iter().map(|(sums, _)| sums).sum::<Sums>().write(op, stats);
 }
 
-/// control[STOP] = TARGET_KL if nothing stopped before and approx_kl > threshold. The threshold counts as the `f32` that the device gets.
+/// The stop word becomes TARGET_KL if nothing stopped before and approx_kl > threshold. The threshold counts as the `f32` that the device gets.
 pub fn stop_on_kl<T: Real>(threshold: f64, stats_row: usize, stats: &[T], control: &mut [u32]) {
     let approx_kl = stats[stats_row * stat::COLUMNS + stat::APPROX_KL].f64();
     if control[control::STOP] == stop::NONE && approx_kl > f64::from(threshold as f32) {
