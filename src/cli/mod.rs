@@ -23,8 +23,13 @@ struct Program {
     command: Command,
 }
 
-const EXIT_CODES: &str = "Exit codes: 0 success; 1 an error, a miss or nothing found; 2 wrong arguments, or `train` ran out of timesteps; \
-                          130 interrupted.\nRUST_LOG=info shows what wgpu has to say.";
+const EXIT_CODES: &str = "Exit codes:
+  0    success
+  1    an error, a miss, nothing found
+  2    `train` ran out of timesteps; a command line that cannot be parsed
+  130  interrupted
+
+RUST_LOG=info shows what wgpu has to say.";
 
 #[derive(Debug, Subcommand)]
 enum Command {

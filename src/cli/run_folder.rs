@@ -179,7 +179,11 @@ fn write_whole(path: &Path, contents: &[u8]) -> Result<()> {
     let written = File::create(&beside)
         .and_then(|mut file| file.write_all(contents).and_then(|()| file.sync_all()))
         .and_then(|()| std::fs::rename(&beside, path));
-    written.map_err(|source| Error::Io { path: path.to_owned(), source })
+    written.map_err(|source| {
+        // What is left of it helps nobody; that it could not be written is the error worth reporting.
+        let _ = std::fs::remove_file(&beside);
+        Error::Io { path: path.to_owned(), source }
+    })
 }
 
 /// Year to second in UTC, as `20260131-235959`.

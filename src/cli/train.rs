@@ -138,6 +138,9 @@ pub fn run(args: TrainArgs) -> Result<Outcome> {
     run.display.close();
     // Whatever ended the training: what there is gets saved, and the first error is the one to report.
     let saved = run.save();
+    if result.is_err() {
+        output::note(&format!("what there was until then is in {}", run.folder.path().display()));
+    }
     let outcome = result?;
     saved?;
     run.conclude(outcome)?;
