@@ -58,6 +58,7 @@ pub struct Context {
     commands: Vec<Command>,
     staging: Option<wgpu::Buffer>,
     submissions: u64,
+    scratch: HashMap<&'static str, Buffer<u32>>,
     reported: Arc<Mutex<Reported>>,
 }
 
@@ -110,6 +111,7 @@ impl Context {
             commands: Vec::new(),
             staging: None,
             submissions: 0,
+            scratch: HashMap::new(),
             reported: Arc::default(),
         }
     }
@@ -166,6 +168,17 @@ impl Context {
             self.write_bytes(&raw, 0, bytemuck::cast_slice(&words))?;
         }
         Ok(Buffer::guarded(raw, len, guard, guard))
+    }
+
+    /// At least `len` elements that carry numbers from one dispatch of an operation to the next, kept under `name` because an allocation
+    /// an operation costs more than the operation. Outgrown ones live on in the commands that were recorded with them.
+    pub(crate) fn scratch<T>(&mut self, name: &'static str, len: usize) -> Result<Buffer<T>> {
+        if let Some(kept) = self.scratch.get(name).filter(|kept| kept.len() >= len) {
+            return Ok(kept.cast());
+        }
+        let made: Buffer<u32> = self.alloc(len)?;
+        self.scratch.insert(name, made.clone());
+        Ok(made.cast())
     }
 
     fn create(&self, size: u64, usage: wgpu::BufferUsages, what: &str) -> Result<wgpu::Buffer> {

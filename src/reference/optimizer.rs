@@ -1,1 +1,78 @@
 //! Twin of `shaders/optimizer.wgsl`.
+
+use rayon::prelude::*;
+
+use crate::kernels::optimizer::{Adam, GradientNorm, control, schedule, stop};
+use crate::kernels::surrogate::stat;
+use crate::real::Real;
+
+/// Elements a thread takes at once. Smaller buffers stay on one thread, which is done before another has woken up.
+const CHUNK: usize = 1 << 15;
+
+/// Σ x², in eight sums side by side: a single one would wait for each addition before the next.
+fn sum_of_squares<T: Real>(x: &[T]) -> f64 {
+    let mut lanes = [0.0; 8];
+    let blocks = x.chunks_exact(lanes.len());
+    let rest: f64 = blocks.remainder().iter().map(|x| x.f64() * x.f64()).sum();
+    for block in blocks {
+        lanes.iter_mut().zip(block).for_each(|(lane, x)| *lane += x.f64() * x.f64());
+    }
+    rest + lanes.iter().sum::<f64>()
+}
+
+/// norm = √Σ grads², coef = min(1, max_grad_norm/(norm + ε)) into the row of `stats`.
+pub fn gradient_norm<T: Real>(op: &GradientNorm, grads: &[T], stats: &mut [T]) {
+    let grads = &grads[..op.len];
+    let sum: f64 = if op.len <= CHUNK {
+        sum_of_squares(grads)
+    } else {
+        // Collected before they are added: a parallel sum would have no fixed order.
+        grads.par_chunks(CHUNK).map(sum_of_squares).collect::<Vec<_>>().iter().sum()
+    };
+    let norm = sum.sqrt();
+    let divisor = norm + op.epsilon;
+    let coef = if norm.is_nan() {
+        norm
+    } else if divisor > op.max_grad_norm {
+        op.max_grad_norm / divisor
+    } else {
+        1.0
+    };
+    stats[op.stats_row * stat::COLUMNS + stat::GRAD_NORM] = T::of(norm);
+    stats[op.stats_row * stat::COLUMNS + stat::CLIP_COEF] = T::of(coef);
+}
+
+/// One step on `params`, `m` and `v`.
+pub fn adam_step<T: Real>(
+    op: &Adam,
+    params: &mut [T],
+    grads: &[T],
+    m: &mut [T],
+    v: &mut [T],
+    schedule: &[T],
+    stats: &[T],
+    control: &mut [u32],
+) {
+    if control[control::STOP] != stop::NONE {
+        return;
+    }
+    control[control::STEPS_DONE] = control[control::STEPS_DONE].wrapping_add(1);
+    let row = &schedule[op.schedule_row * schedule::COLUMNS..][..schedule::COLUMNS];
+    let coef = stats[op.stats_row * stat::COLUMNS + stat::CLIP_COEF];
+    let [beta1, beta2, epsilon, l2, decay] = [op.beta1, op.beta2, op.epsilon, op.l2(), op.decay()].map(T::of);
+    let [one_minus_beta1, one_minus_beta2] = [1.0 - op.beta1, 1.0 - op.beta2].map(T::of);
+    let kept = T::one() - row[schedule::LEARNING_RATE] * decay;
+    let step = |(((param, &grad), m), v): (((&mut T, &T), &mut T), &mut T)| {
+        let g = coef * grad + l2 * *param;
+        *m = beta1 * *m + one_minus_beta1 * g;
+        *v = beta2 * *v + one_minus_beta2 * (g * g);
+        let denominator = v.sqrt() * row[schedule::INV_SQRT_BIAS_CORRECTION2] + epsilon;
+        *param = *param * kept - row[schedule::STEP_SIZE] * (*m / denominator);
+    };
+    let (params, grads, m, v) = (&mut params[..op.len], &grads[..op.len], &mut m[..op.len], &mut v[..op.len]);
+    if op.len <= CHUNK {
+        params.iter_mut().zip(grads).zip(m).zip(v).for_each(step);
+    } else {
+        params.par_iter_mut().zip(grads).zip(m).zip(v).with_min_len(CHUNK).for_each(step);
+    }
+}

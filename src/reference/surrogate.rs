@@ -1,1 +1,453 @@
-//! Twin of `shaders/surrogate.wgsl`.
+//! Twin of `shaders/surrogate.wgsl`, and PPO's loss on the CPU: one pass over the samples, gradients included.
+
+use rayon::prelude::*;
+
+use crate::kernels::optimizer::{control, stop};
+use crate::kernels::policy::{Categorical, Gaussian};
+use crate::kernels::surrogate::{Surrogate, ValueLoss, sample, stat, term};
+use crate::real::Real;
+
+/// Loss and gradient of one sample. Gradients are of the mean loss.
+#[derive(Debug, Clone, Copy)]
+pub struct SampleLoss<T> {
+    /// logp − old_logp.
+    pub log_ratio: T,
+    /// e^log_ratio.
+    pub ratio: T,
+    /// The ratio within its clip.
+    pub clipped_ratio: T,
+    /// Surrogate loss.
+    pub pg_loss: T,
+    /// The value within its clip.
+    pub clipped_value: T,
+    /// Value loss.
+    pub v_loss: T,
+    /// ratio − 1 − log_ratio.
+    pub k3: T,
+    /// e^(−log_ratio) − 1 + log_ratio.
+    pub kl_penalty: T,
+    /// Whether the ratio is beyond its clip.
+    pub outside: bool,
+    /// Derivative with respect to logp.
+    pub d_logp: T,
+    /// Derivative with respect to the value.
+    pub d_value: T,
+}
+
+/// eˣ − 1 − x, whose terms cancel for small x: there its series.
+pub fn exp_residual<T: Real>(x: T, exp_x: T) -> T {
+    if x.abs() >= T::one() {
+        return exp_x - T::one() - x;
+    }
+    // As many terms as f64 needs below 1; f32 stops changing long before.
+    let terms = if T::UNIT_ROUNDOFF < 1e-12 { 19 } else { 12 };
+    let series = (3..=terms).rev().fold(T::one(), |series, n| T::one() + x * series / T::of(f64::from(n)));
+    T::of(0.5) * x * x * series
+}
+
+/// The policy's part: surrogate loss and KL penalty, d_logp and all that follows from the ratio.
+fn policy_loss<T: Real>(op: &Surrogate, logp: T, old_logp: T, advantage: T) -> SampleLoss<T> {
+    let zero = T::zero();
+    let [low, high, dual_clip] = [1.0 - op.clip_low, 1.0 + op.clip_high, op.dual_clip.unwrap_or(f64::INFINITY)].map(T::of);
+    let log_ratio = logp - old_logp;
+    let ratio = log_ratio.exp();
+    let clipped_ratio = if ratio < low {
+        low
+    } else if ratio > high {
+        high
+    } else {
+        ratio
+    };
+    let (mut pg_loss, mut slope) = (-advantage * ratio, -advantage);
+    if (advantage > zero && ratio > high) || (advantage < zero && ratio < low) {
+        (pg_loss, slope) = (-advantage * clipped_ratio, zero);
+    }
+    if advantage < zero && ratio >= dual_clip {
+        // torch.min of two equal arguments gives half the gradient to each.
+        let half = if ratio == dual_clip { T::of(-0.5) * advantage } else { zero };
+        (pg_loss, slope) = (-advantage * dual_clip, half);
+    }
+    // Not 0·∞ where the clip has removed an infinite ratio.
+    let mut d_log_ratio = if slope == zero { zero } else { slope * ratio };
+    let inverse_ratio = (-log_ratio).exp();
+    let kl_penalty = exp_residual(-log_ratio, inverse_ratio);
+    if op.kl_coef != 0.0 {
+        let small = log_ratio.abs() < T::one();
+        let derivative = if small { log_ratio - kl_penalty } else { T::one() - inverse_ratio };
+        d_log_ratio += T::of(op.kl_coef) * derivative;
+    }
+    SampleLoss {
+        log_ratio,
+        ratio,
+        clipped_ratio,
+        pg_loss,
+        clipped_value: zero,
+        v_loss: zero,
+        k3: exp_residual(log_ratio, ratio),
+        kl_penalty,
+        outside: ratio < low || ratio > high,
+        d_logp: d_log_ratio / T::of(op.batch as f64),
+        d_value: zero,
+    }
+}
+
+/// (clipped value, loss, derivative of the loss of this sample).
+fn value_loss<T: Real>(kind: ValueLoss, value: T, target: T, old_value: T) -> (T, T, T) {
+    let half = T::of(0.5);
+    let error = value - target;
+    let square = half * error * error;
+    match kind {
+        ValueLoss::Mse => (value, square, error),
+        ValueLoss::Clipped { clip } => {
+            let clip = T::of(clip);
+            let moved = value - old_value;
+            let clipped_value = old_value + moved.max(-clip).min(clip);
+            let clipped_error = clipped_value - target;
+            let clipped_square = half * clipped_error * clipped_error;
+            // torch.max of two equal arguments gives half the gradient to each; that of the clipped value passes on nothing beyond the clip.
+            let share = if moved.abs() <= clip || clipped_square < square {
+                T::one()
+            } else if clipped_square == square {
+                half
+            } else if clipped_square > square {
+                T::zero()
+            } else {
+                T::nan()
+            };
+            (clipped_value, if clipped_square > square { clipped_square } else { square }, share * error)
+        }
+        ValueLoss::Huber { delta } => {
+            let delta = T::of(delta);
+            if error.abs() < delta {
+                (value, half * error * (error / delta), error / delta)
+            } else {
+                (value, error.abs() - half * delta, error.signum())
+            }
+        }
+    }
+}
+
+/// All of one sample.
+pub fn sample_loss<T: Real>(op: &Surrogate, logp: T, value: T, row: &[T]) -> SampleLoss<T> {
+    let (clipped_value, v_loss, slope) = value_loss(op.value_loss, value, row[sample::RETURN], row[sample::OLD_VALUE]);
+    SampleLoss {
+        clipped_value,
+        v_loss,
+        d_value: T::of(op.vf_coef) * slope / T::of(op.batch as f64),
+        ..policy_loss(op, logp, row[sample::OLD_LOGP], row[sample::ADVANTAGE])
+    }
+}
+
+/// Sums over samples, of what the statistics are means of.
+#[derive(Debug, Clone, Copy, Default)]
+struct Sums {
+    pg_loss: f64,
+    v_loss: f64,
+    entropy: f64,
+    k1: f64,
+    k3: f64,
+    outside: f64,
+    kl_penalty: f64,
+}
+
+impl Sums {
+    fn add<T: Real>(&mut self, loss: &SampleLoss<T>, entropy: T) {
+        self.pg_loss += loss.pg_loss.f64();
+        self.v_loss += loss.v_loss.f64();
+        self.entropy += entropy.f64();
+        self.k1 -= loss.log_ratio.f64();
+        self.k3 += loss.k3.f64();
+        self.outside += f64::from(u8::from(loss.outside));
+        self.kl_penalty += loss.kl_penalty.f64();
+    }
+
+    fn write<T: Real>(&self, op: &Surrogate, stats: &mut [T]) {
+        let mean = |sum: f64| sum / op.batch as f64;
+        let kl_penalty = if op.kl_coef == 0.0 { 0.0 } else { op.kl_coef * mean(self.kl_penalty) };
+        let loss = mean(self.pg_loss) - op.ent_coef * mean(self.entropy) + op.vf_coef * mean(self.v_loss) + kl_penalty;
+        let row = &mut stats[op.stats_row * stat::COLUMNS..][..stat::COLUMNS];
+        for (column, value) in [
+            (stat::LOSS, loss),
+            (stat::PG_LOSS, mean(self.pg_loss)),
+            (stat::V_LOSS, mean(self.v_loss)),
+            (stat::ENTROPY, mean(self.entropy)),
+            (stat::OLD_APPROX_KL, mean(self.k1)),
+            (stat::APPROX_KL, mean(self.k3)),
+            (stat::CLIPFRAC, mean(self.outside)),
+            (stat::KL_PENALTY, mean(self.kl_penalty)),
+        ] {
+            row[column] = T::of(value);
+        }
+    }
+}
+
+impl std::iter::Sum for Sums {
+    fn sum<I: Iterator<Item = Self>>(parts: I) -> Self {
+        parts.fold(Self::default(), |a, b| Self {
+            pg_loss: a.pg_loss + b.pg_loss,
+            v_loss: a.v_loss + b.v_loss,
+            entropy: a.entropy + b.entropy,
+            k1: a.k1 + b.k1,
+            k3: a.k3 + b.k3,
+            outside: a.outside + b.outside,
+            kl_penalty: a.kl_penalty + b.kl_penalty,
+        })
+    }
+}
+
+/// Samples a thread takes at once, so that a small minibatch stays on one: it is done before another thread has woken up.
+fn chunk_rows(width: usize) -> usize {
+    ((1 << 14) / width).max(1)
+}
+
+/// From log-probabilities, for any distribution.
+pub fn surrogate<T: Real>(
+    op: &Surrogate,
+    logp: &[T],
+    entropy: &[T],
+    values: &[T],
+    samples: &[T],
+    terms: &mut [T],
+    d_logp: &mut [T],
+    d_values: &mut [T],
+    stats: &mut [T],
+) {
+    let chunk = chunk_rows(1);
+    let work = |c: usize, terms: &mut [T], d_logp: &mut [T], d_values: &mut [T]| {
+        let mut sums = Sums::default();
+        let rows = terms.chunks_exact_mut(term::COLUMNS).zip(d_logp).zip(d_values);
+        for (i, ((terms, d_logp), d_value)) in rows.enumerate().map(|(k, row)| (c * chunk + k, row)) {
+            let loss = sample_loss(op, logp[i], values[i], &samples[i * sample::COLUMNS..][..sample::COLUMNS]);
+            terms.fill(T::zero());
+            terms[term::LOG_RATIO] = loss.log_ratio;
+            terms[term::RATIO] = loss.ratio;
+            terms[term::CLIPPED_RATIO] = loss.clipped_ratio;
+            terms[term::PG_LOSS] = loss.pg_loss;
+            terms[term::CLIPPED_VALUE] = loss.clipped_value;
+            terms[term::V_LOSS] = loss.v_loss;
+            (*d_logp, *d_value) = (loss.d_logp, loss.d_value);
+            sums.add(&loss, entropy[i]);
+        }
+        sums
+    };
+    let (terms, d_logp, d_values) = (&mut terms[..op.batch * term::COLUMNS], &mut d_logp[..op.batch], &mut d_values[..op.batch]);
+    let sums = if op.batch <= chunk {
+        work(0, terms, d_logp, d_values)
+    } else {
+        let chunks = terms.par_chunks_mut(chunk * term::COLUMNS).zip(d_logp.par_chunks_mut(chunk));
+        // Collected before they are added: a parallel sum would have no fixed order.
+        let chunks = chunks.zip(d_values.par_chunks_mut(chunk)).enumerate();
+        let parts: Vec<Sums> = chunks.map(|(c, ((terms, d_logp), d_values))| work(c, terms, d_logp, d_values)).collect();
+        parts.into_iter().sum()
+    };
+    sums.write(op, stats);
+}
+
+/// A row of logits: what its log-softmax needs.
+struct LogSoftmax<T> {
+    largest: T,
+    /// Σ e^(logit − largest).
+    sum: f64,
+    log_sum: T,
+    entropy: T,
+}
+
+/// Leaves e^(logit − largest) in `exps`, 0 where `valid` is not.
+fn log_softmax<T: Real>(logits: &[T], valid: impl Fn(usize) -> bool, exps: &mut [T]) -> LogSoftmax<T> {
+    let mut largest = T::min_value();
+    for (j, &logit) in logits.iter().enumerate() {
+        if valid(j) && logit > largest {
+            largest = logit;
+        }
+    }
+    // The sum without the largest itself: small, and so precise, where one action is all but certain.
+    let (mut ties, mut others, mut weighted) = (0.0, 0.0, 0.0);
+    for (j, (&logit, exp_z)) in logits.iter().zip(exps.iter_mut()).enumerate() {
+        let z = logit - largest;
+        *exp_z = if valid(j) { z.exp() } else { T::zero() };
+        if z == T::zero() {
+            ties += exp_z.f64();
+        } else if *exp_z != T::zero() {
+            others += exp_z.f64();
+            weighted -= z.f64() * exp_z.f64();
+        }
+    }
+    // A row without a valid action has logp 0 and entropy 0.
+    let without_largest: f64 = if ties == 0.0 && others == 0.0 { 0.0 } else { others + (ties - 1.0) };
+    let log_sum = without_largest.ln_1p();
+    let entropy = log_sum + weighted / (1.0 + without_largest);
+    LogSoftmax { largest, sum: 1.0 + without_largest, log_sum: T::of(log_sum), entropy: T::of(entropy) }
+}
+
+/// One sample through a categorical head; leaves its gradient in `d_logits`.
+fn categorical_sample<T: Real>(
+    op: &Surrogate,
+    logits: &[T],
+    mask: Option<&[u32]>,
+    action: usize,
+    value: T,
+    row: &[T],
+    d_logits: &mut [T],
+) -> (SampleLoss<T>, T) {
+    let valid = |j: usize| mask.is_none_or(|mask| mask[j] != 0);
+    let softmax = log_softmax(logits, valid, d_logits);
+    let (logp, counts) = match logits.get(action) {
+        None => (T::nan(), true),
+        Some(_) if !valid(action) => (T::zero(), false),
+        Some(&logit) => (logit - softmax.largest - softmax.log_sum, true),
+    };
+    let loss = sample_loss(op, logp, value, row);
+    let slope = if counts { loss.d_logp } else { T::zero() };
+    let entropy_slope = T::of(-op.ent_coef / op.batch as f64);
+    for (j, (gradient, &logit)) in d_logits.iter_mut().zip(logits).enumerate() {
+        if !valid(j) {
+            continue;
+        }
+        let p = T::of(gradient.f64() / softmax.sum);
+        let chosen = if j == action { T::one() } else { T::zero() };
+        *gradient = slope * (chosen - p);
+        if p > T::zero() {
+            *gradient = *gradient - entropy_slope * p * (logit - softmax.largest - softmax.log_sum + softmax.entropy);
+        }
+    }
+    (loss, softmax.entropy)
+}
+
+/// Through a categorical head.
+pub fn surrogate_categorical<T: Real>(
+    op: &Surrogate,
+    policy: &Categorical,
+    logits: &[T],
+    mask: Option<&[u32]>,
+    actions: &[u32],
+    values: &[T],
+    samples: &[T],
+    d_logits: &mut [T],
+    d_values: &mut [T],
+    stats: &mut [T],
+) {
+    let width = policy.actions;
+    let chunk = chunk_rows(width);
+    let work = |c: usize, d_logits: &mut [T], d_values: &mut [T]| {
+        let mut sums = Sums::default();
+        for (k, (d_logits, d_value)) in d_logits.chunks_exact_mut(width).zip(d_values).enumerate() {
+            let i = c * chunk + k;
+            let row = i * width..(i + 1) * width;
+            let sample = &samples[i * sample::COLUMNS..][..sample::COLUMNS];
+            let mask = mask.map(|mask| &mask[row.clone()]);
+            let (loss, entropy) = categorical_sample(op, &logits[row], mask, actions[i] as usize, values[i], sample, d_logits);
+            *d_value = loss.d_value;
+            sums.add(&loss, entropy);
+        }
+        sums
+    };
+    let (d_logits, d_values) = (&mut d_logits[..op.batch * width], &mut d_values[..op.batch]);
+    let sums = if op.batch <= chunk {
+        work(0, d_logits, d_values)
+    } else {
+        let chunks = d_logits.par_chunks_mut(chunk * width).zip(d_values.par_chunks_mut(chunk)).enumerate();
+        let parts: Vec<Sums> = chunks.map(|(c, (d_logits, d_values))| work(c, d_logits, d_values)).collect();
+        parts.into_iter().sum()
+    };
+    sums.write(op, stats);
+}
+
+/// One sample through a Gaussian head; leaves its gradients in `d_mean` and, without the entropy's, in `d_log_std`.
+fn gaussian_sample<T: Real>(
+    op: &Surrogate,
+    mean: &[T],
+    log_std: &[T],
+    action: &[T],
+    value: T,
+    row: &[T],
+    d_mean: &mut [T],
+    mut d_log_std: impl FnMut(usize, T),
+) -> (SampleLoss<T>, T) {
+    let half_log_2pi = 0.5 * (2.0 * std::f64::consts::PI).ln();
+    let (mut logp, mut entropy) = (0.0, 0.0);
+    for (((&mean, &log_std), &action), scaled) in mean.iter().zip(log_std).zip(action).zip(d_mean.iter_mut()) {
+        // Kept for the gradient: exp is what costs most here.
+        *scaled = (action - mean) * (-log_std).exp();
+        logp -= 0.5 * scaled.f64() * scaled.f64() + (log_std.f64() + half_log_2pi);
+        entropy += log_std.f64() + (0.5 + half_log_2pi);
+    }
+    let loss = sample_loss(op, T::of(logp), value, row);
+    for (d, (gradient, &log_std)) in d_mean.iter_mut().zip(log_std).enumerate() {
+        let z = *gradient;
+        *gradient = loss.d_logp * z * (-log_std).exp();
+        d_log_std(d, loss.d_logp * (z * z - T::one()));
+    }
+    (loss, T::of(entropy))
+}
+
+/// Through a diagonal Gaussian head. `d_log_std` is where the gradient starts.
+pub fn surrogate_gaussian<T: Real>(
+    op: &Surrogate,
+    policy: &Gaussian,
+    mean: &[T],
+    log_std: &[T],
+    actions: &[T],
+    values: &[T],
+    samples: &[T],
+    d_mean: &mut [T],
+    d_log_std: &mut [T],
+    d_values: &mut [T],
+    stats: &mut [T],
+) {
+    let dim = policy.dim;
+    let log_std = &log_std[policy.log_std_offset..];
+    let entropy_slope = -op.ent_coef / op.batch as f64;
+    let chunk = chunk_rows(dim);
+    // A state-dependent log_std has a row of its own gradient a sample; of a shared one each chunk returns its sum.
+    let work = |c: usize, d_mean: &mut [T], d_values: &mut [T], mut own_d_log_std: Option<&mut [T]>| {
+        let mut sums = Sums::default();
+        let mut shared = vec![0.0; if policy.state_dependent_std { 0 } else { dim }];
+        for (k, (d_mean, d_value)) in d_mean.chunks_exact_mut(dim).zip(d_values).enumerate() {
+            let i = c * chunk + k;
+            let row = i * dim..(i + 1) * dim;
+            let log_std = if policy.state_dependent_std { &log_std[row.clone()] } else { &log_std[..dim] };
+            let sample = &samples[i * sample::COLUMNS..][..sample::COLUMNS];
+            let take = |d: usize, slope: T| match own_d_log_std.as_deref_mut() {
+                Some(own) => own[k * dim + d] = T::of(slope.f64() + entropy_slope),
+                None => shared[d] += slope.f64(),
+            };
+            let (loss, entropy) =
+                gaussian_sample(op, &mean[row.clone()], log_std, &actions[row], values[i], sample, d_mean, take);
+            *d_value = loss.d_value;
+            sums.add(&loss, entropy);
+        }
+        (sums, shared)
+    };
+    let (d_mean, d_values) = (&mut d_mean[..op.batch * dim], &mut d_values[..op.batch]);
+    if policy.state_dependent_std {
+        let d_log_std = &mut d_log_std[..op.batch * dim];
+        let sums = if op.batch <= chunk {
+            work(0, d_mean, d_values, Some(d_log_std)).0
+        } else {
+            let chunks = d_mean.par_chunks_mut(chunk * dim).zip(d_values.par_chunks_mut(chunk));
+            let chunks = chunks.zip(d_log_std.par_chunks_mut(chunk * dim)).enumerate();
+            let parts: Vec<Sums> = chunks.map(|(c, ((d_mean, d_values), own))| work(c, d_mean, d_values, Some(own)).0).collect();
+            parts.into_iter().sum()
+        };
+        sums.write(op, stats);
+        return;
+    }
+    let parts = if op.batch <= chunk {
+        vec![work(0, d_mean, d_values, None)]
+    } else {
+        let chunks = d_mean.par_chunks_mut(chunk * dim).zip(d_values.par_chunks_mut(chunk)).enumerate();
+        chunks.map(|(c, (d_mean, d_values))| work(c, d_mean, d_values, None)).collect()
+    };
+    for (d, gradient) in d_log_std[..dim].iter_mut().enumerate() {
+        *gradient = T::of(parts.iter().map(|(_, shared)| shared[d]).sum::<f64>() - op.ent_coef);
+    }
+    parts.into_iter().map(|(sums, _)| sums).sum::<Sums>().write(op, stats);
+}
+
+/// control[STOP] = TARGET_KL if nothing stopped before and approx_kl > threshold. The threshold counts as the `f32` that the device gets.
+pub fn stop_on_kl<T: Real>(threshold: f64, stats_row: usize, stats: &[T], control: &mut [u32]) {
+    let approx_kl = stats[stats_row * stat::COLUMNS + stat::APPROX_KL].f64();
+    if control[control::STOP] == stop::NONE && approx_kl > f64::from(threshold as f32) {
+        control[control::STOP] = stop::TARGET_KL;
+    }
+}

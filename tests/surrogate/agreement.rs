@@ -1,0 +1,218 @@
+//! Backends against each other, gradients against differences, and planted faults.
+
+use ppo_kernels::backend::{Cpu, SurrogateOps};
+use ppo_kernels::kernels::policy::{Categorical, Gaussian};
+use ppo_kernels::kernels::surrogate::{Surrogate, ValueLoss, stat, term};
+use proptest::prelude::*;
+
+use crate::common::{self, check_gradient, checked, expect_mismatch, plant};
+use crate::inputs::Inputs;
+use crate::{CLIPPED, PLAIN};
+
+/// Every kind of value loss, with and without clip, dual clip and KL penalty.
+fn variants() -> Vec<Surrogate> {
+    let huber = ValueLoss::Huber { delta: 0.7 };
+    vec![
+        CLIPPED,
+        PLAIN,
+        Surrogate { clip_low: 0.1, clip_high: 0.3, dual_clip: Some(1.5), kl_coef: 0.3, value_loss: huber, ..CLIPPED },
+        Surrogate { clip_high: f64::INFINITY, kl_coef: 2.0, ent_coef: -0.5, ..CLIPPED },
+    ]
+}
+
+#[test]
+fn elementwise_agrees_with_its_twin_at_edge_sizes() {
+    let Some(mut both) = checked() else { return };
+    for (seed, batch) in [1, 255, 256, 257, 8191, 8193].into_iter().enumerate() {
+        for op in variants() {
+            Inputs::new(seed as u64, batch, 1, 1.0).elementwise(&mut both, &op);
+        }
+    }
+}
+
+#[test]
+fn categorical_agrees_with_its_twin_at_edge_sizes() {
+    let Some(mut both) = checked() else { return };
+    // One, 8 and 32 invocations a row, each around the edges of rows and workgroups.
+    let sizes = [(1, 1), (1, 2), (255, 2), (256, 3), (257, 16), (31, 17), (33, 18), (65, 128), (7, 129), (9, 1025), (8193, 5)];
+    for (seed, (batch, width)) in sizes.into_iter().enumerate() {
+        for (op, masked) in variants().into_iter().zip([false, true, true, false]) {
+            for scale in [1.0, 30.0] {
+                let inputs = Inputs::new(seed as u64, batch, width, scale);
+                inputs.near_categorical(masked).categorical(&mut both, &op, masked).unwrap();
+            }
+        }
+    }
+}
+
+#[test]
+fn gaussian_agrees_with_its_twin_at_edge_sizes() {
+    let Some(mut both) = checked() else { return };
+    let sizes = [(1, 1), (255, 1), (257, 2), (256, 6), (513, 21), (3, 255), (5, 256), (300, 257), (2, 600), (1, 4001)];
+    for (seed, (batch, width)) in sizes.into_iter().enumerate() {
+        for op in variants() {
+            Inputs::new(seed as u64, batch, width, 1.0).near_gaussian(false).gaussian(&mut both, &op, false).unwrap();
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+    #[test]
+    fn all_forms_agree_with_their_twins_at_any_coefficients(
+        seed: u64, batch in 1usize..70, width in 1usize..40, exponent in -4.0f32..2.0, clip_low in 0.0..1.5, clip_high in 0.0..2.0,
+        dual_clip in proptest::option::of(1.01..4.0), kl_coef in prop_oneof![Just(0.0), 0.0..3.0], ent_coef in -1.0..1.0,
+        masked: bool, kind in 0..3, range in 0.01..2.0,
+    ) {
+        let value_loss =
+            [ValueLoss::Mse, ValueLoss::Clipped { clip: range }, ValueLoss::Huber { delta: range }][kind as usize];
+        let op = Surrogate { clip_low, clip_high, dual_clip, kl_coef, ent_coef, value_loss, ..PLAIN };
+        if let Some(mut both) = checked() {
+            let inputs = || Inputs::new(seed, batch, width, 10f32.powf(exponent));
+            inputs().elementwise(&mut both, &op);
+            inputs().near_categorical(masked).categorical(&mut both, &op, masked).unwrap();
+            inputs().near_gaussian(false).gaussian(&mut both, &op, false).unwrap();
+        }
+    }
+}
+
+/// Central differences of the loss in each input, at the numbers of `inputs` with f64 steps.
+#[test]
+fn gradients_are_those_of_the_loss() {
+    let (batch, width) = (9, 4);
+    for (k, op) in variants().into_iter().enumerate() {
+        let op = Surrogate { batch, ..op };
+        let loss_of = |stats: &[f64]| stats[stat::LOSS];
+        let wide = |x: &[f32]| x.iter().map(|&x| f64::from(x)).collect::<Vec<f64>>();
+        let mut cpu = Cpu::<f64>::new();
+
+        for masked in [false, true] {
+            let inputs = Inputs::new(40 + k as u64, batch, width, 1.0).near_categorical(masked);
+            let mask = masked.then_some(&inputs.mask);
+            let policy = Categorical { batch, actions: width };
+            let mut run = |logits: &[f64], values: &[f64]| {
+                let (mut d_logits, mut d_values, mut stats) =
+                    (vec![0.0; batch * width], vec![0.0; batch], vec![0.0; stat::COLUMNS]);
+                let (logits, values, samples) = (logits.to_vec(), values.to_vec(), wide(&inputs.samples));
+                cpu.surrogate_categorical(
+                    &op,
+                    &policy,
+                    &logits,
+                    mask,
+                    &inputs.actions,
+                    &values,
+                    &samples,
+                    &mut d_logits,
+                    &mut d_values,
+                    &mut stats,
+                )
+                .unwrap();
+                (stats, d_logits, d_values)
+            };
+            let (logits, values) = (wide(&inputs.head), wide(&inputs.values));
+            let (_, d_logits, d_values) = run(&logits, &values);
+            check_gradient("logits", &logits, &d_logits, 1e-6, 1e-7, |logits| loss_of(&run(logits, &values).0));
+            check_gradient("values", &values, &d_values, 1e-6, 1e-7, |values| loss_of(&run(&logits, values).0));
+        }
+
+        for state_dependent_std in [false, true] {
+            let inputs = Inputs::new(50 + k as u64, batch, width, 1.0).near_gaussian(state_dependent_std);
+            let policy = Gaussian { batch, dim: width, state_dependent_std, log_std_offset: 0 };
+            let log_stds = if state_dependent_std { batch * width } else { width };
+            let mut run = |mean: &[f64], log_std: &[f64], values: &[f64]| {
+                let (mut d_mean, mut d_log_std, mut d_values) = (vec![0.0; batch * width], vec![0.0; log_stds], vec![0.0; batch]);
+                let mut stats = vec![0.0; stat::COLUMNS];
+                let (mean, log_std, values) = (mean.to_vec(), log_std.to_vec(), values.to_vec());
+                let (actions, samples) = (wide(&inputs.gaussian_actions), wide(&inputs.samples));
+                cpu.surrogate_gaussian(
+                    &op,
+                    &policy,
+                    &mean,
+                    &log_std,
+                    &actions,
+                    &values,
+                    &samples,
+                    &mut d_mean,
+                    &mut d_log_std,
+                    0,
+                    &mut d_values,
+                    &mut stats,
+                )
+                .unwrap();
+                (stats, d_mean, d_log_std, d_values)
+            };
+            let (mean, log_std, values) = (wide(&inputs.head), wide(&inputs.log_std[..log_stds]), wide(&inputs.values));
+            let (_, d_mean, d_log_std, d_values) = run(&mean, &log_std, &values);
+            check_gradient("mean", &mean, &d_mean, 1e-6, 1e-7, |mean| loss_of(&run(mean, &log_std, &values).0));
+            check_gradient("log_std", &log_std, &d_log_std, 1e-6, 1e-7, |log_std| loss_of(&run(&mean, log_std, &values).0));
+            check_gradient("values", &values, &d_values, 1e-6, 1e-7, |values| loss_of(&run(&mean, &log_std, values).0));
+        }
+    }
+}
+
+#[test]
+fn sums_are_the_same_bits_twice() {
+    fn check<B: SurrogateOps>(backend: &mut B) {
+        let inputs = Inputs::new(6, 20_001, 5, 1.0).near_categorical(true);
+        let mut once = || inputs.categorical(backend, &CLIPPED, true).unwrap();
+        assert_eq!(once(), once());
+        let inputs = Inputs::new(6, 20_001, 5, 1.0).near_gaussian(false);
+        let mut once = || inputs.gaussian(backend, &CLIPPED, false).unwrap();
+        assert_eq!(once(), once());
+    }
+    check(&mut Cpu::<f32>::new());
+    check(&mut Cpu::<f64>::new());
+    if let Some(mut gpu) = common::gpu() {
+        check(&mut gpu);
+    }
+}
+
+#[test]
+fn a_wrong_kernel_is_caught() {
+    let dual = Surrogate { dual_clip: Some(1.5), kl_coef: 0.3, ..CLIPPED };
+    let huber = Surrogate { value_loss: ValueLoss::Huber { delta: 0.7 }, ..CLIPPED };
+    let faults = [
+        ("elementwise", CLIPPED, "ratio > params.ratio_high) ||", "ratio > 0.99 * params.ratio_high) ||"),
+        ("elementwise", dual, "advantage < 0.0 && ratio >= params.dual_clip", "ratio >= params.dual_clip"),
+        ("elementwise", dual, "log_ratio - kl_penalty", "log_ratio + kl_penalty"),
+        ("elementwise", CLIPPED, "clipped_loss > v_loss", "clipped_loss < v_loss"),
+        ("elementwise", huber, "0.5 * params.value_range", "params.value_range"),
+        ("elementwise", CLIPPED, "segment < SEGMENTS", "segment < SEGMENTS - 1u"),
+        ("elementwise", CLIPPED, "row += FINISH_SEGMENTS", "row += 2u * FINISH_SEGMENTS"),
+        ("categorical", CLIPPED, "weighted -= z * exp_z", "weighted += z * exp_z"),
+        ("categorical", CLIPPED, "lane < LANES", "lane + 1u < LANES"),
+        ("categorical", CLIPPED, "* ((z - log_sum) + row_entropy)", "* (z - log_sum)"),
+        ("categorical", CLIPPED, "mask[element] != 0u", "mask[element] == 0u"),
+        ("gaussian", CLIPPED, "z * z - 1.0", "z * z"),
+        ("gaussian", CLIPPED, "- params.ent_coef;", ";"),
+        ("gaussian", CLIPPED, "k += sharers", "k += sharers + 1u"),
+        ("gaussian", CLIPPED, "loss.d_logp * z * inverse_std", "loss.d_logp * z"),
+    ];
+    for (form, op, from, to) in faults {
+        let Some(mut both) = checked() else { return };
+        both.a.context.replace_shader("surrogate", plant(include_str!("../../shaders/surrogate.wgsl"), from, to));
+        let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let inputs = Inputs::new(8, 20_000, 18, 1.0);
+            match form {
+                "categorical" => inputs.near_categorical(true).categorical(&mut both, &op, true).map(|_| ()),
+                "gaussian" => inputs.near_gaussian(false).gaussian(&mut both, &op, false).map(|_| ()),
+                _ => elementwise_checked(&mut both, &op, &inputs),
+            }
+        }));
+        let mismatch = expect_mismatch(caught.unwrap());
+        let operation = if form == "elementwise" { "surrogate".to_owned() } else { format!("surrogate_{form}") };
+        assert_eq!(mismatch.operation, operation, "{from}");
+    }
+}
+
+fn elementwise_checked<B: SurrogateOps>(backend: &mut B, op: &Surrogate, inputs: &Inputs) -> ppo_kernels::Result<()> {
+    let op = Surrogate { batch: inputs.batch, ..*op };
+    let logp = backend.upload_floats(&vec![0.0; inputs.batch])?;
+    let values = backend.upload_floats(&inputs.values)?;
+    let samples = backend.upload_floats(&inputs.samples)?;
+    let mut terms = backend.alloc_floats(inputs.batch * term::COLUMNS)?;
+    let mut d_logp = backend.alloc_floats(inputs.batch)?;
+    let mut d_values = backend.alloc_floats(inputs.batch)?;
+    let mut stats = backend.alloc_floats(stat::COLUMNS)?;
+    backend.surrogate(&op, &logp, &logp, &values, &samples, &mut terms, &mut d_logp, &mut d_values, &mut stats)
+}
