@@ -1,5 +1,9 @@
 //! Advantages and returns over a rollout `[T, N]`, time-major: reverse scans of affine maps.
 
+use crate::error::Result;
+use crate::shape::{elements, require_len, require_range, require_size};
+use crate::tolerance::{F32_ROUNDOFF, Tolerance};
+
 /// Generalised advantage estimation (Schulman et al. 2016, arXiv:1506.02438, eq. 16).
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Gae {
@@ -24,12 +28,428 @@ pub struct DiscountedReturns {
     pub gamma: f64,
 }
 
+/// Checks sizes, γ, and that each named buffer holds at least what it needs.
+fn check(steps: usize, envs: usize, gamma: f64, matrices: &[(&str, usize)], rows: &[(&str, usize)]) -> Result<()> {
+    require_size("steps", steps)?;
+    require_size("envs", envs)?;
+    let all = elements("rewards", steps, envs)?;
+    require_range("gamma", gamma, 0.0, 1.0)?;
+    matrices.iter().try_for_each(|&(name, len)| require_len(name, len, all))?;
+    rows.iter().try_for_each(|&(name, len)| require_len(name, len, envs))
+}
+
+impl Gae {
+    /// T·N.
+    pub(crate) fn len(&self) -> usize {
+        self.steps.saturating_mul(self.envs)
+    }
+
+    /// What a later advantage is multiplied by, γλ.
+    pub(crate) fn decay(&self) -> f64 {
+        self.gamma * self.gae_lambda
+    }
+
+    pub(crate) fn check_gae(&self, inputs: [usize; 5], outputs: [usize; 2]) -> Result<()> {
+        let [rewards, values, next_values, terminated, truncated] = inputs;
+        let flags = [("terminated", terminated), ("truncated", truncated)];
+        self.check(&[("rewards", rewards), ("values", values), ("next_values", next_values), flags[0], flags[1]], &[], outputs)
+    }
+
+    pub(crate) fn check_gae_cleanrl(&self, inputs: [usize; 5], outputs: [usize; 2]) -> Result<()> {
+        let [rewards, values, dones, next_value, next_done] = inputs;
+        let rows = [("next_value", next_value), ("next_done", next_done)];
+        self.check(&[("rewards", rewards), ("values", values), ("dones", dones)], &rows, outputs)
+    }
+
+    fn check(&self, matrices: &[(&str, usize)], rows: &[(&str, usize)], [advantages, returns]: [usize; 2]) -> Result<()> {
+        require_range("gae_lambda", self.gae_lambda, 0.0, 1.0)?;
+        check(self.steps, self.envs, self.gamma, matrices, rows)?;
+        check(self.steps, self.envs, self.gamma, &[("advantages", advantages), ("returns", returns)], &[])
+    }
+
+    /// How far advantages and returns may lie from the exact ones; see [`RowBounds`].
+    pub fn tolerances(
+        &self,
+        rewards: &[f64],
+        values: &[f64],
+        next_values: &[f64],
+        terminated: &[u32],
+        truncated: &[u32],
+    ) -> (Tolerance, Tolerance) {
+        self.bounds(values, |i| {
+            let bootstrap = if terminated[i] != 0 { 0.0 } else { self.gamma * next_values[i].abs() };
+            (rewards[i].abs() + bootstrap + values[i].abs(), terminated[i] | truncated[i] != 0)
+        })
+    }
+
+    /// As [`tolerances`](Self::tolerances), for CleanRL's form.
+    pub fn tolerances_cleanrl(
+        &self,
+        rewards: &[f64],
+        values: &[f64],
+        dones: &[f64],
+        next_value: &[f64],
+        next_done: &[f64],
+    ) -> (Tolerance, Tolerance) {
+        let last_row = self.len() - self.envs;
+        self.bounds(values, |i| {
+            let (next, done) = match i.checked_sub(last_row) {
+                Some(env) => (next_value[env], next_done[env] != 0.0),
+                None => (values[i + self.envs], dones[i + self.envs] != 0.0),
+            };
+            let bootstrap = if done { 0.0 } else { self.gamma * next.abs() };
+            (rewards[i].abs() + bootstrap + values[i].abs(), done)
+        })
+    }
+
+    fn bounds(&self, values: &[f64], magnitude_and_end: impl Fn(usize) -> (f64, bool)) -> (Tolerance, Tolerance) {
+        let rows = RowBounds { steps: self.steps, envs: self.envs, decay: self.decay() };
+        let (advantages, magnitudes) = rows.bounds(&vec![0.0; self.envs], magnitude_and_end);
+        // One more rounding, of A + v.
+        let returns = (0..self.len()).map(|i| advantages[i] + F32_ROUNDOFF * (magnitudes[i] + advantages[i] + values[i].abs()));
+        let returns = Tolerance::PerElement(returns.collect());
+        (Tolerance::PerElement(advantages), returns)
+    }
+}
+
+impl DiscountedReturns {
+    /// T·N.
+    pub(crate) fn len(&self) -> usize {
+        self.steps.saturating_mul(self.envs)
+    }
+
+    pub(crate) fn check_discounted_returns(&self, inputs: [usize; 5], returns: usize) -> Result<()> {
+        let [rewards, next_values, next_value, terminated, truncated] = inputs;
+        let flags = [("terminated", terminated), ("truncated", truncated)];
+        let matrices = [("rewards", rewards), ("next_values", next_values), flags[0], flags[1], ("returns", returns)];
+        check(self.steps, self.envs, self.gamma, &matrices, &[("next_value", next_value)])
+    }
+
+    pub(crate) fn check_reward_to_go(&self, [rewards, terminated, truncated]: [usize; 3], returns: usize) -> Result<()> {
+        let matrices = [("rewards", rewards), ("terminated", terminated), ("truncated", truncated), ("returns", returns)];
+        check(self.steps, self.envs, self.gamma, &matrices, &[])
+    }
+
+    /// How far the returns may lie from the exact ones; see [`RowBounds`].
+    pub fn tolerance(
+        &self,
+        rewards: &[f64],
+        next_values: &[f64],
+        next_value: &[f64],
+        terminated: &[u32],
+        truncated: &[u32],
+    ) -> Tolerance {
+        let last: Vec<f64> = next_value[..self.envs].iter().map(|v| v.abs()).collect();
+        self.bound(&last, |i| {
+            let bootstrap = if truncated[i] != 0 && terminated[i] == 0 { self.gamma * next_values[i].abs() } else { 0.0 };
+            (rewards[i].abs() + bootstrap, terminated[i] | truncated[i] != 0)
+        })
+    }
+
+    /// As [`tolerance`](Self::tolerance), without any bootstrap.
+    pub fn tolerance_reward_to_go(&self, rewards: &[f64], terminated: &[u32], truncated: &[u32]) -> Tolerance {
+        self.bound(&vec![0.0; self.envs], |i| (rewards[i].abs(), terminated[i] | truncated[i] != 0))
+    }
+
+    fn bound(&self, last: &[f64], magnitude_and_end: impl Fn(usize) -> (f64, bool)) -> Tolerance {
+        let rows = RowBounds { steps: self.steps, envs: self.envs, decay: self.gamma };
+        Tolerance::PerElement(rows.bounds(last, magnitude_and_end).0)
+    }
+}
+
+/// Forward error bounds of the recursion x_t = a_t + b_t·x_{t+1}, element by element.
+///
+/// x_t = Σ_j w_j·a_{t+j} with w_j = γλ to the power j. The term of a_{t+j} goes through at most
+/// - 4 roundings while a is made (γ, the product, the sum, the difference) and one less than 1 for a sum of magnitudes,
+/// - 4 a step of distance: γλ itself, the product of weights it enters, and product and sum where the term is the later operand,
+/// - 30 sums as the earlier operand of a composition: 7 within a lane and 8 in the scan of lanes, for steps and again for blocks,
+///
+/// and in the row form fewer. So |error| ≤ Σ_j ((1 + u)^(36 + 4j) − 1)·w_j·|a_{t+j}|, which is the difference of two recursions on
+/// magnitudes. Magnitudes are those of a's operands, since the sums in a may cancel.
+struct RowBounds {
+    steps: usize,
+    envs: usize,
+    decay: f64,
+}
+
+impl RowBounds {
+    const ROUNDINGS: i32 = 36;
+    const ROUNDINGS_A_STEP: i32 = 4;
+    /// Added to each magnitude, so that u times it covers a result flushed to zero below 2⁻¹²⁶.
+    const FLUSHED: f64 = f32::MIN_POSITIVE as f64 / F32_ROUNDOFF;
+
+    /// The bounds and the magnitudes, both `[T, N]`; `last` `[N]` are the magnitudes of x_T.
+    fn bounds(&self, last: &[f64], magnitude_and_end: impl Fn(usize) -> (f64, bool)) -> (Vec<f64>, Vec<f64>) {
+        let grown_decay = self.decay * (1.0 + F32_ROUNDOFF).powi(Self::ROUNDINGS_A_STEP);
+        let growth = (1.0 + F32_ROUNDOFF).powi(Self::ROUNDINGS);
+        let (mut exact, mut grown) = (last.to_vec(), last.to_vec());
+        let mut bounds = vec![0.0; self.steps * self.envs];
+        let mut magnitudes = bounds.clone();
+        for t in (0..self.steps).rev() {
+            for env in 0..self.envs {
+                let i = t * self.envs + env;
+                let (magnitude, ends) = magnitude_and_end(i);
+                let magnitude = magnitude + Self::FLUSHED;
+                let cut_off = ends || self.decay == 0.0;
+                exact[env] = if cut_off { magnitude } else { magnitude + self.decay * exact[env] };
+                grown[env] = if cut_off { magnitude } else { magnitude + grown_decay * grown[env] };
+                bounds[i] = growth * grown[env] - exact[env];
+                magnitudes[i] = exact[env];
+            }
+        }
+        (bounds, magnitudes)
+    }
+}
+
 #[cfg(feature = "gpu")]
 pub(crate) use binding::*;
 
 #[cfg(feature = "gpu")]
 mod binding {
+    use super::{DiscountedReturns, Gae};
+    use crate::error::Result;
+    use crate::gpu::{Buffer, Context, Grid, Shader, ShaderParams, bind, shader_params};
     use crate::kernels::ShaderInfo;
 
-    pub(crate) const SHADERS: &[ShaderInfo] = &[];
+    pub(crate) const SHADER: Shader = Shader { name: "advantage", source: include_str!("../../shaders/advantage.wgsl") };
+    pub(crate) const SHADERS: &[ShaderInfo] = &[ShaderInfo {
+        shader: SHADER,
+        params: &[(AdvantageParams::NAME, size_of::<AdvantageParams>(), AdvantageParams::FIELDS)],
+        entries: &[
+            ("row", &[GAE, CLEANRL, RETURNS, REWARD_TO_GO]),
+            ("block_maps", &[GAE, CLEANRL, RETURNS, REWARD_TO_GO]),
+            ("block_carries", &[&[]]),
+            ("blocks", &[GAE, CLEANRL, RETURNS, REWARD_TO_GO]),
+        ],
+    }];
+
+    type Form = &'static [(&'static str, f64)];
+    const GAE: Form = &[("FORM", 0.0)];
+    const CLEANRL: Form = &[("FORM", 1.0)];
+    const RETURNS: Form = &[("FORM", 2.0)];
+    const REWARD_TO_GO: Form = &[("FORM", 3.0)];
+
+    /// As in the shader.
+    const ROW_WORKGROUP: usize = 64;
+    /// As in the shader.
+    const SCAN_WORKGROUP: usize = 256;
+    /// As in the shader.
+    const STEPS_PER_LANE: usize = 8;
+    /// Environments of a tile, where there are that many: 8 floats are a sector of 32 bytes, the least that a GPU loads.
+    const MOST_TILE_ENVS: usize = 8;
+
+    shader_params! {
+        struct AdvantageParams {
+            steps: u32,
+            envs: u32,
+            gamma: f32,
+            decay: f32,
+            blocks: u32,
+            lanes: u32,
+            env_tiles: u32,
+            rounds: u32,
+        }
+    }
+
+    /// How to walk over time.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub(crate) enum Method {
+        /// One invocation an environment.
+        Row,
+        /// A parallel scan over time.
+        Scan,
+    }
+
+    impl Method {
+        pub(crate) fn for_shape(steps: usize, envs: usize) -> Self {
+            if envs * 64 < steps { Method::Scan } else { Method::Row }
+        }
+    }
+
+    /// The shape of a parallel scan: blocks of `lanes`·[`STEPS_PER_LANE`] steps, and how the blocks themselves are scanned.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub(crate) struct ScanPlan {
+        pub(crate) lanes: usize,
+        pub(crate) env_tiles: usize,
+        pub(crate) blocks: usize,
+        pub(crate) carry_lanes: usize,
+        pub(crate) carry_env_tiles: usize,
+        pub(crate) carry_rounds: usize,
+    }
+
+    impl ScanPlan {
+        pub(crate) fn new(steps: usize, envs: usize) -> Self {
+            let tile_envs = envs.next_power_of_two().min(MOST_TILE_ENVS);
+            let lanes = lanes_for(steps).min(SCAN_WORKGROUP / tile_envs);
+            let blocks = steps.div_ceil(lanes * STEPS_PER_LANE);
+            let carry_lanes = lanes_for(blocks);
+            Self {
+                lanes,
+                env_tiles: envs.div_ceil(SCAN_WORKGROUP / lanes),
+                blocks,
+                carry_lanes,
+                carry_env_tiles: envs.div_ceil(SCAN_WORKGROUP / carry_lanes),
+                carry_rounds: blocks.div_ceil(carry_lanes * STEPS_PER_LANE),
+            }
+        }
+
+        /// Elements of the scratch buffer: a map, which is two numbers, for each block of each environment.
+        pub(crate) fn scratch_len(&self, envs: usize) -> usize {
+            2 * self.blocks * envs
+        }
+    }
+
+    /// Lanes that cover `count` elements, STEPS_PER_LANE each, as far as a workgroup has them.
+    fn lanes_for(count: usize) -> usize {
+        count.div_ceil(STEPS_PER_LANE).next_power_of_two().min(SCAN_WORKGROUP)
+    }
+
+    struct Recursion<'a> {
+        form: Form,
+        steps: usize,
+        envs: usize,
+        gamma: f64,
+        decay: f64,
+        /// Bindings 1 to 5.
+        inputs: [Buffer<u32>; 5],
+        /// Bindings 7 and 8; the second is GAE's alone.
+        outputs: (&'a Buffer<f32>, Option<&'a Buffer<f32>>),
+    }
+
+    impl Recursion<'_> {
+        fn record(&self, context: &mut Context, method: Method) -> Result<()> {
+            let inputs: Vec<_> = (1..).zip(self.inputs.iter().cloned()).collect();
+            let (scanned, returns) = self.outputs;
+            let returns = match returns {
+                Some(returns) => returns.clone(),
+                // Every binding of a pipeline has to be filled, and an output may not be bound twice.
+                None => context.scratch("advantage: no returns", 1)?,
+            };
+            let outputs = [bind(7, scanned), bind(8, &returns)];
+            match method {
+                Method::Row => {
+                    let params = self.params(0, 0, 0, 0);
+                    let grid = Grid::covering(self.envs, ROW_WORKGROUP);
+                    context.dispatch(SHADER, "row", self.form, &params, &[&inputs[..], &outputs].concat(), grid)
+                }
+                Method::Scan => self.record_scan(context, inputs, &outputs),
+            }
+        }
+
+        fn record_scan(
+            &self,
+            context: &mut Context,
+            mut buffers: Vec<(u32, Buffer<u32>)>,
+            outputs: &[(u32, Buffer<u32>)],
+        ) -> Result<()> {
+            let plan = ScanPlan::new(self.steps, self.envs);
+            let maps_of_blocks: Buffer<f32> = context.scratch("advantage", plan.scratch_len(self.envs))?;
+            let params = self.params(plan.blocks, plan.lanes, plan.env_tiles, 0);
+            let grid = Grid::Linear(plan.blocks * plan.env_tiles);
+            buffers.push(bind(9, &maps_of_blocks));
+            if plan.blocks > 1 {
+                context.dispatch(SHADER, "block_maps", self.form, &params, &buffers, grid)?;
+                let carry_params = self.params(plan.blocks, plan.carry_lanes, plan.carry_env_tiles, plan.carry_rounds);
+                let carry_grid = Grid::Linear(plan.carry_env_tiles);
+                context.dispatch(SHADER, "block_carries", &[], &carry_params, &[bind(9, &maps_of_blocks)], carry_grid)?;
+            }
+            buffers.extend_from_slice(outputs);
+            context.dispatch(SHADER, "blocks", self.form, &params, &buffers, grid)
+        }
+
+        fn params(&self, blocks: usize, lanes: usize, env_tiles: usize, rounds: usize) -> AdvantageParams {
+            AdvantageParams {
+                steps: self.steps as u32,
+                envs: self.envs as u32,
+                gamma: self.gamma as f32,
+                decay: self.decay as f32,
+                blocks: blocks as u32,
+                lanes: lanes as u32,
+                env_tiles: env_tiles as u32,
+                rounds: rounds as u32,
+            }
+        }
+    }
+
+    pub(crate) fn record_gae(
+        context: &mut Context,
+        method: Method,
+        op: &Gae,
+        rewards: &Buffer<f32>,
+        values: &Buffer<f32>,
+        next_values: &Buffer<f32>,
+        terminated: &Buffer<u32>,
+        truncated: &Buffer<u32>,
+        outputs: [&Buffer<f32>; 2],
+    ) -> Result<()> {
+        let inputs = [rewards.cast(), values.cast(), next_values.cast(), terminated.clone(), truncated.clone()];
+        op.check_gae(inputs.each_ref().map(Buffer::len), outputs.map(Buffer::len))?;
+        op.recursion(GAE, inputs, outputs).record(context, method)
+    }
+
+    pub(crate) fn record_gae_cleanrl(
+        context: &mut Context,
+        method: Method,
+        op: &Gae,
+        rewards: &Buffer<f32>,
+        values: &Buffer<f32>,
+        dones: &Buffer<f32>,
+        next_value: &Buffer<f32>,
+        next_done: &Buffer<f32>,
+        outputs: [&Buffer<f32>; 2],
+    ) -> Result<()> {
+        let lens = [rewards, values, dones, next_value, next_done].map(Buffer::len);
+        op.check_gae_cleanrl(lens, outputs.map(Buffer::len))?;
+        let inputs = [rewards, values, next_value, dones, next_done].map(Buffer::cast);
+        op.recursion(CLEANRL, inputs, outputs).record(context, method)
+    }
+
+    pub(crate) fn record_discounted_returns(
+        context: &mut Context,
+        method: Method,
+        op: &DiscountedReturns,
+        rewards: &Buffer<f32>,
+        next_values: &Buffer<f32>,
+        next_value: &Buffer<f32>,
+        [terminated, truncated]: [&Buffer<u32>; 2],
+        returns: &Buffer<f32>,
+    ) -> Result<()> {
+        let lens = [rewards.len(), next_values.len(), next_value.len(), terminated.len(), truncated.len()];
+        op.check_discounted_returns(lens, returns.len())?;
+        let inputs = [rewards.cast(), next_value.cast(), next_values.cast(), terminated.clone(), truncated.clone()];
+        op.recursion(RETURNS, inputs, returns).record(context, method)
+    }
+
+    pub(crate) fn record_reward_to_go(
+        context: &mut Context,
+        method: Method,
+        op: &DiscountedReturns,
+        rewards: &Buffer<f32>,
+        [terminated, truncated]: [&Buffer<u32>; 2],
+        returns: &Buffer<f32>,
+    ) -> Result<()> {
+        op.check_reward_to_go([rewards.len(), terminated.len(), truncated.len()], returns.len())?;
+        // Nothing is read from bindings 2 and 3 in this form.
+        let inputs = [rewards.cast(), rewards.cast(), rewards.cast(), terminated.clone(), truncated.clone()];
+        op.recursion(REWARD_TO_GO, inputs, returns).record(context, method)
+    }
+
+    impl Gae {
+        fn recursion<'a>(
+            &self,
+            form: Form,
+            inputs: [Buffer<u32>; 5],
+            [advantages, returns]: [&'a Buffer<f32>; 2],
+        ) -> Recursion<'a> {
+            let (steps, envs, gamma, decay) = (self.steps, self.envs, self.gamma, self.decay());
+            Recursion { form, steps, envs, gamma, decay, inputs, outputs: (advantages, Some(returns)) }
+        }
+    }
+
+    impl DiscountedReturns {
+        fn recursion<'a>(&self, form: Form, inputs: [Buffer<u32>; 5], returns: &'a Buffer<f32>) -> Recursion<'a> {
+            let (steps, envs, gamma) = (self.steps, self.envs, self.gamma);
+            Recursion { form, steps, envs, gamma, decay: gamma, inputs, outputs: (returns, None) }
+        }
+    }
 }
