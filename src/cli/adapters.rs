@@ -1,7 +1,6 @@
 //! `ppo-kernels adapters`: which adapters there are, and what each can do.
 
 use comfy_table::Table;
-use comfy_table::presets::UTF8_FULL_CONDENSED;
 use ppo_kernels::Result;
 use ppo_kernels::gpu::{AdapterSummary, adapters};
 use ppo_kernels::wgpu::DeviceType;
@@ -25,9 +24,7 @@ pub fn run(_: &AdaptersArgs) -> Result<Outcome> {
 }
 
 fn table(found: &[AdapterSummary]) -> Table {
-    let mut table = Table::new();
-    table.load_preset(UTF8_FULL_CONDENSED);
-    table.set_header(["name", "kind", "API", "driver", "features", "limits"]);
+    let mut table = output::table(&["name", "kind", "API", "driver", "features", "limits"]);
     for adapter in found {
         let info = &adapter.info;
         table.add_row([

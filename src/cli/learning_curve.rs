@@ -172,7 +172,7 @@ fn mean_curve(means: &[(f64, f64)], x: &Axis, y: &Axis) -> Path {
 }
 
 fn legend() -> Group {
-    let y = TOP - 14.0;
+    let y = 26.0;
     let dot = Path::new().set("d", format!("M{} {}h0", RIGHT - 262.0, y - 4.0)).set("stroke", DOTS).set("stroke-width", 6.0);
     Group::new()
         .add(dot.set("stroke-linecap", "round"))

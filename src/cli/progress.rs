@@ -42,12 +42,12 @@ impl Display {
     /// # Errors
     /// Output that cannot be written, unless its reader has left.
     pub fn show(&mut self, progress: &Progress, last: bool) -> Result<()> {
-        let elapsed = self.started.elapsed();
-        let per_second = progress.global_step as f64 / elapsed.as_secs_f64().max(1e-9);
+        let pace = self.pace(progress.global_step);
         match &mut self.surface {
             Surface::Bar(bar) => {
                 bar.set_position(progress.global_step);
-                bar.set_message(format!("{per_second:.0} steps/s, {}", diagnostics(progress)));
+                bar.set_prefix(pace);
+                bar.set_message(diagnostics(progress));
                 Ok(())
             }
             Surface::Lines { last: shown } => {
@@ -55,17 +55,18 @@ impl Display {
                     return Ok(());
                 }
                 *shown = Some(Instant::now());
-                let steps = self.total_timesteps.saturating_sub(progress.global_step);
-                let left = Duration::try_from_secs_f64(steps as f64 / per_second).unwrap_or(Duration::MAX);
-                output::line(&format!(
-                    "step {:>9}/{}  {per_second:.0} steps/s  {}  {} left",
-                    HumanCount(progress.global_step).to_string(),
-                    HumanCount(self.total_timesteps),
-                    diagnostics(progress),
-                    HumanDuration(left),
-                ))
+                let (done, total) = (HumanCount(progress.global_step), HumanCount(self.total_timesteps));
+                output::line(&format!("{done}/{total} steps  {pace}  {}", diagnostics(progress)))
             }
         }
+    }
+
+    /// Steps a second, and how long the rest takes at that rate.
+    fn pace(&self, steps: u64) -> String {
+        let per_second = steps as f64 / self.started.elapsed().as_secs_f64().max(1e-9);
+        let rest = self.total_timesteps.saturating_sub(steps) as f64 / per_second;
+        let left = HumanDuration(Duration::try_from_secs_f64(rest).unwrap_or(Duration::MAX));
+        format!("{} steps/s  {left:#} left", HumanCount(per_second as u64))
     }
 
     /// Time since training started.
@@ -83,17 +84,17 @@ impl Display {
 
 fn bar(total_timesteps: u64) -> ProgressBar {
     let bar = ProgressBar::with_draw_target(Some(total_timesteps), ProgressDrawTarget::stdout());
-    let style = ProgressStyle::with_template("{bar:40.blue} {human_pos}/{human_len} steps, {eta} left\n{msg}");
+    let style = ProgressStyle::with_template("{bar:26.blue} {human_pos}/{human_len}  {prefix}\n{msg}");
     // The template is ours and valid; if it were not, the default bar would do.
     bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
-/// Mean return, loss, KL, entropy, explained variance and clip fraction.
+/// Mean return, loss, KL, entropy, explained variance and clip fraction, in less than 80 columns.
 fn diagnostics(progress: &Progress) -> String {
     let stats = &progress.stats;
     let mean_return = progress.mean_return.map_or_else(|| "-".to_owned(), |mean| format!("{mean:.1}"));
     format!(
-        "return {mean_return}  loss {:.4}  KL {:.4}  entropy {:.3}  explained variance {:.3}  clipped {:.1} %",
+        "return {mean_return}  loss {:.3}  KL {:.4}  entropy {:.2}  expl.var. {:.2}  clipped {:.0} %",
         stats.loss,
         stats.approx_kl,
         stats.entropy,

@@ -190,21 +190,19 @@ impl Run {
     fn conclude(&self, outcome: Outcome) -> Result<()> {
         let Some(progress) = &self.latest else { return Ok(()) };
         let mean = match progress.mean_return {
-            Some(mean) => format!("mean return {mean:.1} over the last {} episodes", progress.episodes_seen.min(EPISODES_AVERAGED as u64)),
+            Some(mean) => {
+                format!("mean return {mean:.1} over the last {} episodes", progress.episodes_seen.min(EPISODES_AVERAGED as u64))
+            }
             None => "no episode has ended".to_owned(),
         };
         let verdict = match outcome {
             Outcome::Success => "solved",
             Outcome::Interrupted => "interrupted",
-            Outcome::Unsolved | Outcome::Negative => "not solved, out of timesteps",
+            Outcome::Unsolved | Outcome::Negative => "out of timesteps, not solved",
         };
-        output::line(&format!(
-            "{verdict}: {mean} (target {}), {} steps in {}; see {}",
-            self.target_return,
-            HumanCount(progress.global_step),
-            HumanDuration(self.display.elapsed()),
-            self.folder.path().display()
-        ))
+        let (steps, elapsed) = (HumanCount(progress.global_step), HumanDuration(self.display.elapsed()));
+        output::line(&format!("{verdict} after {steps} steps ({elapsed:#}): {mean}, target {}", self.target_return))?;
+        output::line(&format!("results in {}", self.folder.path().display()))
     }
 }
 

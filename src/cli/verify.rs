@@ -2,7 +2,6 @@
 
 use clap::ValueEnum;
 use comfy_table::Table;
-use comfy_table::presets::UTF8_FULL_CONDENSED;
 use ppo_kernels::Result;
 use ppo_kernels::backend::{Cpu, Memory, Variant, Worst};
 use ppo_kernels::verify::{KERNELS, KERNELS_WITH_VARIANTS, KernelReport, Options, run as run_cases};
@@ -99,13 +98,6 @@ fn verify_gpu(args: &VerifyArgs, options: &Options) -> Result<Vec<Labelled>> {
     Ok(reports)
 }
 
-fn table(header: &[&str]) -> Table {
-    let mut table = Table::new();
-    table.load_preset(UTF8_FULL_CONDENSED);
-    table.set_header(header.iter().copied());
-    table
-}
-
 fn numbers(worst: &Worst) -> [String; 2] {
     [format!("{:.1e}", worst.error), if worst.error == 0.0 { "-".to_owned() } else { format!("{:.1e}", worst.allowed) }]
 }
@@ -115,7 +107,7 @@ fn verdict(ok: bool) -> String {
 }
 
 fn table_of_kernels(reports: &[Labelled]) -> Table {
-    let mut table = table(&["kernel", "variant", "cases", "worst error", "allowed", "in", ""]);
+    let mut table = output::table(&["kernel", "variant", "cases", "worst error", "allowed", "in", ""]);
     for (variant, report) in reports {
         let (error, allowed, place) = match report.worst() {
             Some(worst) => {
@@ -131,11 +123,11 @@ fn table_of_kernels(reports: &[Labelled]) -> Table {
 }
 
 fn table_of_operations(reports: &[Labelled]) -> Table {
-    let mut table = table(&["kernel", "variant", "operation", "output", "elements", "worst error", "allowed", ""]);
+    let mut table = output::table(&["kernel", "variant", "operation", "output", "elements", "worst error", "allowed", ""]);
     for (variant, report) in reports {
         for tensor in &report.tensors {
             let [error, allowed] = numbers(&tensor.worst);
-            let missed = report.misses.iter().any(|miss| miss.operation == tensor.operation);
+            let missed = report.misses.iter().any(|miss| miss.concerns(tensor.operation, tensor.tensor));
             table.add_row([
                 report.kernel.to_owned(),
                 (*variant).to_owned(),

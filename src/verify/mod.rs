@@ -38,13 +38,15 @@ pub struct Options {
     pub cases: usize,
     /// Of shapes and inputs.
     pub seed: u64,
+    /// Whether to include the edge sizes that take more than 65 535 workgroups, which take most of the time.
+    pub many_workgroups: bool,
     /// Which of [`KERNELS`].
     pub kernels: Vec<&'static str>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { cases: 16, seed: 1, kernels: KERNELS.to_vec() }
+        Self { cases: 16, seed: 1, many_workgroups: true, kernels: KERNELS.to_vec() }
     }
 }
 
@@ -79,12 +81,22 @@ pub struct Miss {
     pub problem: Problem,
 }
 
+impl Miss {
+    /// Whether this is about that output: the one that a mismatch names, every output of the operation otherwise.
+    pub fn concerns(&self, operation: &str, tensor: &str) -> bool {
+        match &self.problem {
+            Problem::Failed(Error::Mismatch(mismatch)) => mismatch.operation == operation && mismatch.tensor == tensor,
+            _ => self.operation == operation,
+        }
+    }
+}
+
 impl std::fmt::Display for Miss {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} ({}): ", self.operation, self.case)?;
         match &self.problem {
-            Problem::Failed(error) => write!(f, "{error}"),
-            Problem::Accepted => write!(f, "accepted, a typed error was due"),
+            Problem::Failed(error @ Error::Mismatch(_)) => write!(f, "{error} ({})", self.case),
+            Problem::Failed(error) => write!(f, "{}: {error} ({})", self.operation, self.case),
+            Problem::Accepted => write!(f, "{}: accepted what a typed error was due for ({})", self.operation, self.case),
         }
     }
 }

@@ -7,16 +7,12 @@ use crate::error::Result;
 use crate::kernels::optimizer::{Adam, GradientNorm, control, schedule, stop};
 use crate::kernels::surrogate::stat;
 
-/// Around the workgroup of 256, and several of them.
-const EDGES: &[[usize; 1]] = &[[1], [63], [64], [65], [255], [256], [257], [1025], [70_001]];
+/// Around the workgroup of 256, several of them, and beyond 65 535.
+const EDGES: &[[usize; 1]] = &[[1], [63], [64], [65], [255], [256], [257], [1025], [70_001], [65_536 * 256 + 1]];
 const MOST: [usize; 1] = [20_000];
-/// Beyond 65 535 workgroups of 256.
-const MANY_WORKGROUPS: usize = 65_536 * 256 + 1;
 
 pub(super) fn cases<B: OptimizerOps>(runner: &mut Runner<B>) -> Result<()> {
-    let mut shapes = runner.shapes(EDGES, MOST);
-    shapes.push([MANY_WORKGROUPS]);
-    for [len] in shapes {
+    for [len] in runner.shapes(EDGES, MOST) {
         runner.case("gradient_norm", format!("len {len}"), |backend, draw| {
             let (max_grad_norm, epsilon) = (draw.one(&[0.5, 1e6, f64::INFINITY]), draw.one(&[0.0, 1e-6]));
             let op = GradientNorm { len, max_grad_norm, epsilon, stats_row: draw.below(3) };

@@ -12,18 +12,24 @@ pub(super) struct Runner<B> {
     pub(super) misses: Vec<Miss>,
     seed: u64,
     random_shapes: usize,
+    many_workgroups: bool,
 }
+
+/// Shapes of more elements than this are there for the number of their workgroups.
+const MANY_ELEMENTS: usize = 1 << 20;
 
 impl<B: Memory> Runner<B> {
     pub(super) fn new(backend: B, options: &Options) -> Self {
-        Self { backend, cases: 0, misses: Vec::new(), seed: options.seed, random_shapes: options.cases }
+        let Options { cases: random_shapes, seed, many_workgroups, .. } = *options;
+        Self { backend, cases: 0, misses: Vec::new(), seed, random_shapes, many_workgroups }
     }
 
     /// The edge shapes, then random ones up to `most` in each dimension.
     pub(super) fn shapes<const D: usize>(&self, edges: &[[usize; D]], most: [usize; D]) -> Vec<[usize; D]> {
         let mut draw = Draw::new(self.seed, self.cases as u64);
         let random = (0..self.random_shapes).map(|_| most.map(|most| draw.size(most)));
-        edges.iter().copied().chain(random).collect()
+        let wanted = |shape: &&[usize; D]| self.many_workgroups || shape.iter().product::<usize>() <= MANY_ELEMENTS;
+        edges.iter().filter(wanted).copied().chain(random).collect()
     }
 
     /// Runs one case; its inputs depend on the seed and its place among the cases only.
