@@ -141,16 +141,15 @@ struct SampleLoss {
     d_value: f32,
 }
 
-// e^x - 1 - x, whose terms cancel for small x: there its series, of which 12 terms reach f32 below |x| = 1.
-fn exp_residual(x: f32, exp_x: f32) -> f32 {
+// e^x - 1 - x and e^-x - 1 + x, whose terms cancel for small x: there by their series, split into even and odd powers.
+fn exp_residuals(x: f32, exp_x: f32, exp_minus_x: f32) -> vec2<f32> {
     if abs(x) >= 1.0 {
-        return (exp_x - 1.0) - x;
+        return vec2<f32>((exp_x - 1.0) - x, (exp_minus_x - 1.0) + x);
     }
-    var series = 1.0;
-    for (var n = 12u; n > 2u; n--) {
-        series = 1.0 + x * series / f32(n);
-    }
-    return 0.5 * x * x * series;
+    let x2 = x * x;
+    let even = 1.0 / 2.0 + x2 * (1.0 / 24.0 + x2 * (1.0 / 720.0 + x2 * (1.0 / 40320.0 + x2 * (1.0 / 3628800.0 + x2 / 479001600.0))));
+    let odd = 1.0 / 6.0 + x2 * (1.0 / 120.0 + x2 * (1.0 / 5040.0 + x2 * (1.0 / 362880.0 + x2 / 39916800.0)));
+    return x2 * vec2<f32>(even + x * odd, even - x * odd);
 }
 
 fn value_terms(value: f32, sample: vec4<f32>, loss: ptr<function, SampleLoss>) {
@@ -215,7 +214,8 @@ fn loss_terms(new_logp: f32, value: f32, sample: vec4<f32>) -> SampleLoss {
         d_log_ratio = slope * ratio;
     }
     let inverse_ratio = exp(-log_ratio);
-    let kl_penalty = exp_residual(-log_ratio, inverse_ratio);
+    let residuals = exp_residuals(log_ratio, ratio, inverse_ratio);
+    let kl_penalty = residuals.y;
     if params.kl_coef != 0.0 {
         // 1 - e^-log_ratio, from the residual where its terms would cancel.
         d_log_ratio += params.kl_coef * select(1.0 - inverse_ratio, log_ratio - kl_penalty, abs(log_ratio) < 1.0);
@@ -224,7 +224,7 @@ fn loss_terms(new_logp: f32, value: f32, sample: vec4<f32>) -> SampleLoss {
     loss.ratio = ratio;
     loss.clipped_ratio = clipped_ratio;
     loss.pg_loss = pg_loss;
-    loss.k3 = exp_residual(log_ratio, ratio);
+    loss.k3 = residuals.x;
     loss.kl_penalty = kl_penalty;
     loss.outside = select(0.0, 1.0, ratio < params.ratio_low || ratio > params.ratio_high);
     loss.d_logp = d_log_ratio * params.one_over_batch;

@@ -295,7 +295,7 @@ fn norm_names_the_argument_that_does_not_fit() {
         (GradientNorm { len: 1 << 32, ..NORM }, "len"),
         (GradientNorm { len: 3, ..NORM }, "grads"),
         (GradientNorm { stats_row: 1, ..NORM }, "stats"),
-        (GradientNorm { stats_row: usize::MAX, ..NORM }, "stats"),
+        (GradientNorm { stats_row: usize::MAX, ..NORM }, "stats_row"),
         (GradientNorm { stats_row: 1 << 40, ..NORM }, "stats"),
         (GradientNorm { max_grad_norm: 0.0, ..NORM }, "max_grad_norm"),
         (GradientNorm { max_grad_norm: -1.0, ..NORM }, "max_grad_norm"),
@@ -324,7 +324,7 @@ fn step_names_the_argument_that_does_not_fit() {
         (Adam { epsilon: f64::NAN, ..ADAM }, "epsilon"),
         (Adam { weight_decay: -1.0, ..ADAM }, "weight_decay"),
         (Adam { schedule_row: 1, ..ADAM }, "schedule"),
-        (Adam { stats_row: usize::MAX, ..ADAM }, "stats"),
+        (Adam { stats_row: usize::MAX, ..ADAM }, "stats_row"),
     ] {
         let row = schedule::row(0.1, 0.9, 0.999, 1);
         match State::new(&mut cpu, &[1.0], &[1.0], &row, 1.0).step(&mut cpu, &op) {

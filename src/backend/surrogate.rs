@@ -1,6 +1,6 @@
 //! The operations of [`kernels::surrogate`](crate::kernels::surrogate) on every backend.
 
-use super::{Cpu, CrossCheck, Memory};
+use super::{Cpu, CrossCheck, Memory, PolicyOps};
 #[cfg(feature = "gpu")]
 use super::{Gpu, Variant};
 use crate::error::Result;
@@ -17,9 +17,9 @@ use crate::tolerance::Tolerance;
 ///
 /// `samples [batch, 4]` are packed minibatch rows ([`sample`](crate::kernels::surrogate::sample)); `stats [rows, 16]`
 /// ([`stat`](crate::kernels::surrogate::stat)) takes losses, KL estimates and clip fraction in row `op.stats_row`. Gradients are of the
-/// mean loss. At an exact clip boundary the unclipped branch counts (as `torch.max` of equal arguments gives half to each, the gradient
-/// there is that of the ratio not yet clipped).
-pub trait SurrogateOps: Memory {
+/// mean loss. Where maxima and clamps have a choice they are torch's: a ratio or value exactly on the edge of its clip counts as inside, and
+/// two equal squares of a clipped value share the gradient, as do two equal sides of the dual clip.
+pub trait SurrogateOps: PolicyOps {
     /// From log-probabilities, for any distribution: per-sample `terms [batch, 8]` ([`term`](crate::kernels::surrogate::term)),
     /// `d_logp [batch]`, `d_values [batch]`. The entropy enters the loss; its gradient is −ent_coef/batch for every sample.
     ///
@@ -38,8 +38,8 @@ pub trait SurrogateOps: Memory {
         stats: &mut Self::Floats,
     ) -> Result<()>;
 
-    /// The same through a categorical head: `d_logits [batch, actions]` and `d_values [batch]`. This default is the plain composition of
-    /// evaluate, [`surrogate`](Self::surrogate) and backward; a backend may fuse it into one kernel.
+    /// The same through a categorical head: `d_logits [batch, actions]` and `d_values [batch]`: the composition of evaluate,
+    /// [`surrogate`](Self::surrogate) and backward, which a backend may fuse.
     ///
     /// # Errors
     /// As [`surrogate`](Self::surrogate); `op.batch` and `policy.batch` have to be equal.
@@ -85,6 +85,44 @@ pub trait SurrogateOps: Memory {
     fn stop_on_kl(&mut self, threshold: f64, stats_row: usize, stats: &Self::Floats, control: &mut Self::Words) -> Result<()>;
 }
 
+/// What the plain composition hands from one operation to the next.
+#[cfg(feature = "gpu")]
+struct Between {
+    logp: Buffer<f32>,
+    entropy: Buffer<f32>,
+    terms: Buffer<f32>,
+    d_logp: Buffer<f32>,
+    d_entropy: Buffer<f32>,
+}
+
+#[cfg(feature = "gpu")]
+impl Between {
+    fn new(gpu: &mut Gpu, op: &Surrogate) -> Result<Self> {
+        let between = Self {
+            logp: gpu.context.scratch("surrogate.logp", op.batch)?,
+            entropy: gpu.context.scratch("surrogate.entropy", op.batch)?,
+            terms: gpu.context.scratch("surrogate.terms", op.batch * term::COLUMNS)?,
+            d_logp: gpu.context.scratch("surrogate.d_logp", op.batch)?,
+            d_entropy: gpu.context.scratch("surrogate.d_entropy", op.batch)?,
+        };
+        kernels::record_entropy_gradient(&mut gpu.context, op, &between.d_entropy)?;
+        Ok(between)
+    }
+
+    fn surrogate(
+        &mut self,
+        gpu: &mut Gpu,
+        op: &Surrogate,
+        values: &Buffer<f32>,
+        samples: &Buffer<f32>,
+        d_values: &mut Buffer<f32>,
+        stats: &mut Buffer<f32>,
+    ) -> Result<()> {
+        let Self { logp, entropy, terms, d_logp, .. } = self;
+        gpu.surrogate(op, logp, entropy, values, samples, terms, d_logp, d_values, stats)
+    }
+}
+
 #[cfg(feature = "gpu")]
 impl SurrogateOps for Gpu {
     fn surrogate(
@@ -119,6 +157,12 @@ impl SurrogateOps for Gpu {
         let mut matrices = vec![("logits", logits.len()), ("d_logits", d_logits.len())];
         matrices.extend(mask.map(|mask| ("mask", mask.len())));
         op.check_categorical(policy, &matrices, actions.len(), values.len(), samples.len(), d_values.len(), stats.len())?;
+        if self.variant == Variant::Plain {
+            let mut between = Between::new(self, op)?;
+            self.categorical_evaluate(policy, logits, mask, actions, &mut between.logp, &mut between.entropy)?;
+            between.surrogate(self, op, values, samples, d_values, stats)?;
+            return self.categorical_backward(policy, logits, mask, actions, &between.d_logp, &between.d_entropy, d_logits);
+        }
         let context = &mut self.context;
         kernels::record_categorical(context, op, policy, logits, mask, actions, values, samples, d_logits, d_values, stats)
     }
@@ -141,6 +185,24 @@ impl SurrogateOps for Gpu {
         let matrices = [("mean", mean.len()), ("actions", actions.len()), ("d_mean", d_mean.len())];
         let log_stds = [("log_std", log_std.len(), policy.log_std_offset), ("d_log_std", d_log_std.len(), d_log_std_offset)];
         op.check_gaussian(policy, matrices, log_stds, values.len(), samples.len(), d_values.len(), stats.len())?;
+        // With a log-std that depends on the state, the fused kernel would need a ninth storage buffer, one more than WebGPU promises.
+        if self.variant == Variant::Plain || policy.state_dependent_std {
+            let mut between = Between::new(self, op)?;
+            self.gaussian_evaluate(policy, mean, log_std, actions, &mut between.logp, &mut between.entropy)?;
+            between.surrogate(self, op, values, samples, d_values, stats)?;
+            let Between { d_logp, d_entropy, .. } = &between;
+            return self.gaussian_backward(
+                policy,
+                mean,
+                log_std,
+                actions,
+                d_logp,
+                d_entropy,
+                d_mean,
+                d_log_std,
+                d_log_std_offset,
+            );
+        }
         let context = &mut self.context;
         kernels::record_gaussian(
             context,

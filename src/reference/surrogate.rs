@@ -34,15 +34,35 @@ pub struct SampleLoss<T> {
     pub d_value: T,
 }
 
-/// eˣ − 1 − x, whose terms cancel for small x: there its series.
-pub fn exp_residual<T: Real>(x: T, exp_x: T) -> T {
-    if x.abs() >= T::one() {
-        return exp_x - T::one() - x;
+/// 1/2!, 1/4!, 1/6!, …
+const EVEN: [f64; 10] = reciprocal_factorials(2);
+/// 1/3!, 1/5!, 1/7!, …
+const ODD: [f64; 10] = reciprocal_factorials(3);
+
+const fn reciprocal_factorials(first: usize) -> [f64; 10] {
+    let mut all = [0.0; 10];
+    let (mut factorial, mut n) = (1.0, 1);
+    while n < first + 20 {
+        if n >= first && (n - first).is_multiple_of(2) {
+            all[(n - first) / 2] = 1.0 / factorial;
+        }
+        n += 1;
+        factorial *= n as f64;
     }
-    // As many terms as f64 needs below 1; f32 stops changing long before.
-    let terms = if T::UNIT_ROUNDOFF < 1e-12 { 19 } else { 12 };
-    let series = (3..=terms).rev().fold(T::one(), |series, n| T::one() + x * series / T::of(f64::from(n)));
-    T::of(0.5) * x * x * series
+    all
+}
+
+/// eˣ − 1 − x and e⁻ˣ − 1 + x, whose terms cancel for small x: there by their series, split into even and odd powers.
+pub fn exp_residuals<T: Real>(x: T, exp_x: T, exp_minus_x: T) -> (T, T) {
+    if x.abs() >= T::one() {
+        return (exp_x - T::one() - x, exp_minus_x - T::one() + x);
+    }
+    // As many terms as f64 needs below 1, or f32.
+    let terms = if T::UNIT_ROUNDOFF < 1e-12 { 10 } else { 6 };
+    let x2 = x * x;
+    let series = |terms: &[f64]| terms.iter().rev().fold(T::zero(), |sum, &c| T::of(c) + x2 * sum);
+    let (even, odd) = (series(&EVEN[..terms]), x * series(&ODD[..terms]));
+    (x2 * (even + odd), x2 * (even - odd))
 }
 
 /// The policy's part: surrogate loss and KL penalty, d_logp and all that follows from the ratio.
@@ -70,7 +90,7 @@ fn policy_loss<T: Real>(op: &Surrogate, logp: T, old_logp: T, advantage: T) -> S
     // Not 0·∞ where the clip has removed an infinite ratio.
     let mut d_log_ratio = if slope == zero { zero } else { slope * ratio };
     let inverse_ratio = (-log_ratio).exp();
-    let kl_penalty = exp_residual(-log_ratio, inverse_ratio);
+    let (k3, kl_penalty) = exp_residuals(log_ratio, ratio, inverse_ratio);
     if op.kl_coef != 0.0 {
         let small = log_ratio.abs() < T::one();
         let derivative = if small { log_ratio - kl_penalty } else { T::one() - inverse_ratio };
@@ -83,7 +103,7 @@ fn policy_loss<T: Real>(op: &Surrogate, logp: T, old_logp: T, advantage: T) -> S
         pg_loss,
         clipped_value: zero,
         v_loss: zero,
-        k3: exp_residual(log_ratio, ratio),
+        k3,
         kl_penalty,
         outside: ratio < low || ratio > high,
         d_logp: d_log_ratio / T::of(op.batch as f64),
@@ -274,9 +294,9 @@ fn log_softmax<T: Real>(logits: &[T], valid: impl Fn(usize) -> bool, exps: &mut 
     }
     // A row without a valid action has logp 0 and entropy 0.
     let without_largest: f64 = if ties == 0.0 && others == 0.0 { 0.0 } else { others + (ties - 1.0) };
-    let log_sum = without_largest.ln_1p();
-    let entropy = log_sum + weighted / (1.0 + without_largest);
-    LogSoftmax { largest, sum: 1.0 + without_largest, log_sum: T::of(log_sum), entropy: T::of(entropy) }
+    let log_sum = T::of(without_largest).ln_1p();
+    let entropy = log_sum.f64() + weighted / (1.0 + without_largest);
+    LogSoftmax { largest, sum: 1.0 + without_largest, log_sum, entropy: T::of(entropy) }
 }
 
 /// One sample through a categorical head; leaves its gradient in `d_logits`.
@@ -352,32 +372,22 @@ pub fn surrogate_categorical<T: Real>(
     sums.write(op, stats);
 }
 
-/// One sample through a Gaussian head; leaves its gradients in `d_mean` and, without the entropy's, in `d_log_std`.
-fn gaussian_sample<T: Real>(
-    op: &Surrogate,
-    mean: &[T],
-    log_std: &[T],
-    action: &[T],
-    value: T,
-    row: &[T],
-    d_mean: &mut [T],
-    mut d_log_std: impl FnMut(usize, T),
-) -> (SampleLoss<T>, T) {
+/// Log-probability and entropy of one sample of a diagonal Gaussian; leaves (action − mean)/std in `z`.
+fn gaussian_sample<T: Real>(mean: &[T], log_std: &[T], inverse_std: &[T], action: &[T], z: &mut [T]) -> (T, T) {
+    let (mut squares, mut log_stds) = (0.0, 0.0);
+    for ((((z, &mean), &log_std), &inverse_std), &action) in z.iter_mut().zip(mean).zip(log_std).zip(inverse_std).zip(action) {
+        *z = (action - mean) * inverse_std;
+        squares += z.f64() * z.f64();
+        log_stds += log_std.f64();
+    }
     let half_log_2pi = 0.5 * (2.0 * std::f64::consts::PI).ln();
-    let (mut logp, mut entropy) = (0.0, 0.0);
-    for (((&mean, &log_std), &action), scaled) in mean.iter().zip(log_std).zip(action).zip(d_mean.iter_mut()) {
-        // Kept for the gradient: exp is what costs most here.
-        *scaled = (action - mean) * (-log_std).exp();
-        logp -= 0.5 * scaled.f64() * scaled.f64() + (log_std.f64() + half_log_2pi);
-        entropy += log_std.f64() + (0.5 + half_log_2pi);
-    }
-    let loss = sample_loss(op, T::of(logp), value, row);
-    for (d, (gradient, &log_std)) in d_mean.iter_mut().zip(log_std).enumerate() {
-        let z = *gradient;
-        *gradient = loss.d_logp * z * (-log_std).exp();
-        d_log_std(d, loss.d_logp * (z * z - T::one()));
-    }
-    (loss, T::of(entropy))
+    let dim = mean.len() as f64;
+    (T::of(-0.5 * squares - (log_stds + dim * half_log_2pi)), T::of(log_stds + dim * (0.5 + half_log_2pi)))
+}
+
+/// 1/σ of each dimension.
+fn invert_std<T: Real>(log_std: &[T], inverse_std: &mut [T]) {
+    inverse_std.iter_mut().zip(log_std).for_each(|(inverse, &log_std)| *inverse = (-log_std).exp());
 }
 
 /// Through a diagonal Gaussian head. `d_log_std` is where the gradient starts.
@@ -401,18 +411,30 @@ pub fn surrogate_gaussian<T: Real>(
     // A state-dependent log_std has a row of its own gradient a sample; of a shared one each chunk returns its sum.
     let work = |c: usize, d_mean: &mut [T], d_values: &mut [T], mut own_d_log_std: Option<&mut [T]>| {
         let mut sums = Sums::default();
-        let mut shared = vec![0.0; if policy.state_dependent_std { 0 } else { dim }];
+        let mut shared = vec![0.0; dim];
+        let mut inverse_std = vec![T::zero(); dim];
+        if !policy.state_dependent_std {
+            invert_std(&log_std[..dim], &mut inverse_std);
+        }
         for (k, (d_mean, d_value)) in d_mean.chunks_exact_mut(dim).zip(d_values).enumerate() {
             let i = c * chunk + k;
             let row = i * dim..(i + 1) * dim;
             let log_std = if policy.state_dependent_std { &log_std[row.clone()] } else { &log_std[..dim] };
-            let sample = &samples[i * sample::COLUMNS..][..sample::COLUMNS];
-            let take = |d: usize, slope: T| match own_d_log_std.as_deref_mut() {
-                Some(own) => own[k * dim + d] = T::of(slope.f64() + entropy_slope),
-                None => shared[d] += slope.f64(),
-            };
-            let (loss, entropy) =
-                gaussian_sample(op, &mean[row.clone()], log_std, &actions[row], values[i], sample, d_mean, take);
+            if policy.state_dependent_std {
+                invert_std(log_std, &mut inverse_std);
+            }
+            // Until the loss is known, d_mean holds z.
+            let (logp, entropy) = gaussian_sample(&mean[row.clone()], log_std, &inverse_std, &actions[row], d_mean);
+            let loss = sample_loss(op, logp, values[i], &samples[i * sample::COLUMNS..][..sample::COLUMNS]);
+            let curvature = |z: T| (loss.d_logp * (z * z - T::one())).f64();
+            match own_d_log_std.as_deref_mut() {
+                Some(own) => {
+                    let own = own[k * dim..][..dim].iter_mut().zip(d_mean.iter());
+                    own.for_each(|(own, &z)| *own = T::of(curvature(z) + entropy_slope));
+                }
+                None => shared.iter_mut().zip(d_mean.iter()).for_each(|(sum, &z)| *sum += curvature(z)),
+            }
+            d_mean.iter_mut().zip(&inverse_std).for_each(|(z, &inverse_std)| *z = loss.d_logp * *z * inverse_std);
             *d_value = loss.d_value;
             sums.add(&loss, entropy);
         }
@@ -444,7 +466,7 @@ pub fn surrogate_gaussian<T: Real>(
     parts.into_iter().map(|(sums, _)| sums).sum::<Sums>().write(op, stats);
 }
 
-/// control[STOP] = TARGET_KL if nothing stopped before and approx_kl > threshold. The threshold counts as the `f32` that the device gets.
+/// The stop word becomes TARGET_KL if nothing stopped before and approx_kl > threshold. The threshold counts as the `f32` that the device gets.
 pub fn stop_on_kl<T: Real>(threshold: f64, stats_row: usize, stats: &[T], control: &mut [u32]) {
     let approx_kl = stats[stats_row * stat::COLUMNS + stat::APPROX_KL].f64();
     if control[control::STOP] == stop::NONE && approx_kl > f64::from(threshold as f32) {

@@ -1,11 +1,11 @@
 //! Backends against each other, gradients against differences, and planted faults.
 
-use ppo_kernels::backend::{Cpu, SurrogateOps};
+use ppo_kernels::backend::{Cpu, CrossCheck, Gpu, SurrogateOps, Variant};
 use ppo_kernels::kernels::policy::{Categorical, Gaussian};
 use ppo_kernels::kernels::surrogate::{Surrogate, ValueLoss, stat, term};
 use proptest::prelude::*;
 
-use crate::common::{self, check_gradient, checked, expect_mismatch, plant};
+use crate::common::{self, check_gradient, checked, expect_mismatch, plant, relative_error};
 use crate::inputs::Inputs;
 use crate::{CLIPPED, PLAIN};
 
@@ -53,6 +53,62 @@ fn gaussian_agrees_with_its_twin_at_edge_sizes() {
         for op in variants() {
             Inputs::new(seed as u64, batch, width, 1.0).near_gaussian(false).gaussian(&mut both, &op, false).unwrap();
         }
+    }
+}
+
+/// The adapter running the composition of plain operations.
+fn checked_plain() -> Option<CrossCheck<Gpu, Cpu<f64>>> {
+    let mut both = checked()?;
+    both.a.variant = Variant::Plain;
+    Some(both)
+}
+
+#[test]
+fn the_plain_composition_agrees_with_the_fused_twin() {
+    let Some(mut both) = checked_plain() else { return };
+    for (seed, (batch, width)) in [(1, 1), (257, 2), (33, 18), (300, 6), (7, 129)].into_iter().enumerate() {
+        for (op, masked) in variants().into_iter().zip([false, true, true, false]) {
+            let inputs = || Inputs::new(seed as u64, batch, width, 1.0);
+            inputs().near_categorical(masked).categorical(&mut both, &op, masked).unwrap();
+            inputs().near_gaussian(false).gaussian(&mut both, &op, false).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_log_std_that_depends_on_the_state_agrees_with_its_twin() {
+    let Some(mut both) = checked() else { return };
+    for (seed, (batch, width)) in [(1, 1), (255, 1), (257, 2), (64, 6), (33, 21)].into_iter().enumerate() {
+        for op in variants() {
+            Inputs::new(seed as u64, batch, width, 1.0).near_gaussian(true).gaussian(&mut both, &op, true).unwrap();
+        }
+    }
+}
+
+#[test]
+fn fused_is_the_composition_of_evaluate_surrogate_and_backward() {
+    fn check<B: SurrogateOps>(backend: &mut B, tolerance: f64) {
+        for (op, masked) in variants().into_iter().zip([false, true, true, false]) {
+            let inputs = Inputs::new(60, 70, 5, 1.0).near_categorical(masked);
+            let fused = inputs.categorical(backend, &op, masked).unwrap();
+            let composed = inputs.composed_categorical(backend, &op, masked).unwrap();
+            for (fused, composed) in fused.iter().zip(&composed) {
+                assert!(relative_error(fused, composed) <= tolerance, "{op:?}: {fused:?} {composed:?}");
+            }
+            for state_dependent_std in [false, true] {
+                let inputs = Inputs::new(61, 70, 5, 1.0).near_gaussian(state_dependent_std);
+                let fused = inputs.gaussian(backend, &op, state_dependent_std).unwrap();
+                let composed = inputs.composed_gaussian(backend, &op, state_dependent_std).unwrap();
+                for (fused, composed) in fused.iter().zip(&composed) {
+                    assert!(relative_error(fused, composed) <= tolerance, "{op:?}: {fused:?} {composed:?}");
+                }
+            }
+        }
+    }
+    check(&mut Cpu::<f64>::new(), 1e-13);
+    check(&mut Cpu::<f32>::new(), 2e-5);
+    if let Some(mut gpu) = common::gpu() {
+        check(&mut gpu, 2e-5);
     }
 }
 

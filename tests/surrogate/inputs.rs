@@ -1,11 +1,19 @@
 //! Seeded inputs, and running each form of the operation on them.
 
-use ppo_kernels::backend::SurrogateOps;
-use ppo_kernels::kernels::policy::Gaussian;
-use ppo_kernels::kernels::surrogate::{Surrogate, sample, stat};
+use ppo_kernels::backend::{Memory, SurrogateOps};
+use ppo_kernels::kernels::policy::{Categorical, Gaussian};
+use ppo_kernels::kernels::surrogate::{Surrogate, sample, stat, term};
 
 use crate::common::Draw;
 use crate::{Outputs, categorical, elementwise};
+
+/// What the composition hands on after the loss.
+struct Between<B: Memory> {
+    d_logp: B::Floats,
+    d_entropy: B::Floats,
+    d_values: Vec<f64>,
+    stats: Vec<f64>,
+}
 
 /// Seeded inputs of every kind.
 pub struct Inputs {
@@ -118,6 +126,73 @@ impl Inputs {
             backend.read_f64(&d_log_std, 3, log_stds)?,
             backend.read_f64(&d_values, 0, self.batch)?,
         ])
+    }
+
+    /// As [`categorical`](Self::categorical), by the operations it consists of.
+    pub fn composed_categorical<B: SurrogateOps>(
+        &self,
+        backend: &mut B,
+        op: &Surrogate,
+        masked: bool,
+    ) -> ppo_kernels::Result<[Vec<f64>; 3]> {
+        let policy = Categorical { batch: self.batch, actions: self.width };
+        let logits = backend.upload_floats(&self.head)?;
+        let mask = backend.upload_words(&self.mask)?;
+        let mask = masked.then_some(&mask);
+        let actions = backend.upload_words(&self.actions)?;
+        let mut logp = backend.alloc_floats(self.batch)?;
+        let mut entropy = backend.alloc_floats(self.batch)?;
+        backend.categorical_evaluate(&policy, &logits, mask, &actions, &mut logp, &mut entropy)?;
+        let between = self.between(backend, op, &logp, &entropy)?;
+        let mut d_logits = backend.alloc_floats(self.head.len())?;
+        backend.categorical_backward(&policy, &logits, mask, &actions, &between.d_logp, &between.d_entropy, &mut d_logits)?;
+        Ok([between.stats, backend.read_f64(&d_logits, 0, self.head.len())?, between.d_values])
+    }
+
+    /// As [`gaussian`](Self::gaussian), by the operations it consists of.
+    pub fn composed_gaussian<B: SurrogateOps>(
+        &self,
+        backend: &mut B,
+        op: &Surrogate,
+        state_dependent_std: bool,
+    ) -> ppo_kernels::Result<[Vec<f64>; 4]> {
+        let policy = Gaussian { batch: self.batch, dim: self.width, state_dependent_std, log_std_offset: 0 };
+        let log_stds = if state_dependent_std { self.batch * self.width } else { self.width };
+        let mean = backend.upload_floats(&self.head)?;
+        let log_std = backend.upload_floats(&self.log_std[..log_stds])?;
+        let actions = backend.upload_floats(&self.gaussian_actions)?;
+        let mut logp = backend.alloc_floats(self.batch)?;
+        let mut entropy = backend.alloc_floats(self.batch)?;
+        backend.gaussian_evaluate(&policy, &mean, &log_std, &actions, &mut logp, &mut entropy)?;
+        let between = self.between(backend, op, &logp, &entropy)?;
+        let mut d_mean = backend.alloc_floats(self.head.len())?;
+        let mut d_log_std = backend.alloc_floats(log_stds)?;
+        let Between { d_logp, d_entropy, .. } = &between;
+        backend.gaussian_backward(&policy, &mean, &log_std, &actions, d_logp, d_entropy, &mut d_mean, &mut d_log_std, 0)?;
+        let d_mean = backend.read_f64(&d_mean, 0, self.head.len())?;
+        Ok([between.stats, d_mean, backend.read_f64(&d_log_std, 0, log_stds)?, between.d_values])
+    }
+
+    fn between<B: SurrogateOps>(
+        &self,
+        backend: &mut B,
+        op: &Surrogate,
+        logp: &B::Floats,
+        entropy: &B::Floats,
+    ) -> ppo_kernels::Result<Between<B>> {
+        let op = Surrogate { batch: self.batch, ..*op };
+        let values = backend.upload_floats(&self.values)?;
+        let samples = backend.upload_floats(&self.samples)?;
+        let mut terms = backend.alloc_floats(self.batch * term::COLUMNS)?;
+        let mut d_logp = backend.alloc_floats(self.batch)?;
+        let mut d_values = backend.alloc_floats(self.batch)?;
+        let mut stats = backend.upload_floats(&[0.0; stat::COLUMNS])?;
+        backend.surrogate(&op, logp, entropy, &values, &samples, &mut terms, &mut d_logp, &mut d_values, &mut stats)?;
+        let mut d_entropy = backend.alloc_floats(self.batch)?;
+        backend.write_f64(&mut d_entropy, 0, &vec![-op.ent_coef / self.batch as f64; self.batch])?;
+        let stats = backend.read_f64(&stats, 0, stat::COLUMNS)?;
+        let d_values = backend.read_f64(&d_values, 0, self.batch)?;
+        Ok(Between { d_logp, d_entropy, d_values, stats })
     }
 
     pub fn elementwise<B: SurrogateOps>(&self, backend: &mut B, op: &Surrogate) -> Outputs {
