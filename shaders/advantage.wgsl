@@ -6,7 +6,7 @@
 //   RETURNS        a_t = r_t + gamma * next_values_t * (truncated and not terminated)_t    b_t = gamma * (1 - done_t)    x_T = next_value
 //   REWARD_TO_GO   a_t = r_t    b_t = gamma * (1 - done_t)    x_T = 0
 //
-// Two ways. *row*: one invocation an environment walks back over all steps. *scan*: a workgroup takes a block of steps of a few
+// Two ways. *row*: one invocation an environment walks back over steps row_start .. row_end. *scan*: a workgroup takes a block of steps of a few
 // environments; each lane composes STEPS_PER_LANE maps, a suffix scan composes the lanes, and each lane walks its steps. Where there is
 // more than one block, block_maps finds each block's map first, and block_carries (blocks of blocks) the x that enters each block.
 //
@@ -35,6 +35,8 @@ struct AdvantageParams {
     lanes: u32,
     env_tiles: u32,
     rounds: u32,
+    row_start: u32,
+    row_end: u32,
 }
 
 const GAE: u32 = 0u;
@@ -140,10 +142,13 @@ fn row(
     if env >= params.envs {
         return;
     }
+    var t = params.row_end;
     var x = 0.0;
-    var t = params.steps;
+    if t < params.steps {
+        x = scanned[t * params.envs + env];
+    }
     // Four steps are loaded before the first is used, so that their loads overlap.
-    for (; t >= 4u; t -= 4u) {
+    for (; t >= params.row_start + 4u; t -= 4u) {
         let map3 = step_map(t - 1u, env);
         let map2 = step_map(t - 2u, env);
         let map1 = step_map(t - 3u, env);
@@ -153,7 +158,7 @@ fn row(
         x = step_back(t - 3u, env, map1, x);
         x = step_back(t - 4u, env, map0, x);
     }
-    for (; t >= 1u; t -= 1u) {
+    for (; t > params.row_start; t -= 1u) {
         x = step_back(t - 1u, env, step_map(t - 1u, env), x);
     }
 }

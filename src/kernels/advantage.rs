@@ -235,6 +235,9 @@ mod binding {
     const SCAN_WORKGROUP: usize = 256;
     /// As in the shader.
     const STEPS_PER_LANE: usize = 8;
+    /// Steps of one dispatch of the row form; longer rollouts continue in the next. llvmpipe leaves a shader's loops, silently, after 65 535
+    /// iterations (of four steps here), and GPUs that also draw a screen are reset after a second or two in one dispatch.
+    const ROW_STEPS: usize = 1 << 17;
     /// Environments of a tile, where there are that many: 8 floats are a sector of 32 bytes, the least that a GPU loads.
     const MOST_TILE_ENVS: usize = 8;
 
@@ -248,6 +251,8 @@ mod binding {
             lanes: u32,
             env_tiles: u32,
             rounds: u32,
+            row_start: u32,
+            row_end: u32,
         }
     }
 
@@ -293,9 +298,10 @@ mod binding {
             }
         }
 
-        /// Elements of the scratch buffer: a map, which is two numbers, for each block of each environment.
+        /// Elements of the scratch buffer: a map, which is two numbers, for each block of each environment. A single block needs none, but
+        /// the binding has to be filled.
         pub(crate) fn scratch_len(&self, envs: usize) -> usize {
-            2 * self.blocks * envs
+            if self.blocks > 1 { 2 * self.blocks * envs } else { 2 }
         }
     }
 
@@ -327,13 +333,19 @@ mod binding {
             };
             let outputs = [bind(7, scanned), bind(8, &returns)];
             match method {
-                Method::Row => {
-                    let params = self.params(0, 0, 0, 0);
-                    let grid = Grid::covering(self.envs, ROW_WORKGROUP);
-                    context.dispatch(SHADER, "row", self.form, &params, &[&inputs[..], &outputs].concat(), grid)
-                }
+                Method::Row => self.record_rows(context, &[&inputs, &outputs[..]].concat()),
                 Method::Scan => self.record_scan(context, inputs, &outputs),
             }
+        }
+
+        fn record_rows(&self, context: &mut Context, buffers: &[(u32, Buffer<u32>)]) -> Result<()> {
+            let grid = Grid::covering(self.envs, ROW_WORKGROUP);
+            for row_start in (0..self.steps).step_by(ROW_STEPS).rev() {
+                let row_end = self.steps.min(row_start + ROW_STEPS) as u32;
+                let params = AdvantageParams { row_start: row_start as u32, row_end, ..self.params() };
+                context.dispatch(SHADER, "row", self.form, &params, buffers, grid)?;
+            }
+            Ok(())
         }
 
         fn record_scan(
@@ -344,29 +356,28 @@ mod binding {
         ) -> Result<()> {
             let plan = ScanPlan::new(self.steps, self.envs);
             let maps_of_blocks: Buffer<f32> = context.scratch("advantage", plan.scratch_len(self.envs))?;
-            let params = self.params(plan.blocks, plan.lanes, plan.env_tiles, 0);
+            let (blocks, lanes, env_tiles) = (plan.blocks as u32, plan.lanes as u32, plan.env_tiles as u32);
+            let params = AdvantageParams { blocks, lanes, env_tiles, ..self.params() };
             let grid = Grid::Linear(plan.blocks * plan.env_tiles);
             buffers.push(bind(9, &maps_of_blocks));
             if plan.blocks > 1 {
                 context.dispatch(SHADER, "block_maps", self.form, &params, &buffers, grid)?;
-                let carry_params = self.params(plan.blocks, plan.carry_lanes, plan.carry_env_tiles, plan.carry_rounds);
-                let carry_grid = Grid::Linear(plan.carry_env_tiles);
-                context.dispatch(SHADER, "block_carries", &[], &carry_params, &[bind(9, &maps_of_blocks)], carry_grid)?;
+                let (lanes, env_tiles) = (plan.carry_lanes as u32, plan.carry_env_tiles as u32);
+                let params = AdvantageParams { lanes, env_tiles, rounds: plan.carry_rounds as u32, ..params };
+                let grid = Grid::Linear(plan.carry_env_tiles);
+                context.dispatch(SHADER, "block_carries", &[], &params, &[bind(9, &maps_of_blocks)], grid)?;
             }
             buffers.extend_from_slice(outputs);
             context.dispatch(SHADER, "blocks", self.form, &params, &buffers, grid)
         }
 
-        fn params(&self, blocks: usize, lanes: usize, env_tiles: usize, rounds: usize) -> AdvantageParams {
+        fn params(&self) -> AdvantageParams {
             AdvantageParams {
                 steps: self.steps as u32,
                 envs: self.envs as u32,
                 gamma: self.gamma as f32,
                 decay: self.decay as f32,
-                blocks: blocks as u32,
-                lanes: lanes as u32,
-                env_tiles: env_tiles as u32,
-                rounds: rounds as u32,
+                ..bytemuck::Zeroable::zeroed()
             }
         }
     }
