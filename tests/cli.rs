@@ -9,7 +9,8 @@ use std::process::{Child, Command, Output, Stdio};
 /// Two updates of a small network on the CPU.
 const TINY: &str = "train --backend cpu --total-timesteps 256 --num-envs 2 --num-steps 64 --update-epochs 1 --hidden 8,8";
 /// As long as it takes, unless somebody stops it.
-const ENDLESS: &str = "train --backend cpu --total-timesteps 1000000000 --num-envs 2 --num-steps 64 --hidden 8,8 --target-return inf";
+const ENDLESS: &str =
+    "train --backend cpu --total-timesteps 1000000000 --num-envs 2 --num-steps 64 --hidden 8,8 --target-return inf";
 
 fn program(arguments: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ppo-kernels"));
@@ -79,8 +80,16 @@ fn help_names_commands_flags_and_exit_codes() {
     }
     let output = run("train --help");
     expect_code(&output, 0);
-    for word in ["--env", "--num-envs", "--gae-lambda", "--clip-vloss", "--target-kl", "--output", "cross-check", "mountain-car-continuous"]
-    {
+    for word in [
+        "--env",
+        "--num-envs",
+        "--gae-lambda",
+        "--clip-vloss",
+        "--target-kl",
+        "--output",
+        "cross-check",
+        "mountain-car-continuous",
+    ] {
         assert!(text(&output.stdout).contains(word), "{word}");
     }
 }
@@ -123,7 +132,9 @@ fn a_value_out_of_range_is_named_before_anything_is_written() {
 
 #[test]
 fn an_adapter_that_does_not_exist_is_an_error_that_names_it() {
-    for command in ["train --adapter nosuchadapter", "verify --adapter nosuchadapter"] {
+    for command in
+        ["train --adapter nosuchadapter", "verify --adapter nosuchadapter", "verify --backend cpu --adapter nosuchadapter"]
+    {
         let output = tempfile::tempdir().unwrap();
         let result = program(command).current_dir(output.path()).output().unwrap();
         expect_code(&result, 1);
@@ -153,7 +164,9 @@ fn running_out_of_timesteps_exits_2_and_leaves_everything() {
     assert_eq!(rows.len(), 2);
     for (row, step) in rows.iter().zip(["128", "256"]) {
         assert_eq!(row["global_step"], step);
-        for column in ["loss", "pg_loss", "v_loss", "entropy", "approx_kl", "clipfrac", "grad_norm", "explained_variance", "learning_rate"] {
+        for column in
+            ["loss", "pg_loss", "v_loss", "entropy", "approx_kl", "clipfrac", "grad_norm", "explained_variance", "learning_rate"]
+        {
             assert!(row[column].parse::<f64>().unwrap().is_finite(), "{column}: {}", row[column]);
         }
     }
@@ -196,7 +209,8 @@ fn the_same_seed_gives_the_same_numbers_bit_for_bit() {
 #[test]
 fn a_preset_and_the_flags_over_it_end_up_in_config_json() {
     let output = tempfile::tempdir().unwrap();
-    let flags = "--preset sb3 --gamma 0.9 --num-envs 2 --num-steps 64 --num-minibatches 2 --update-epochs 1 --total-timesteps 128";
+    let flags =
+        "--preset sb3 --gamma 0.9 --num-envs 2 --num-steps 64 --num-minibatches 2 --update-epochs 1 --total-timesteps 128";
     expect_code(&train_into(output.path(), &format!("train --backend cpu {flags}")), 2);
     let config = std::fs::read(run_folder(output.path()).join("config.json")).unwrap();
     let config: serde_json::Value = serde_json::from_slice(&config).unwrap();
@@ -229,8 +243,7 @@ fn trains_on_an_adapter_and_cross_checked() {
 /// Starts a run that does not end by itself, and waits until it trains.
 fn started(output: &Path) -> (Child, BufReader<std::process::ChildStdout>) {
     let mut command = program(ENDLESS);
-    let mut child =
-        command.arg("--output").arg(output).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child = command.arg("--output").arg(output).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut stdout = BufReader::new(child.stdout.take().unwrap());
     let mut line = String::new();
     while !line.contains("steps/s") {

@@ -71,11 +71,17 @@ fn a_planted_fault_is_flagged_in_exactly_its_kernel() {
 fn an_output_that_nobody_wrote_is_a_miss() {
     let Some(mut gpu) = guarded() else { return };
     let source = include_str!("../shaders/gather.wgsl");
-    gpu.context.replace_shader("gather", plant(source, "element >= params.count * params.width", "element + 1u >= params.count * params.width"));
+    gpu.context.replace_shader(
+        "gather",
+        plant(source, "element >= params.count * params.width", "element + 1u >= params.count * params.width"),
+    );
     let options = Options { kernels: vec!["gather"], ..few() };
     let (_, reports) = run(gpu, &options, |_| {}).unwrap();
     let tensor = reports[0].tensors.iter().find(|tensor| tensor.operation == "gather_floats").unwrap();
-    assert!(tensor.worst.error.is_nan() && reports[0].misses.iter().any(|miss| miss.concerns("gather_floats", "target")), "{tensor:?}");
+    assert!(
+        tensor.worst.error.is_nan() && reports[0].misses.iter().any(|miss| miss.concerns("gather_floats", "target")),
+        "{tensor:?}"
+    );
 }
 
 #[test]

@@ -49,12 +49,7 @@ impl BackendArgs {
     /// No such adapter; `--adapter` with the CPU backend.
     pub fn open(&self) -> Result<Opened> {
         match (self.backend, &self.adapter) {
-            (BackendChoice::Cpu, Some(name)) => Err(Error::InvalidValue {
-                argument: "adapter".to_owned(),
-                expected: "no adapter with --backend cpu".to_owned(),
-                actual: name.clone(),
-            }),
-            (BackendChoice::Cpu, None) => Ok(Opened::Cpu(Cpu::new())),
+            (BackendChoice::Cpu, adapter) => Ok(Opened::Cpu(open_cpu(adapter)?)),
             (BackendChoice::CrossCheck, adapter) => Ok(Opened::CrossCheck(CrossCheck::new(open_gpu(adapter)?, Cpu::new()))),
             (BackendChoice::Gpu, adapter) => Ok(Opened::Gpu(open_gpu(adapter)?)),
             (BackendChoice::Auto, adapter @ Some(_)) => Ok(Opened::Gpu(open_gpu(adapter)?)),
@@ -66,6 +61,18 @@ impl BackendArgs {
 /// The adapter of that name, or the best.
 pub fn open_gpu(adapter: &Option<String>) -> Result<Gpu> {
     Gpu::open(&adapter.clone().map_or(Selection::Best, Selection::Named))
+}
+
+/// The CPU backend, which has no adapter to choose.
+pub fn open_cpu(adapter: &Option<String>) -> Result<Cpu<f32>> {
+    match adapter {
+        None => Ok(Cpu::new()),
+        Some(name) => Err(Error::InvalidValue {
+            argument: "adapter".to_owned(),
+            expected: "none with --backend cpu".to_owned(),
+            actual: name.clone(),
+        }),
+    }
 }
 
 fn hardware_or_cpu() -> Opened {

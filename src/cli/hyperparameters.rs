@@ -175,7 +175,10 @@ impl FromStr for Widths {
             return Ok(Self(Vec::new()));
         }
         let widths = text.split(',').map(|width| width.trim().parse());
-        widths.collect::<Result<_, _>>().map(Self).map_err(|_| "expected widths separated by commas, as 64,64, or none".to_owned())
+        widths
+            .collect::<Result<_, _>>()
+            .map(Self)
+            .map_err(|_| "expected widths separated by commas, as 64,64, or none".to_owned())
     }
 }
 

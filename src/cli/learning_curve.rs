@@ -143,7 +143,8 @@ fn axes(x: &Axis, y: &Axis) -> Group {
         group = group.add(text(short(tick), tenth(at), BOTTOM + 20.0, 12.0, FAINT, "middle"));
     }
     let middle = (TOP + BOTTOM) / 2.0;
-    let sideways = text("episodic return", 22.0, middle, 13.0, INK, "middle").set("transform", format!("rotate(-90 22 {middle})"));
+    let sideways =
+        text("episodic return", 22.0, middle, 13.0, INK, "middle").set("transform", format!("rotate(-90 22 {middle})"));
     group
         .add(line((LEFT, BOTTOM), (RIGHT, BOTTOM), FAINT))
         .add(text("environment steps", (LEFT + RIGHT) / 2.0, HEIGHT - 14.0, 13.0, INK, "middle"))
@@ -229,7 +230,10 @@ mod tests {
         let axis = |low, high| Axis { low, high, start: 0.0, end: 100.0 };
         assert_eq!(axis(0.0, 500_000.0).ticks(8.0), [0.0, 1e5, 2e5, 3e5, 4e5, 5e5]);
         assert_eq!(axis(-1700.0, -120.0).ticks(6.0), [-1500.0, -1000.0, -500.0]);
-        assert_eq!(axis(0.0, 1.0).ticks(5.0).iter().map(|t| short(*t)).collect::<Vec<_>>(), ["0", "0.2", "0.4", "0.6", "0.8", "1"]);
+        assert_eq!(
+            axis(0.0, 1.0).ticks(5.0).iter().map(|t| short(*t)).collect::<Vec<_>>(),
+            ["0", "0.2", "0.4", "0.6", "0.8", "1"]
+        );
     }
 
     #[test]

@@ -29,11 +29,8 @@ enum Surface {
 impl Display {
     /// A bar if stdout is a terminal.
     pub fn new(total_timesteps: u64) -> Self {
-        let surface = if std::io::stdout().is_terminal() {
-            Surface::Bar(bar(total_timesteps))
-        } else {
-            Surface::Lines { last: None }
-        };
+        let surface =
+            if std::io::stdout().is_terminal() { Surface::Bar(bar(total_timesteps)) } else { Surface::Lines { last: None } };
         Self { started: Instant::now(), total_timesteps, surface }
     }
 

@@ -3,10 +3,10 @@
 use clap::ValueEnum;
 use comfy_table::Table;
 use ppo_kernels::Result;
-use ppo_kernels::backend::{Cpu, Memory, Variant, Worst};
+use ppo_kernels::backend::{Memory, Variant, Worst};
 use ppo_kernels::verify::{KERNELS, KERNELS_WITH_VARIANTS, KernelReport, Options, run as run_cases};
 
-use super::backend::open_gpu;
+use super::backend::{open_cpu, open_gpu};
 use super::{Outcome, output};
 
 /// Misses listed one by one; a broken driver has thousands.
@@ -52,7 +52,7 @@ pub fn run(args: &VerifyArgs) -> Result<Outcome> {
     let reports = match args.backend {
         VerifiedBackend::Gpu => verify_gpu(args, &options)?,
         VerifiedBackend::Cpu => {
-            let cpu = Cpu::<f32>::new();
+            let cpu = open_cpu(&args.adapter)?;
             announce(&cpu, args)?;
             label("native", run_cases(cpu, &options, |report| tell("native", report))?.1)
         }
@@ -63,7 +63,12 @@ pub fn run(args: &VerifyArgs) -> Result<Outcome> {
 }
 
 fn announce(backend: &impl Memory, args: &VerifyArgs) -> Result<()> {
-    output::line(&format!("{} against CPU (f64), {} random shapes an operation, seed {}", backend.describe(), args.cases, args.seed))
+    output::line(&format!(
+        "{} against CPU (f64), {} random shapes an operation, seed {}",
+        backend.describe(),
+        args.cases,
+        args.seed
+    ))
 }
 
 fn label(variant: &'static str, reports: Vec<KernelReport>) -> Vec<Labelled> {

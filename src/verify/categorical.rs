@@ -86,9 +86,7 @@ fn kl_backward<B: PolicyOps>(backend: &mut B, op: &Categorical, masked: bool, dr
 }
 
 fn refusals<B: PolicyOps>(runner: &mut Runner<B>) -> Result<()> {
-    for (what, op) in
-        [("batch 0", Categorical { batch: 0, actions: 1 }), ("actions 0", Categorical { batch: 1, actions: 0 })]
-    {
+    for (what, op) in [("batch 0", Categorical { batch: 0, actions: 1 }), ("actions 0", Categorical { batch: 1, actions: 0 })] {
         runner.refuses("categorical_distribution", what, |backend| {
             let logits = backend.upload_floats(&[0.0])?;
             let (mut log_probs, mut probs) = (backend.alloc_floats(1)?, backend.alloc_floats(1)?);
@@ -106,7 +104,8 @@ fn refusals<B: PolicyOps>(runner: &mut Runner<B>) -> Result<()> {
             backend.categorical_sample(&op, &logits, None, &uniforms, 0, &mut actions, &mut logp)
         })?;
         runner.refuses("categorical_backward", what, |backend| {
-            let (x, actions, mut d_logits) = (backend.upload_floats(&[0.0])?, backend.upload_words(&[0])?, backend.alloc_floats(1)?);
+            let (x, actions, mut d_logits) =
+                (backend.upload_floats(&[0.0])?, backend.upload_words(&[0])?, backend.alloc_floats(1)?);
             backend.categorical_backward(&op, &x, None, &actions, &x, &x, &mut d_logits)
         })?;
         runner.refuses("categorical_kl", what, |backend| {

@@ -39,9 +39,11 @@ pub(super) fn cases<B: GatherOps>(runner: &mut Runner<B>) -> Result<()> {
         })?;
     }
     let fits = Gather { rows: 1, width: 1, start: 0, count: 1 };
-    for (what, op) in
-        [("rows 0", Gather { rows: 0, ..fits }), ("width 0", Gather { width: 0, ..fits }), ("count 0", Gather { count: 0, ..fits })]
-    {
+    for (what, op) in [
+        ("rows 0", Gather { rows: 0, ..fits }),
+        ("width 0", Gather { width: 0, ..fits }),
+        ("count 0", Gather { count: 0, ..fits }),
+    ] {
         runner.refuses("gather_floats", what, |backend| {
             let (source, indices) = (backend.upload_floats(&[0.0])?, backend.upload_words(&[0])?);
             let mut target = backend.alloc_floats(1)?;

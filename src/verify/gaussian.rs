@@ -112,7 +112,8 @@ fn refusals<B: PolicyOps>(runner: &mut Runner<B>) -> Result<()> {
             backend.gaussian_sample(&op, &x, &x, &x, 0, &mut actions, &mut logp)
         })?;
         runner.refuses("gaussian_backward", what, |backend| {
-            let (x, mut d_mean, mut d_log_std) = (backend.upload_floats(&[0.0])?, backend.alloc_floats(1)?, backend.alloc_floats(1)?);
+            let (x, mut d_mean, mut d_log_std) =
+                (backend.upload_floats(&[0.0])?, backend.alloc_floats(1)?, backend.alloc_floats(1)?);
             backend.gaussian_backward(&op, &x, &x, &x, &x, &x, &mut d_mean, &mut d_log_std, 0)
         })?;
         runner.refuses("gaussian_kl", what, |backend| {
@@ -120,17 +121,20 @@ fn refusals<B: PolicyOps>(runner: &mut Runner<B>) -> Result<()> {
             backend.gaussian_kl(&op, &x, &x, &x, &x, &mut kl)
         })?;
         runner.refuses("gaussian_kl_backward", what, |backend| {
-            let (x, mut d_mean, mut d_log_std) = (backend.upload_floats(&[0.0])?, backend.alloc_floats(1)?, backend.alloc_floats(1)?);
+            let (x, mut d_mean, mut d_log_std) =
+                (backend.upload_floats(&[0.0])?, backend.alloc_floats(1)?, backend.alloc_floats(1)?);
             backend.gaussian_kl_backward(&op, KlArgument::P, &x, &x, &x, &x, &x, &mut d_mean, &mut d_log_std)
         })?;
         let op = SquashedGaussian { gaussian: op, low: -1.0, high: 1.0 };
         runner.refuses("squashed_gaussian_evaluate", what, |backend| {
             let x = backend.upload_floats(&[0.0])?;
-            let (mut actions, mut log_det, mut logp) = (backend.alloc_floats(1)?, backend.alloc_floats(1)?, backend.alloc_floats(1)?);
+            let (mut actions, mut log_det, mut logp) =
+                (backend.alloc_floats(1)?, backend.alloc_floats(1)?, backend.alloc_floats(1)?);
             backend.squashed_gaussian_evaluate(&op, &x, &x, &x, &mut actions, &mut log_det, &mut logp)
         })?;
         runner.refuses("squashed_gaussian_backward", what, |backend| {
-            let (x, mut d_mean, mut d_log_std) = (backend.upload_floats(&[0.0])?, backend.alloc_floats(1)?, backend.alloc_floats(1)?);
+            let (x, mut d_mean, mut d_log_std) =
+                (backend.upload_floats(&[0.0])?, backend.alloc_floats(1)?, backend.alloc_floats(1)?);
             backend.squashed_gaussian_backward(&op, true, &x, &x, &x, &x, &mut d_mean, &mut d_log_std)
         })?;
     }

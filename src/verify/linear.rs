@@ -121,7 +121,8 @@ fn refusals<B: LinearOps>(runner: &mut Runner<B>) -> Result<()> {
         ("out 0", Linear { out_features: 0, ..fits }),
     ] {
         runner.refuses("linear_forward", what, |backend| {
-            let (x, params, mut y) = (backend.upload_floats(&[0.0])?, backend.upload_floats(&[0.0; 2])?, backend.alloc_floats(1)?);
+            let (x, params, mut y) =
+                (backend.upload_floats(&[0.0])?, backend.upload_floats(&[0.0; 2])?, backend.alloc_floats(1)?);
             backend.linear_forward(&layer, Activation::Identity, &x, 0, &params, None, &mut y, 0)
         })?;
         runner.refuses("linear_backward_input", what, |backend| {
@@ -130,7 +131,8 @@ fn refusals<B: LinearOps>(runner: &mut Runner<B>) -> Result<()> {
             backend.linear_backward_input(&layer, &d_pre, &params, None, &mut d_x)
         })?;
         runner.refuses("linear_backward_params", what, |backend| {
-            let (d_pre, x, mut grads) = (backend.upload_floats(&[0.0])?, backend.upload_floats(&[0.0])?, backend.alloc_floats(2)?);
+            let (d_pre, x, mut grads) =
+                (backend.upload_floats(&[0.0])?, backend.upload_floats(&[0.0])?, backend.alloc_floats(2)?);
             backend.linear_backward_params(&layer, &d_pre, &x, &mut grads)
         })?;
     }

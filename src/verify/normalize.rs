@@ -15,7 +15,8 @@ pub(super) fn cases<B: NormalizeOps>(runner: &mut Runner<B>) -> Result<()> {
         runner.case("normalize", format!("len {len}"), |backend, draw| {
             let (offset, stride) = (draw.below(4), 1 + draw.below(4));
             let epsilon_mode = draw.one(&[EpsilonMode::AddToStd, EpsilonMode::AddToVariance, EpsilonMode::Max]);
-            let op = Normalize { len, offset, stride, ddof: draw.below(2) as u32, epsilon: draw.one(&[1e-8, 1e-5]), epsilon_mode };
+            let op =
+                Normalize { len, offset, stride, ddof: draw.below(2) as u32, epsilon: draw.one(&[1e-8, 1e-5]), epsilon_mode };
             let mean = draw.one(&[0.0, -3.0, 1000.0]);
             let mut x = backend.upload_floats(&draw.normal(offset + stride * len, mean, 1.0))?;
             let mut moments = backend.alloc_floats(2)?;

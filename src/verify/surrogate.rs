@@ -86,8 +86,18 @@ fn categorical<B: SurrogateOps>(backend: &mut B, policy: &Categorical, masked: b
     let (mut d_logits, mut d_values) = (backend.alloc_floats(n)?, backend.alloc_floats(batch)?);
     let mut stats = empty_stats(backend)?;
     let mask = mask.as_ref();
-    backend
-        .surrogate_categorical(&op, policy, &logits, mask, &actions, &values, &samples, &mut d_logits, &mut d_values, &mut stats)
+    backend.surrogate_categorical(
+        &op,
+        policy,
+        &logits,
+        mask,
+        &actions,
+        &values,
+        &samples,
+        &mut d_logits,
+        &mut d_values,
+        &mut stats,
+    )
 }
 
 fn gaussian<B: SurrogateOps>(backend: &mut B, policy: &Gaussian, draw: &mut Draw) -> Result<()> {
@@ -139,15 +149,29 @@ fn refusals<B: SurrogateOps>(runner: &mut Runner<B>) -> Result<()> {
     })?;
     for (what, batch, width) in [("batch 0", 0, 1), ("width 0", 1, 0)] {
         runner.refuses("surrogate_categorical", what, |backend| {
-            let (x, samples, actions) = (backend.upload_floats(&[0.0])?, backend.upload_floats(&[0.0; 4])?, backend.upload_words(&[0])?);
-            let (mut d_logits, mut d_values, mut stats) = (backend.alloc_floats(1)?, backend.alloc_floats(1)?, empty_stats(backend)?);
+            let (x, samples, actions) =
+                (backend.upload_floats(&[0.0])?, backend.upload_floats(&[0.0; 4])?, backend.upload_words(&[0])?);
+            let (mut d_logits, mut d_values, mut stats) =
+                (backend.alloc_floats(1)?, backend.alloc_floats(1)?, empty_stats(backend)?);
             let policy = Categorical { batch, actions: width };
-            backend
-                .surrogate_categorical(&op(batch), &policy, &x, None, &actions, &x, &samples, &mut d_logits, &mut d_values, &mut stats)
+            backend.surrogate_categorical(
+                &op(batch),
+                &policy,
+                &x,
+                None,
+                &actions,
+                &x,
+                &samples,
+                &mut d_logits,
+                &mut d_values,
+                &mut stats,
+            )
         })?;
         runner.refuses("surrogate_gaussian", what, |backend| {
-            let (x, samples, mut stats) = (backend.upload_floats(&[0.0])?, backend.upload_floats(&[0.0; 4])?, empty_stats(backend)?);
-            let (mut d_mean, mut d_log_std, mut d_values) = (backend.alloc_floats(1)?, backend.alloc_floats(1)?, backend.alloc_floats(1)?);
+            let (x, samples, mut stats) =
+                (backend.upload_floats(&[0.0])?, backend.upload_floats(&[0.0; 4])?, empty_stats(backend)?);
+            let (mut d_mean, mut d_log_std, mut d_values) =
+                (backend.alloc_floats(1)?, backend.alloc_floats(1)?, backend.alloc_floats(1)?);
             let policy = Gaussian { batch, dim: width, state_dependent_std: false, log_std_offset: 0 };
             backend.surrogate_gaussian(
                 &op(batch),
