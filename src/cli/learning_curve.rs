@@ -91,7 +91,7 @@ fn running_mean(episodes: &[FinishedEpisode]) -> Vec<(f64, f64)> {
 fn thinned<T: Copy>(points: &[T]) -> Vec<T> {
     let every = points.len().div_ceil(MOST_POINTS).max(1);
     let mut kept: Vec<T> = points.iter().copied().step_by(every).collect();
-    if (points.len().max(1) - 1) % every != 0 {
+    if !(points.len().max(1) - 1).is_multiple_of(every) {
         kept.extend(points.last());
     }
     kept

@@ -33,7 +33,7 @@ RUST_LOG=info shows what wgpu has to say.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Train(train::TrainArgs),
+    Train(Box<train::TrainArgs>),
     Verify(verify::VerifyArgs),
     Adapters(adapters::AdaptersArgs),
 }
@@ -66,7 +66,7 @@ impl Outcome {
 pub fn main() -> ExitCode {
     env_logger::init();
     let result = match Program::parse().command {
-        Command::Train(args) => train::run(args),
+        Command::Train(args) => train::run(*args),
         Command::Verify(args) => verify::run(&args),
         Command::Adapters(args) => adapters::run(&args),
     };
