@@ -84,7 +84,7 @@ impl Gpu {
         match self.variant {
             Variant::Plain => kernels::Method::Row,
             Variant::Fast => kernels::Method::Scan,
-            Variant::Auto => kernels::Method::for_shape(steps, envs),
+            Variant::Auto => kernels::Method::for_shape(steps, envs, self.context.is_software()),
         }
     }
 }

@@ -121,6 +121,11 @@ impl Context {
         &self.name
     }
 
+    /// Whether the adapter is a program on the CPU, such as llvmpipe, whose best variants are not a GPU's.
+    pub fn is_software(&self) -> bool {
+        self.device.adapter_info().device_type == wgpu::DeviceType::Cpu
+    }
+
     /// The device's limits.
     pub fn limits(&self) -> &wgpu::Limits {
         &self.limits

@@ -32,16 +32,17 @@ pub fn gae<T: Real>(
         [advantages, returns],
         |_| 0.0,
         |step| {
-            let Step { elements, outputs: [advantages, returns], carried, .. } = step;
-            let (rewards, values, next_values) =
-                (&rewards[elements.clone()], &values[elements.clone()], &next_values[elements.clone()]);
-            let (terminated, truncated) = (&terminated[elements.clone()], &truncated[elements]);
-            for n in 0..carried.len() {
-                let bootstrap = if terminated[n] != 0 { 0.0 } else { gamma * next_values[n].f64() };
-                let delta = rewards[n].f64() + bootstrap - values[n].f64();
-                carried[n] = discounted(delta, decay, carried[n], terminated[n] | truncated[n] != 0);
-                advantages[n] = T::of(carried[n]);
-                returns[n] = T::of(carried[n] + values[n].f64());
+            let (start, later) = (step.start, step.later);
+            let n = later.len();
+            let [rewards, values, next_values] = [rewards, values, next_values].map(|matrix| &matrix[start..][..n]);
+            let [terminated, truncated] = [terminated, truncated].map(|matrix| &matrix[start..][..n]);
+            let [advantages, returns] = step.outputs.map(|row| &mut row[..n]);
+            for env in 0..n {
+                let bootstrap = if terminated[env] != 0 { 0.0 } else { gamma * next_values[env].f64() };
+                let delta = rewards[env].f64() + bootstrap - values[env].f64();
+                later[env] = discounted(delta, decay, later[env], terminated[env] | truncated[env] != 0);
+                advantages[env] = T::of(later[env]);
+                returns[env] = T::of(later[env] + values[env].f64());
             }
         },
     );
@@ -65,19 +66,21 @@ pub fn gae_cleanrl<T: Real>(
         [advantages, returns],
         |_| 0.0,
         |step| {
-            let Step { elements, envs, outputs: [advantages, returns], carried } = step;
-            let after = elements.start + op.envs..elements.end + op.envs;
-            let is_last = after.start >= op.len();
-            let (next_values, dones) =
-                if is_last { (&next_value[envs.clone()], &next_done[envs]) } else { (&values[after.clone()], &dones[after]) };
-            let (rewards, values) = (&rewards[elements.clone()], &values[elements]);
-            for n in 0..carried.len() {
-                let done = dones[n] != T::zero();
-                let bootstrap = if done { 0.0 } else { gamma * next_values[n].f64() };
-                let delta = rewards[n].f64() + bootstrap - values[n].f64();
-                carried[n] = discounted(delta, decay, carried[n], done);
-                advantages[n] = T::of(carried[n]);
-                returns[n] = T::of(carried[n] + values[n].f64());
+            let (start, later) = (step.start, step.later);
+            let n = later.len();
+            let [next_values, dones] = match start + op.envs < op.len() {
+                true => [values, dones].map(|matrix| &matrix[start + op.envs..][..n]),
+                false => [next_value, next_done].map(|row| &row[step.first_env..][..n]),
+            };
+            let [rewards, values] = [rewards, values].map(|matrix| &matrix[start..][..n]);
+            let [advantages, returns] = step.outputs.map(|row| &mut row[..n]);
+            for env in 0..n {
+                let done = dones[env] != T::zero();
+                let bootstrap = if done { 0.0 } else { gamma * next_values[env].f64() };
+                let delta = rewards[env].f64() + bootstrap - values[env].f64();
+                later[env] = discounted(delta, decay, later[env], done);
+                advantages[env] = T::of(later[env]);
+                returns[env] = T::of(later[env] + values[env].f64());
             }
         },
     );
@@ -100,13 +103,17 @@ pub fn discounted_returns<T: Real>(
         [returns],
         |env| next_value[env].f64(),
         |step| {
-            let Step { elements, outputs: [returns], carried, .. } = step;
-            let (rewards, next_values) = (&rewards[elements.clone()], &next_values[elements.clone()]);
-            let (terminated, truncated) = (&terminated[elements.clone()], &truncated[elements]);
-            for n in 0..carried.len() {
-                let bootstrap = if truncated[n] != 0 && terminated[n] == 0 { gamma * next_values[n].f64() } else { 0.0 };
-                carried[n] = discounted(rewards[n].f64() + bootstrap, gamma, carried[n], terminated[n] | truncated[n] != 0);
-                returns[n] = T::of(carried[n]);
+            let (start, later) = (step.start, step.later);
+            let n = later.len();
+            let [rewards, next_values] = [rewards, next_values].map(|matrix| &matrix[start..][..n]);
+            let [terminated, truncated] = [terminated, truncated].map(|matrix| &matrix[start..][..n]);
+            let [returns] = step.outputs.map(|row| &mut row[..n]);
+            for env in 0..n {
+                let bootstraps = truncated[env] != 0 && terminated[env] == 0;
+                let bootstrap = if bootstraps { gamma * next_values[env].f64() } else { 0.0 };
+                let now = rewards[env].f64() + bootstrap;
+                later[env] = discounted(now, gamma, later[env], terminated[env] | truncated[env] != 0);
+                returns[env] = T::of(later[env]);
             }
         },
     );
@@ -121,12 +128,14 @@ pub fn reward_to_go<T: Real>(op: &DiscountedReturns, rewards: &[T], terminated: 
         [returns],
         |_| 0.0,
         |step| {
-            let Step { elements, outputs: [returns], carried, .. } = step;
-            let (rewards, terminated, truncated) =
-                (&rewards[elements.clone()], &terminated[elements.clone()], &truncated[elements]);
-            for n in 0..carried.len() {
-                carried[n] = discounted(rewards[n].f64(), gamma, carried[n], terminated[n] | truncated[n] != 0);
-                returns[n] = T::of(carried[n]);
+            let (start, later) = (step.start, step.later);
+            let n = later.len();
+            let rewards = &rewards[start..][..n];
+            let [terminated, truncated] = [terminated, truncated].map(|matrix| &matrix[start..][..n]);
+            let [returns] = step.outputs.map(|row| &mut row[..n]);
+            for env in 0..n {
+                later[env] = discounted(rewards[env].f64(), gamma, later[env], terminated[env] | truncated[env] != 0);
+                returns[env] = T::of(later[env]);
             }
         },
     );
@@ -138,16 +147,16 @@ fn discounted(now: f64, decay: f64, later: f64, ends: bool) -> f64 {
     if ends || decay == 0.0 { now } else { now + decay * later }
 }
 
-/// One step of some environments.
+/// One step of neighbouring environments. The steps slice everything to `later.len()`, so that the compiler sees equal lengths and
+/// vectorises their loops.
 struct Step<'a, T, const OUTPUTS: usize> {
-    /// Where they lie in a buffer `[T, N]`.
-    elements: Range<usize>,
-    /// Which environments.
-    envs: Range<usize>,
-    /// Their part of each output.
+    /// Where the step starts in a buffer `[T, N]`.
+    start: usize,
+    first_env: usize,
+    /// Their part of the outputs' rows.
     outputs: [&'a mut [T]; OUTPUTS],
-    /// What goes from the later step to the earlier one.
-    carried: &'a mut [f64],
+    /// In: the result of the later step. Out: of this one.
+    later: &'a mut [f64],
 }
 
 /// Runs `step` from the last step to the first, on blocks of environments in parallel where the rollout is large.
@@ -163,11 +172,10 @@ fn backwards<T: Real, const OUTPUTS: usize>(
         false => envs,
     };
     if block >= envs {
-        let mut carried: Vec<f64> = (0..envs).map(initial).collect();
-        for t in (0..steps).rev() {
-            let elements = t * envs..(t + 1) * envs;
-            let outputs = outputs.each_mut().map(|output| &mut output[elements.clone()]);
-            step(Step { elements, envs: 0..envs, outputs, carried: &mut carried });
+        let mut later: Vec<f64> = (0..envs).map(initial).collect();
+        for start in (0..steps).rev().map(|t| t * envs) {
+            let outputs = outputs.each_mut().map(|output| &mut output[start..start + envs]);
+            step(Step { start, first_env: 0, outputs, later: &mut later });
         }
         return;
     }
@@ -179,10 +187,9 @@ fn backwards<T: Real, const OUTPUTS: usize>(
         }
     }
     blocks.into_par_iter().for_each(|(block, rows)| {
-        let mut carried: Vec<f64> = block.clone().map(&initial).collect();
+        let mut later: Vec<f64> = block.clone().map(&initial).collect();
         for (t, outputs) in rows.into_iter().enumerate().rev() {
-            let elements = t * envs + block.start..t * envs + block.end;
-            step(Step { elements, envs: block.clone(), outputs, carried: &mut carried });
+            step(Step { start: t * envs + block.start, first_env: block.start, outputs, later: &mut later });
         }
     });
 }
