@@ -10,6 +10,7 @@ pub mod real;
 pub mod reference;
 mod shape;
 pub mod tolerance;
+pub mod verify;
 
 pub use error::{Error, Mismatch, Result};
 #[cfg(feature = "gpu")]

@@ -1,2 +1,7 @@
 //! The `ppo-kernels` program; see [`ppo_kernels`].
-fn main() {}
+
+mod cli;
+
+fn main() -> std::process::ExitCode {
+    cli::main()
+}

@@ -1,0 +1,74 @@
+//! `ppo-kernels adapters`: which adapters there are, and what each can do.
+
+use comfy_table::Table;
+use ppo_kernels::Result;
+use ppo_kernels::gpu::{AdapterSummary, adapters};
+use ppo_kernels::wgpu::DeviceType;
+
+use super::{Outcome, output};
+
+/// List the adapters that can run compute shaders, best first. Exits 1 where there is none.
+#[derive(Debug, clap::Args)]
+pub struct AdaptersArgs {}
+
+/// Prints the table.
+pub fn run(_: &AdaptersArgs) -> Result<Outcome> {
+    let found = adapters();
+    if found.is_empty() {
+        output::line("no adapter can run compute shaders here; `train` uses the CPU backend")?;
+        return Ok(Outcome::Negative);
+    }
+    output::line(&table(&found).to_string())?;
+    output::line("`train --adapter NAME` takes the first whose name contains NAME; `train` alone takes no software adapter.")?;
+    Ok(Outcome::Success)
+}
+
+fn table(found: &[AdapterSummary]) -> Table {
+    let mut table = output::table(&["name", "kind", "API", "driver", "features", "limits"]);
+    for adapter in found {
+        let info = &adapter.info;
+        table.add_row([
+            info.name.clone(),
+            kind(info.device_type).to_owned(),
+            info.backend.to_string(),
+            format!("{}\n{}", info.driver, info.driver_info).trim().to_owned(),
+            features(adapter),
+            limits(&adapter.limits),
+        ]);
+    }
+    table
+}
+
+fn kind(device_type: DeviceType) -> &'static str {
+    match device_type {
+        DeviceType::DiscreteGpu => "discrete",
+        DeviceType::IntegratedGpu => "integrated",
+        DeviceType::VirtualGpu => "virtual",
+        DeviceType::Cpu => "software",
+        DeviceType::Other => "other",
+    }
+}
+
+fn features(adapter: &AdapterSummary) -> String {
+    let lines = adapter.features.iter().map(|(name, has)| format!("{} {name}", if *has { "+" } else { "-" }));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+fn limits(limits: &ppo_kernels::wgpu::Limits) -> String {
+    [
+        format!("buffer {}", bytes(limits.max_buffer_size)),
+        format!("binding {}", bytes(limits.max_storage_buffer_binding_size)),
+        format!("workgroup {} invocations", limits.max_compute_invocations_per_workgroup),
+        format!("workgroup memory {}", bytes(u64::from(limits.max_compute_workgroup_storage_size))),
+    ]
+    .join("\n")
+}
+
+/// A size with a binary unit, rounded down.
+fn bytes(size: u64) -> String {
+    match size {
+        s if s >= 1 << 30 => format!("{} GiB", s >> 30),
+        s if s >= 1 << 20 => format!("{} MiB", s >> 20),
+        s => format!("{} KiB", s >> 10),
+    }
+}

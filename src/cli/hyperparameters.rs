@@ -1,0 +1,290 @@
+//! Every hyper-parameter as a flag, by its CleanRL name.
+
+use std::str::FromStr;
+
+use clap::ArgAction;
+use clap::builder::BoolishValueParser;
+use ppo_kernels::kernels::linear::Activation;
+use ppo_kernels::kernels::normalize::EpsilonMode;
+use ppo_kernels::ppo::{AdvantageScope, Config, KlStop};
+use serde::de::DeserializeOwned;
+
+/// Declares a flag for each field of [`Config`]. A field without a flag does not compile.
+macro_rules! hyperparameters {
+    ($($(#[$meta:meta])* $field:ident: $type:ty,)+) => {
+        /// Flags that override the preset.
+        #[derive(Debug, Clone, clap::Args)]
+        #[command(next_help_heading = "Hyper-parameters (they override the preset)")]
+        pub struct HyperparameterArgs {
+            $($(#[$meta])* pub $field: Option<$type>,)+
+        }
+
+        impl HyperparameterArgs {
+            /// Puts the values given into `config`.
+            pub fn apply(self, config: &mut Config) {
+                let Config { $($field),+ } = config;
+                $(if let Some(value) = self.$field {
+                    *$field = value.into();
+                })+
+            }
+        }
+    };
+}
+
+hyperparameters! {
+    /// Seed of everything random
+    #[arg(long)]
+    seed: u64,
+    /// Environment steps in all
+    #[arg(long)]
+    total_timesteps: u64,
+    /// Adam's learning rate at the start
+    #[arg(long, value_name = "X")]
+    learning_rate: f64,
+    /// Environments stepped side by side
+    #[arg(long, value_name = "N")]
+    num_envs: usize,
+    /// Steps of each environment in a rollout
+    #[arg(long, value_name = "N")]
+    num_steps: usize,
+    /// Let the learning rate fall linearly to 0
+    #[arg(long, value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true", value_parser = BoolishValueParser::new())]
+    anneal_lr: bool,
+    /// Discount
+    #[arg(long, value_name = "X")]
+    gamma: f64,
+    /// λ of generalised advantage estimation
+    #[arg(long, value_name = "X")]
+    gae_lambda: f64,
+    /// Minibatches an epoch
+    #[arg(long, value_name = "N")]
+    num_minibatches: usize,
+    /// Passes over each rollout
+    #[arg(long, value_name = "N")]
+    update_epochs: usize,
+    /// Over what advantages are normalised: minibatch (or true), rollout, none (or false)
+    #[arg(long, value_name = "SCOPE", num_args = 0..=1, default_missing_value = "minibatch", value_parser = advantage_scope)]
+    norm_adv: AdvantageScope,
+    /// 1: standard deviation of a sample; 0: of a population
+    #[arg(long, value_name = "0|1")]
+    norm_adv_ddof: u32,
+    /// ε of the normalisation
+    #[arg(long, value_name = "X")]
+    norm_adv_epsilon: f64,
+    /// Where that ε enters: add-to-std, add-to-variance, max
+    #[arg(long, value_name = "MODE", value_parser = by_name::<EpsilonMode>)]
+    norm_adv_epsilon_mode: EpsilonMode,
+    /// Clip range of the ratio
+    #[arg(long, value_name = "X")]
+    clip_coef: f64,
+    /// Upper clip range where it differs, or none
+    #[arg(long, value_name = "X")]
+    clip_coef_high: NumberOrNone,
+    /// Dual clip, > 1, or none
+    #[arg(long, value_name = "X")]
+    dual_clip: NumberOrNone,
+    /// Clip the value loss too
+    #[arg(long, value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true", value_parser = BoolishValueParser::new())]
+    clip_vloss: bool,
+    /// Huber instead of squared value loss, with this δ, or none
+    #[arg(long, value_name = "X")]
+    huber_delta: NumberOrNone,
+    /// Weight of the entropy bonus
+    #[arg(long, value_name = "X")]
+    ent_coef: f64,
+    /// Weight of the value loss, which has its ½
+    #[arg(long, value_name = "X")]
+    vf_coef: f64,
+    /// Weight of a KL penalty
+    #[arg(long, value_name = "X")]
+    kl_coef: f64,
+    /// Largest global norm of the gradient; inf for any
+    #[arg(long, value_name = "X")]
+    max_grad_norm: f64,
+    /// Added to the norm when clipping
+    #[arg(long, value_name = "X")]
+    max_grad_norm_epsilon: f64,
+    /// Approximate KL that ends an update early, or none
+    #[arg(long, value_name = "X")]
+    target_kl: NumberOrNone,
+    /// How target-kl ends it: after-epoch (CleanRL), before-step (SB3)
+    #[arg(long, value_name = "HOW", value_parser = by_name::<KlStop>)]
+    kl_stop: KlStop,
+    /// Adam's β₁
+    #[arg(long, value_name = "X")]
+    adam_beta1: f64,
+    /// Adam's β₂
+    #[arg(long, value_name = "X")]
+    adam_beta2: f64,
+    /// Adam's ε
+    #[arg(long, value_name = "X")]
+    adam_eps: f64,
+    /// Weight decay
+    #[arg(long, value_name = "X")]
+    weight_decay: f64,
+    /// AdamW's weight decay instead of L2
+    #[arg(long, value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true", value_parser = BoolishValueParser::new())]
+    decoupled_weight_decay: bool,
+    /// Bootstrap truncated episodes with the value of the state reached
+    #[arg(long, value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true", value_parser = BoolishValueParser::new())]
+    bootstrap_truncated: bool,
+    /// Widths of the hidden layers, as 64,64, or none
+    #[arg(long, value_name = "WIDTHS")]
+    hidden: Widths,
+    /// Activation: identity, tanh, relu, elu, silu, gelu-erf, gelu-tanh
+    #[arg(long, value_name = "NAME", value_parser = by_name::<Activation>)]
+    activation: Activation,
+    /// Initial log standard deviation of Gaussian policies
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    log_std_init: f64,
+    /// Rewards are multiplied by this before they are learned from
+    #[arg(long, value_name = "X")]
+    reward_scale: f64,
+}
+
+/// A number, or `none` to switch off what the preset switched on.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct NumberOrNone(Option<f64>);
+
+impl FromStr for NumberOrNone {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.eq_ignore_ascii_case("none") {
+            return Ok(Self(None));
+        }
+        text.parse().map(|x| Self(Some(x))).map_err(|_| "expected a number or none".to_owned())
+    }
+}
+
+impl From<NumberOrNone> for Option<f64> {
+    fn from(number: NumberOrNone) -> Self {
+        number.0
+    }
+}
+
+/// Layer widths, separated by commas.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Widths(Vec<usize>);
+
+impl FromStr for Widths {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.eq_ignore_ascii_case("none") {
+            return Ok(Self(Vec::new()));
+        }
+        let widths = text.split(',').map(|width| width.trim().parse());
+        widths
+            .collect::<Result<_, _>>()
+            .map(Self)
+            .map_err(|_| "expected widths separated by commas, as 64,64, or none".to_owned())
+    }
+}
+
+impl From<Widths> for Vec<usize> {
+    fn from(widths: Widths) -> Self {
+        widths.0
+    }
+}
+
+/// An enum's value by the name that configuration files have for it, with - for _.
+fn by_name<T: DeserializeOwned>(text: &str) -> Result<T, String> {
+    serde_json::from_value(serde_json::Value::String(text.replace('-', "_"))).map_err(|error| error.to_string())
+}
+
+/// CleanRL's `--norm-adv` is a switch; ours names a scope, and takes the switch too.
+fn advantage_scope(text: &str) -> Result<AdvantageScope, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "true" => Ok(AdvantageScope::Minibatch),
+        "false" => Ok(AdvantageScope::None),
+        name => by_name(name),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Flags {
+        #[command(flatten)]
+        hyperparameters: HyperparameterArgs,
+    }
+
+    fn config(flags: &[&str]) -> Config {
+        let mut config = Config::default();
+        let parsed = Flags::try_parse_from([&["flags"], flags].concat()).unwrap();
+        parsed.hyperparameters.apply(&mut config);
+        config
+    }
+
+    #[test]
+    fn no_flag_leaves_the_preset_alone() {
+        assert_eq!(config(&[]), Config::default());
+    }
+
+    #[test]
+    fn every_field_has_a_flag_that_reaches_it() {
+        let flags = "--seed 7 --total-timesteps 9000 --learning-rate 1e-3 --num-envs 3 --num-steps 5 --anneal-lr false --gamma 0.9 \
+            --gae-lambda 0.8 --num-minibatches 2 --update-epochs 6 --norm-adv rollout --norm-adv-ddof 0 --norm-adv-epsilon 1e-5 \
+            --norm-adv-epsilon-mode add-to-variance --clip-coef 0.1 --clip-coef-high 0.3 --dual-clip 3 --clip-vloss False \
+            --huber-delta 2 --ent-coef 0.02 --vf-coef 0.25 --kl-coef 0.1 --max-grad-norm inf --max-grad-norm-epsilon 0 --target-kl 0.02 \
+            --kl-stop before-step --adam-beta1 0.8 --adam-beta2 0.99 --adam-eps 1e-7 --weight-decay 0.01 --decoupled-weight-decay \
+            --bootstrap-truncated --hidden 32,16,8 --activation gelu-erf --log-std-init -0.5 --reward-scale 0.1";
+        let expected = Config {
+            seed: 7,
+            total_timesteps: 9000,
+            learning_rate: 1e-3,
+            num_envs: 3,
+            num_steps: 5,
+            anneal_lr: false,
+            gamma: 0.9,
+            gae_lambda: 0.8,
+            num_minibatches: 2,
+            update_epochs: 6,
+            norm_adv: AdvantageScope::Rollout,
+            norm_adv_ddof: 0,
+            norm_adv_epsilon: 1e-5,
+            norm_adv_epsilon_mode: EpsilonMode::AddToVariance,
+            clip_coef: 0.1,
+            clip_coef_high: Some(0.3),
+            dual_clip: Some(3.0),
+            clip_vloss: false,
+            huber_delta: Some(2.0),
+            ent_coef: 0.02,
+            vf_coef: 0.25,
+            kl_coef: 0.1,
+            max_grad_norm: f64::INFINITY,
+            max_grad_norm_epsilon: 0.0,
+            target_kl: Some(0.02),
+            kl_stop: KlStop::BeforeStep,
+            adam_beta1: 0.8,
+            adam_beta2: 0.99,
+            adam_eps: 1e-7,
+            weight_decay: 0.01,
+            decoupled_weight_decay: true,
+            bootstrap_truncated: true,
+            hidden: vec![32, 16, 8],
+            activation: Activation::GeluErf,
+            log_std_init: -0.5,
+            reward_scale: 0.1,
+        };
+        assert_eq!(config(&flags.split_whitespace().collect::<Vec<_>>()), expected);
+    }
+
+    #[test]
+    fn a_switch_needs_no_value_and_none_switches_off() {
+        let on = config(&["--norm-adv", "--clip-vloss", "--target-kl", "none", "--hidden", "none"]);
+        assert_eq!((on.norm_adv, on.clip_vloss, on.target_kl, on.hidden), (AdvantageScope::Minibatch, true, None, vec![]));
+        assert_eq!(config(&["--norm-adv", "false"]).norm_adv, AdvantageScope::None);
+    }
+
+    #[test]
+    fn an_unknown_name_lists_those_that_exist() {
+        let error = Flags::try_parse_from(["flags", "--activation", "swish"]).unwrap_err().to_string();
+        assert!(error.contains("swish") && error.contains("silu"), "{error}");
+    }
+}

@@ -1,0 +1,80 @@
+//! The program's commands.
+
+mod adapters;
+mod backend;
+mod hyperparameters;
+mod interrupt;
+mod learning_curve;
+mod output;
+mod progress;
+mod run_folder;
+mod train;
+mod verify;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// PPO on any GPU: train, and check that an adapter computes what it should.
+#[derive(Debug, Parser)]
+#[command(name = "ppo-kernels", version, arg_required_else_help = true, after_help = EXIT_CODES)]
+struct Program {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXIT_CODES: &str = "Exit codes:
+  0    success
+  1    an error, a miss, nothing found
+  2    `train` ran out of timesteps; a command line that cannot be parsed
+  130  interrupted
+
+RUST_LOG=info shows what wgpu has to say.";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Train(Box<train::TrainArgs>),
+    Verify(verify::VerifyArgs),
+    Adapters(adapters::AdaptersArgs),
+}
+
+/// What a command ends with, besides an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    /// It did what was asked for.
+    Success,
+    /// It ran, and the answer is no: a miss, an empty list.
+    Negative,
+    /// Training ran out of timesteps before the environment was solved.
+    Unsolved,
+    /// Ctrl-C.
+    Interrupted,
+}
+
+impl Outcome {
+    fn code(self) -> u8 {
+        match self {
+            Outcome::Success => 0,
+            Outcome::Negative => 1,
+            Outcome::Unsolved => 2,
+            Outcome::Interrupted => interrupt::EXIT_CODE,
+        }
+    }
+}
+
+/// Parses the command line and runs it.
+pub fn main() -> ExitCode {
+    env_logger::init();
+    let result = match Program::parse().command {
+        Command::Train(args) => train::run(*args),
+        Command::Verify(args) => verify::run(&args),
+        Command::Adapters(args) => adapters::run(&args),
+    };
+    match result {
+        Ok(outcome) => ExitCode::from(outcome.code()),
+        Err(error) => {
+            output::note(&format!("error: {error}"));
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,248 @@
+//! The folder a training run leaves behind.
+
+use std::fs::{File, create_dir, create_dir_all};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use ppo_kernels::env::EnvId;
+use ppo_kernels::ppo::{Config, StopReason};
+use ppo_kernels::train::{FinishedEpisode, NamedTensor, Progress};
+use ppo_kernels::{Error, Result};
+use safetensors::tensor::{Dtype, TensorView};
+use serde::Serialize;
+
+use super::learning_curve::{self, Caption};
+
+/// Folders of one environment and seed that may start in the same second.
+const MOST_IN_A_SECOND: usize = 1000;
+
+/// What `config.json` holds.
+#[derive(Debug, Serialize)]
+pub struct Description<'a> {
+    /// Of this program.
+    pub version: &'static str,
+    /// Name of the environment.
+    pub env: String,
+    /// Backend and adapter.
+    pub backend: String,
+    /// Preset that the flags started from.
+    pub preset: &'a str,
+    /// Mean return at which training stops.
+    pub target_return: f64,
+    /// All hyper-parameters.
+    pub config: &'a Config,
+}
+
+/// One row of `metrics.csv`. Nothing in it depends on the clock, so two runs with the same seed leave the same file.
+#[derive(Debug, Serialize)]
+struct Metrics {
+    update: u64,
+    global_step: u64,
+    episodes: u64,
+    mean_return: Option<f64>,
+    /// Means over the episodes that ended in this rollout.
+    episodic_return: Option<f64>,
+    episodic_length: Option<f64>,
+    learning_rate: f64,
+    loss: f64,
+    pg_loss: f64,
+    v_loss: f64,
+    entropy: f64,
+    old_approx_kl: f64,
+    approx_kl: f64,
+    clipfrac: f64,
+    grad_norm: f64,
+    explained_variance: f64,
+    optimizer_steps: usize,
+    stopped_early: bool,
+}
+
+impl Metrics {
+    fn of(progress: &Progress) -> Self {
+        let stats = &progress.stats;
+        Self {
+            update: progress.update,
+            global_step: progress.global_step,
+            episodes: progress.episodes_seen,
+            mean_return: progress.mean_return,
+            episodic_return: mean(&progress.episodes, |episode| episode.episodic_return),
+            episodic_length: mean(&progress.episodes, |episode| episode.length as f64),
+            learning_rate: stats.learning_rate,
+            loss: stats.loss,
+            pg_loss: stats.pg_loss,
+            v_loss: stats.v_loss,
+            entropy: stats.entropy,
+            old_approx_kl: stats.old_approx_kl,
+            approx_kl: stats.approx_kl,
+            clipfrac: stats.clipfrac,
+            grad_norm: stats.grad_norm,
+            explained_variance: stats.explained_variance,
+            optimizer_steps: stats.steps,
+            stopped_early: stats.stop == StopReason::TargetKl,
+        }
+    }
+}
+
+fn mean(episodes: &[FinishedEpisode], what: impl Fn(&FinishedEpisode) -> f64) -> Option<f64> {
+    (!episodes.is_empty()).then(|| episodes.iter().map(what).sum::<f64>() / episodes.len() as f64)
+}
+
+/// `OUTPUT/<env>-<seed>-<time>/`, with `metrics.csv` open.
+#[derive(Debug)]
+pub struct RunFolder {
+    path: PathBuf,
+    metrics: csv::Writer<File>,
+}
+
+impl RunFolder {
+    /// Makes the folder and the files that grow.
+    ///
+    /// # Errors
+    /// [`Error::Io`] with the path that cannot be made or written.
+    pub fn create(output: &Path, env: EnvId, seed: u64) -> Result<Self> {
+        create_dir_all(output).map_err(|source| Error::Io { path: output.to_owned(), source })?;
+        let path = fresh_folder(output, &format!("{env}-{seed}-{}", utc(SystemTime::now())))?;
+        let metrics_path = path.join("metrics.csv");
+        let file = File::create(&metrics_path).map_err(|source| Error::Io { path: metrics_path, source })?;
+        Ok(Self { path, metrics: csv::Writer::from_writer(file) })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Writes `config.json`.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn write_description(&self, description: &Description<'_>) -> Result<()> {
+        let path = self.path.join("config.json");
+        let mut text = serde_json::to_vec_pretty(description)
+            .map_err(|error| Error::Io { path: path.clone(), source: std::io::Error::other(error) })?;
+        text.push(b'\n');
+        write_whole(&path, &text)
+    }
+
+    /// Adds a row to `metrics.csv`; it is on disk when this returns.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn append_metrics(&mut self, progress: &Progress) -> Result<()> {
+        let row = self.metrics.serialize(Metrics::of(progress)).map_err(std::io::Error::other);
+        row.and_then(|()| self.metrics.flush()).map_err(|source| Error::Io { path: self.path.join("metrics.csv"), source })
+    }
+
+    /// Writes `learning_curve.svg`.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn write_learning_curve(&self, episodes: &[FinishedEpisode], steps: u64, caption: &Caption) -> Result<()> {
+        write_whole(&self.path.join("learning_curve.svg"), learning_curve::draw(episodes, steps, caption).as_bytes())
+    }
+
+    /// Writes `policy.safetensors`.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; [`Error::File`] for tensors that do not have the size their shape says.
+    pub fn write_policy(&self, policy: &[NamedTensor]) -> Result<()> {
+        let path = self.path.join("policy.safetensors");
+        let unusable = |error: safetensors::SafeTensorError| Error::File { path: path.clone(), reason: error.to_string() };
+        let bytes: Vec<Vec<u8>> =
+            policy.iter().map(|tensor| tensor.data.iter().flat_map(|x| x.to_le_bytes()).collect()).collect();
+        let views = policy.iter().zip(&bytes).map(|(tensor, bytes)| {
+            TensorView::new(Dtype::F32, tensor.shape.clone(), bytes).map(|view| (tensor.name.as_str(), view)).map_err(unusable)
+        });
+        let views = views.collect::<Result<Vec<_>>>()?;
+        write_whole(&path, &safetensors::serialize(views, None).map_err(unusable)?)
+    }
+}
+
+fn fresh_folder(output: &Path, name: &str) -> Result<PathBuf> {
+    let numbered = (2..MOST_IN_A_SECOND).map(|i| format!("{name}-{i}"));
+    let mut taken = output.join(name);
+    for name in std::iter::once(name.to_owned()).chain(numbered) {
+        let path = output.join(name);
+        match create_dir(&path) {
+            Ok(()) => return Ok(path),
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => taken = path,
+            Err(source) => return Err(Error::Io { path, source }),
+        }
+    }
+    Err(Error::Io { path: taken, source: std::io::ErrorKind::AlreadyExists.into() })
+}
+
+/// Writes a file beside its place and moves it there: whoever looks finds the old contents or the new, never half.
+fn write_whole(path: &Path, contents: &[u8]) -> Result<()> {
+    let beside = path.with_extension("partial");
+    let written = File::create(&beside)
+        .and_then(|mut file| file.write_all(contents).and_then(|()| file.sync_all()))
+        .and_then(|()| std::fs::rename(&beside, path));
+    written.map_err(|source| {
+        // What is left of it helps nobody; that it could not be written is the error worth reporting.
+        let _ = std::fs::remove_file(&beside);
+        Error::Io { path: path.to_owned(), source }
+    })
+}
+
+/// Year to second in UTC, as `20260131-235959`.
+fn utc(time: SystemTime) -> String {
+    let seconds = time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let (days, second) = (seconds / 86_400, seconds % 86_400);
+    let (year, month, day) = civil(days);
+    format!("{year:04}{month:02}{day:02}-{:02}{:02}{:02}", second / 3600, second / 60 % 60, second % 60)
+}
+
+/// Year, month and day of a day counted from 1970-01-01 (Hinnant, "chrono-compatible low-level date algorithms"): years start in
+/// March, so that the leap day is the last one, and 400 of them always have 146 097 days.
+fn civil(days_since_1970: u64) -> (u64, u64, u64) {
+    let days = days_since_1970 + 719_468; // since 0000-03-01
+    let (era, day_of_era) = (days / 146_097, days % 146_097);
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let march_month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * march_month + 2) / 5 + 1;
+    let month = if march_month < 10 { march_month + 3 } else { march_month - 9 };
+    (400 * era + year_of_era + u64::from(month <= 2), month, day)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn times_are_utc() {
+        for (seconds, expected) in [
+            (0, "19700101-000000"),
+            (951_782_399, "20000228-235959"),
+            (951_782_400, "20000229-000000"),
+            (1_709_251_200, "20240301-000000"),
+            (4_107_542_400, "21000301-000000"),
+            (1_798_761_599, "20261231-235959"),
+        ] {
+            assert_eq!(utc(UNIX_EPOCH + Duration::from_secs(seconds)), expected);
+        }
+    }
+
+    #[test]
+    fn two_runs_in_one_second_get_two_folders() {
+        let output = tempfile::tempdir().unwrap();
+        let folders = [(); 3].map(|()| fresh_folder(output.path(), "cartpole-1-now").unwrap());
+        let names = folders.map(|f| f.file_name().unwrap().to_owned());
+        assert_eq!(names, ["cartpole-1-now", "cartpole-1-now-2", "cartpole-1-now-3"]);
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_written_keeps_its_old_contents() {
+        let output = tempfile::tempdir().unwrap();
+        let path = output.path().join("policy.safetensors");
+        write_whole(&path, b"old").unwrap();
+        std::fs::create_dir(path.with_extension("partial")).unwrap();
+        let error = write_whole(&path, b"new").unwrap_err();
+        assert!(matches!(&error, Error::Io { path: named, .. } if *named == path), "{error}");
+        assert_eq!(std::fs::read(&path).unwrap(), b"old");
+    }
+}

@@ -1,0 +1,167 @@
+//! `ppo-kernels verify`: every kernel and variant on an adapter against double precision.
+
+use clap::ValueEnum;
+use comfy_table::Table;
+use ppo_kernels::Result;
+use ppo_kernels::backend::{Memory, Variant, Worst};
+use ppo_kernels::verify::{KERNELS, KERNELS_WITH_VARIANTS, KernelReport, Options, run as run_cases};
+
+use super::backend::{open_cpu, open_gpu};
+use super::{Outcome, output};
+
+/// Misses listed one by one; a broken driver has thousands.
+const MISSES_LISTED: usize = 20;
+
+/// Run every kernel and variant on random shapes against double precision. Needs no files.
+///
+/// Edge sizes (1, workgroups and tiles and their neighbours, more than 65 535 workgroups) are always run, with guard regions around outputs
+/// and NaN in them beforehand; sizes of zero have to be refused. Exits 1 on any miss.
+#[derive(Debug, clap::Args)]
+pub struct VerifyArgs {
+    /// What to verify
+    #[arg(long, value_enum, default_value = "gpu")]
+    backend: VerifiedBackend,
+    /// The first adapter whose name contains NAME [default: the best, software ones included]
+    #[arg(long, value_name = "NAME")]
+    adapter: Option<String>,
+    /// Random shapes of each operation, besides the edge sizes
+    #[arg(long, value_name = "N", default_value_t = Options::default().cases)]
+    cases: usize,
+    /// Of shapes and inputs
+    #[arg(long, value_name = "S", default_value_t = Options::default().seed)]
+    seed: u64,
+    /// One row for each output of each operation
+    #[arg(long)]
+    operations: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum VerifiedBackend {
+    /// The WGSL kernels
+    Gpu,
+    /// The CPU backend in f32
+    Cpu,
+}
+
+/// A kernel's report and the variant it is of.
+type Labelled = (&'static str, KernelReport);
+
+/// Runs all cases and prints the table.
+pub fn run(args: &VerifyArgs) -> Result<Outcome> {
+    let options = Options { cases: args.cases, seed: args.seed, ..Options::default() };
+    let reports = match args.backend {
+        VerifiedBackend::Gpu => verify_gpu(args, &options)?,
+        VerifiedBackend::Cpu => {
+            let cpu = open_cpu(&args.adapter)?;
+            announce(&cpu, args)?;
+            label("native", run_cases(cpu, &options, |report| tell("native", report))?.1)
+        }
+    };
+    let table = if args.operations { table_of_operations(&reports) } else { table_of_kernels(&reports) };
+    output::line(&table.to_string())?;
+    conclude(&reports)
+}
+
+fn announce(backend: &impl Memory, args: &VerifyArgs) -> Result<()> {
+    output::line(&format!(
+        "{} against CPU (f64), {} random shapes an operation, seed {}",
+        backend.describe(),
+        args.cases,
+        args.seed
+    ))
+}
+
+fn label(variant: &'static str, reports: Vec<KernelReport>) -> Vec<Labelled> {
+    reports.into_iter().map(|report| (variant, report)).collect()
+}
+
+fn tell(variant: &str, report: &KernelReport) {
+    let verdict = if report.misses.is_empty() { "ok".to_owned() } else { format!("{} misses", report.misses.len()) };
+    let seconds = report.elapsed.as_secs_f64();
+    output::note(&format!("{} ({variant}): {} cases, {verdict}, {seconds:.1} s", report.kernel, report.cases));
+}
+
+fn verify_gpu(args: &VerifyArgs, options: &Options) -> Result<Vec<Labelled>> {
+    let mut gpu = open_gpu(&args.adapter)?;
+    announce(&gpu, args)?;
+    gpu.context.set_guards(true);
+    let mut reports = Vec::new();
+    for &kernel in KERNELS {
+        let variants: &[_] = if KERNELS_WITH_VARIANTS.contains(&kernel) {
+            &[("plain", Variant::Plain), ("fast", Variant::Fast)]
+        } else {
+            &[("only", Variant::Auto)]
+        };
+        for &(name, variant) in variants {
+            gpu.variant = variant;
+            let options = Options { kernels: vec![kernel], ..options.clone() };
+            let (back, found) = run_cases(gpu, &options, |report| tell(name, report))?;
+            reports.extend(label(name, found));
+            gpu = back;
+        }
+    }
+    Ok(reports)
+}
+
+fn numbers(worst: &Worst) -> [String; 2] {
+    [format!("{:.1e}", worst.error), if worst.error == 0.0 { "-".to_owned() } else { format!("{:.1e}", worst.allowed) }]
+}
+
+fn verdict(ok: bool) -> String {
+    if ok { "ok" } else { "MISS" }.to_owned()
+}
+
+fn table_of_kernels(reports: &[Labelled]) -> Table {
+    let mut table = output::table(&["kernel", "variant", "cases", "worst error", "allowed", "in", ""]);
+    for (variant, report) in reports {
+        let (error, allowed, place) = match report.worst() {
+            Some(worst) => {
+                let [error, allowed] = numbers(&worst.worst);
+                (error, allowed, format!("{}: {}", worst.operation, worst.tensor))
+            }
+            None => ("-".to_owned(), "-".to_owned(), "-".to_owned()),
+        };
+        let (cases, ok) = (report.cases.to_string(), verdict(report.misses.is_empty()));
+        table.add_row([report.kernel.to_owned(), (*variant).to_owned(), cases, error, allowed, place, ok]);
+    }
+    table
+}
+
+fn table_of_operations(reports: &[Labelled]) -> Table {
+    let mut table = output::table(&["kernel", "variant", "operation", "output", "elements", "worst error", "allowed", ""]);
+    for (variant, report) in reports {
+        for tensor in &report.tensors {
+            let [error, allowed] = numbers(&tensor.worst);
+            let missed = report.misses.iter().any(|miss| miss.concerns(tensor.operation, tensor.tensor));
+            table.add_row([
+                report.kernel.to_owned(),
+                (*variant).to_owned(),
+                tensor.operation.to_owned(),
+                tensor.tensor.to_owned(),
+                tensor.worst.compared.to_string(),
+                error,
+                allowed,
+                verdict(!missed),
+            ]);
+        }
+    }
+    table
+}
+
+fn conclude(reports: &[Labelled]) -> Result<Outcome> {
+    let cases: usize = reports.iter().map(|(_, report)| report.cases).sum();
+    let misses: Vec<String> = reports
+        .iter()
+        .flat_map(|(variant, report)| report.misses.iter().map(move |miss| format!("{} ({variant}): {miss}", report.kernel)))
+        .collect();
+    if misses.is_empty() {
+        output::line(&format!("{cases} cases, all within their tolerances"))?;
+        return Ok(Outcome::Success);
+    }
+    misses.iter().take(MISSES_LISTED).try_for_each(|miss| output::line(miss))?;
+    if misses.len() > MISSES_LISTED {
+        output::line(&format!("and {} more", misses.len() - MISSES_LISTED))?;
+    }
+    output::line(&format!("{} of {cases} cases missed", misses.len()))?;
+    Ok(Outcome::Negative)
+}

@@ -1,0 +1,168 @@
+//! Does this backend compute what it should? Every operation of every kernel on seeded random shapes, against double precision.
+//!
+//! [`run`] drives a [`CrossCheck`] over a backend, so each output is judged by its kernel's own tolerance. Edge sizes (one, a workgroup or a tile
+//! and its neighbours, more than 65 535 workgroups for the cheap kernels) are always among the shapes; the random ones come on top. Sizes of zero have
+//! to be refused with a typed error. On a GPU, turn on [guard regions](crate::gpu::Context::set_guards) first: outputs are then poisoned, and writes
+//! outside them found.
+
+mod advantage;
+mod categorical;
+mod draw;
+mod gather;
+mod gaussian;
+mod linear;
+mod nonfinite;
+mod normalize;
+mod optimizer;
+mod random;
+mod runner;
+mod surrogate;
+
+use std::time::{Duration, Instant};
+
+use crate::backend::{Backend, Cpu, CrossCheck, Worst};
+use crate::error::{Error, Result};
+use runner::Runner;
+
+/// The kernels, in the order in which they are run.
+pub const KERNELS: &[&str] =
+    &["linear", "advantage", "policy", "surrogate", "normalize", "optimizer", "nonfinite", "gather", "random"];
+
+/// Those of them that have a plain variant and a faster one.
+pub const KERNELS_WITH_VARIANTS: &[&str] = &["linear", "advantage", "surrogate"];
+
+/// What to run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    /// Random shapes of each operation, besides the edge sizes.
+    pub cases: usize,
+    /// Of shapes and inputs.
+    pub seed: u64,
+    /// Whether to include the edge sizes that take more than 65 535 workgroups, which take most of the time.
+    pub many_workgroups: bool,
+    /// Which of [`KERNELS`].
+    pub kernels: Vec<&'static str>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { cases: 16, seed: 1, many_workgroups: true, kernels: KERNELS.to_vec() }
+    }
+}
+
+/// The worst element of one output of one operation, over all cases.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct TensorReport {
+    /// The operation, as the method of the backend trait is called.
+    pub operation: &'static str,
+    /// Its output.
+    pub tensor: &'static str,
+    /// The element nearest to its tolerance, or furthest beyond.
+    pub worst: Worst,
+}
+
+/// What was wrong in a case.
+#[derive(Debug)]
+pub enum Problem {
+    /// A mismatch, a write outside an output, or anything else that should have worked.
+    Failed(Error),
+    /// Arguments that make no sense were accepted.
+    Accepted,
+}
+
+/// A case that did not pass.
+#[derive(Debug)]
+pub struct Miss {
+    /// The operation, as the method of the backend trait is called.
+    pub operation: &'static str,
+    /// Shapes and options.
+    pub case: String,
+    /// What was wrong.
+    pub problem: Problem,
+}
+
+impl Miss {
+    /// Whether this is about that output: the one that a mismatch names, every output of the operation otherwise.
+    pub fn concerns(&self, operation: &str, tensor: &str) -> bool {
+        match &self.problem {
+            Problem::Failed(Error::Mismatch(mismatch)) => mismatch.operation == operation && mismatch.tensor == tensor,
+            _ => self.operation == operation,
+        }
+    }
+}
+
+impl std::fmt::Display for Miss {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.problem {
+            Problem::Failed(error @ Error::Mismatch(_)) => write!(f, "{error} ({})", self.case),
+            Problem::Failed(error) => write!(f, "{}: {error} ({})", self.operation, self.case),
+            Problem::Accepted => write!(f, "{}: accepted what a typed error was due for ({})", self.operation, self.case),
+        }
+    }
+}
+
+/// All cases of one kernel.
+#[derive(Debug)]
+pub struct KernelReport {
+    /// Which, of [`KERNELS`].
+    pub kernel: &'static str,
+    /// Cases run, refusals included.
+    pub cases: usize,
+    /// Every output, by operation and name.
+    pub tensors: Vec<TensorReport>,
+    /// The cases that did not pass.
+    pub misses: Vec<Miss>,
+    /// How long it took.
+    pub elapsed: Duration,
+}
+
+impl KernelReport {
+    /// The output nearest to its tolerance, or furthest beyond.
+    pub fn worst(&self) -> Option<&TensorReport> {
+        // A NaN is worse than any number.
+        let badness = |report: &&TensorReport| match report.worst.ratio() {
+            ratio if ratio.is_nan() => f64::INFINITY,
+            ratio => ratio,
+        };
+        self.tensors.iter().max_by(|a, b| badness(a).total_cmp(&badness(b)))
+    }
+}
+
+/// Runs the cases of `options.kernels` on `backend` against [`Cpu<f64>`](Cpu), shows each kernel's report to `observe` as soon as it is done, and
+/// goes on after misses.
+///
+/// # Errors
+/// [`Error::DeviceLost`], since nothing that follows would say anything; [`Error::InvalidValue`] for a kernel that is none.
+pub fn run<A: Backend>(backend: A, options: &Options, mut observe: impl FnMut(&KernelReport)) -> Result<(A, Vec<KernelReport>)> {
+    if let Some(unknown) = options.kernels.iter().find(|kernel| !KERNELS.contains(kernel)) {
+        return Err(Error::value("kernels", format!("some of {}", KERNELS.join(", ")), unknown));
+    }
+    let mut reports = Vec::new();
+    let mut backend = backend;
+    for &kernel in KERNELS.iter().filter(|kernel| options.kernels.contains(kernel)) {
+        let started = Instant::now();
+        let mut runner = Runner::new(CrossCheck::new(backend, Cpu::<f64>::new()), options);
+        match kernel {
+            "linear" => linear::cases(&mut runner)?,
+            "advantage" => advantage::cases(&mut runner)?,
+            "policy" => {
+                categorical::cases(&mut runner)?;
+                gaussian::cases(&mut runner)?;
+            }
+            "surrogate" => surrogate::cases(&mut runner)?,
+            "normalize" => normalize::cases(&mut runner)?,
+            "optimizer" => optimizer::cases(&mut runner)?,
+            "nonfinite" => nonfinite::cases(&mut runner)?,
+            "gather" => gather::cases(&mut runner)?,
+            _ => random::cases(&mut runner)?,
+        }
+        let Runner { backend: checked, cases, misses, .. } = runner;
+        let outputs = checked.worst().iter();
+        let tensors = outputs.map(|(&(operation, tensor), &worst)| TensorReport { operation, tensor, worst }).collect();
+        let report = KernelReport { kernel, cases, tensors, misses, elapsed: started.elapsed() };
+        observe(&report);
+        reports.push(report);
+        backend = checked.a;
+    }
+    Ok((backend, reports))
+}

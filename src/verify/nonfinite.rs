@@ -1,0 +1,33 @@
+//! Cases of [`kernels::nonfinite`](crate::kernels::nonfinite).
+
+use super::runner::Runner;
+use crate::backend::NonfiniteOps;
+use crate::error::Result;
+use crate::kernels::optimizer::control;
+
+/// Around the workgroup of 256, and beyond 65 535 workgroups of it.
+const EDGES: &[[usize; 1]] = &[[1], [2], [255], [256], [257], [1025], [65_536 * 256 + 1]];
+const MOST: [usize; 1] = [100_000];
+
+/// A code that a caller might use.
+const TENSOR: u32 = 3;
+
+pub(super) fn cases<B: NonfiniteOps>(runner: &mut Runner<B>) -> Result<()> {
+    for [len] in runner.shapes(EDGES, MOST) {
+        for planted in [0, 1, 3] {
+            runner.case("find_nonfinite", format!("len {len}, {planted} planted"), |backend, draw| {
+                let mut x = draw.long(len, 1.0);
+                for _ in 0..planted {
+                    x[draw.below(len)] = draw.one(&[f32::NAN, f32::INFINITY, f32::NEG_INFINITY]);
+                }
+                let x = backend.upload_floats(&x)?;
+                let mut words = backend.upload_words(&control::INITIAL)?;
+                backend.find_nonfinite(TENSOR, len, &x, &mut words)
+            })?;
+        }
+    }
+    runner.refuses("find_nonfinite", "len 0", |backend| {
+        let (x, mut words) = (backend.upload_floats(&[0.0])?, backend.upload_words(&control::INITIAL)?);
+        backend.find_nonfinite(TENSOR, 0, &x, &mut words)
+    })
+}

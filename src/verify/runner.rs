@@ -1,0 +1,83 @@
+//! Runs one case after the other and keeps what went wrong.
+
+use super::draw::Draw;
+use super::{Miss, Options, Problem};
+use crate::backend::Memory;
+use crate::error::{Error, Result};
+
+/// Runs the cases of one kernel on `backend`, a cross-check.
+pub(super) struct Runner<B> {
+    pub(super) backend: B,
+    pub(super) cases: usize,
+    pub(super) misses: Vec<Miss>,
+    seed: u64,
+    random_shapes: usize,
+    many_workgroups: bool,
+}
+
+/// Shapes of more elements than this are there for the number of their workgroups.
+const MANY_ELEMENTS: usize = 1 << 20;
+
+impl<B: Memory> Runner<B> {
+    pub(super) fn new(backend: B, options: &Options) -> Self {
+        let Options { cases: random_shapes, seed, many_workgroups, .. } = *options;
+        Self { backend, cases: 0, misses: Vec::new(), seed, random_shapes, many_workgroups }
+    }
+
+    /// The edge shapes, then random ones up to `most` in each dimension.
+    pub(super) fn shapes<const D: usize>(&self, edges: &[[usize; D]], most: [usize; D]) -> Vec<[usize; D]> {
+        let mut draw = Draw::new(self.seed, self.cases as u64);
+        let random = (0..self.random_shapes).map(|_| most.map(|most| draw.size(most)));
+        let wanted = |shape: &&[usize; D]| self.many_workgroups || shape.iter().product::<usize>() <= MANY_ELEMENTS;
+        edges.iter().filter(wanted).copied().chain(random).collect()
+    }
+
+    /// Runs one case; its inputs depend on the seed and its place among the cases only.
+    ///
+    /// # Errors
+    /// A lost device. All other errors are misses.
+    pub(super) fn case(
+        &mut self,
+        operation: &'static str,
+        case: impl std::fmt::Display,
+        body: impl FnOnce(&mut B, &mut Draw) -> Result<()>,
+    ) -> Result<()> {
+        match self.run(body) {
+            Ok(()) => Ok(()),
+            Err(error @ Error::DeviceLost(_)) => Err(error),
+            Err(error) => {
+                self.miss(operation, case, Problem::Failed(error));
+                Ok(())
+            }
+        }
+    }
+
+    /// Runs something that has to be refused because of its arguments.
+    ///
+    /// # Errors
+    /// As [`case`](Self::case).
+    pub(super) fn refuses(
+        &mut self,
+        operation: &'static str,
+        case: impl std::fmt::Display,
+        body: impl FnOnce(&mut B) -> Result<()>,
+    ) -> Result<()> {
+        match self.run(|backend, _| body(backend)) {
+            Err(Error::Shape { .. } | Error::InvalidValue { .. }) => {}
+            Err(error @ Error::DeviceLost(_)) => return Err(error),
+            Err(error) => self.miss(operation, case, Problem::Failed(error)),
+            Ok(()) => self.miss(operation, case, Problem::Accepted),
+        }
+        Ok(())
+    }
+
+    fn run(&mut self, body: impl FnOnce(&mut B, &mut Draw) -> Result<()>) -> Result<()> {
+        self.cases += 1;
+        let mut draw = Draw::new(self.seed, self.cases as u64);
+        body(&mut self.backend, &mut draw)
+    }
+
+    fn miss(&mut self, operation: &'static str, case: impl std::fmt::Display, problem: Problem) {
+        self.misses.push(Miss { operation, case: case.to_string(), problem });
+    }
+}

@@ -1,0 +1,337 @@
+//! The program as a user meets it: flags, exit codes, files.
+
+mod common;
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+/// Two updates of a small network on the CPU.
+const TINY: &str = "train --backend cpu --total-timesteps 256 --num-envs 2 --num-steps 64 --update-epochs 1 --hidden 8,8";
+/// As long as it takes, unless somebody stops it.
+const ENDLESS: &str =
+    "train --backend cpu --total-timesteps 1000000000 --num-envs 2 --num-steps 64 --hidden 8,8 --target-return inf";
+
+fn program(arguments: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ppo-kernels"));
+    command.args(arguments.split_whitespace()).env_remove("RUST_LOG");
+    command
+}
+
+fn run(arguments: &str) -> Output {
+    program(arguments).output().unwrap()
+}
+
+fn train_into(folder: &Path, arguments: &str) -> Output {
+    program(arguments).arg("--output").arg(folder).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[track_caller]
+fn expect_code(output: &Output, code: i32) {
+    let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
+    assert_eq!(output.status.code(), Some(code), "stdout:\n{stdout}\nstderr:\n{stderr}");
+    assert!(!stderr.contains("panicked"), "{stderr}");
+}
+
+/// The one run folder in `output`.
+#[track_caller]
+fn run_folder(output: &Path) -> PathBuf {
+    let folders: Vec<PathBuf> = std::fs::read_dir(output).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert_eq!(folders.len(), 1, "{folders:?}");
+    folders[0].clone()
+}
+
+/// Checks that a run left its four files, whole; returns the rows of its metrics by column name.
+#[track_caller]
+fn expect_files(folder: &Path) -> Vec<std::collections::HashMap<String, String>> {
+    let config: serde_json::Value = serde_json::from_slice(&std::fs::read(folder.join("config.json")).unwrap()).unwrap();
+    assert_eq!(config["version"], env!("CARGO_PKG_VERSION"));
+    serde_json::from_value::<ppo_kernels::ppo::Config>(config["config"].clone()).unwrap();
+
+    let picture = std::fs::read_to_string(folder.join("learning_curve.svg")).unwrap();
+    assert!(picture.starts_with("<svg") && picture.trim_end().ends_with("</svg>"), "{picture}");
+
+    let policy = std::fs::read(folder.join("policy.safetensors")).unwrap();
+    let policy = safetensors::SafeTensors::deserialize(&policy).unwrap();
+    let mut names = policy.names();
+    names.sort_unstable();
+    for name in ["actor.W0", "actor.b0", "actor.W2", "critic.W0", "critic.b2"] {
+        assert!(names.contains(&name), "{name} is not in {names:?}");
+    }
+
+    let mut left: Vec<String> =
+        std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    left.sort_unstable();
+    assert_eq!(left, ["config.json", "learning_curve.svg", "metrics.csv", "policy.safetensors"]);
+    let rows = csv::Reader::from_path(folder.join("metrics.csv")).unwrap().into_deserialize();
+    rows.collect::<Result<_, _>>().unwrap()
+}
+
+#[test]
+fn help_names_commands_flags_and_exit_codes() {
+    let output = run("--help");
+    expect_code(&output, 0);
+    for word in ["train", "verify", "adapters", "130", "Exit codes"] {
+        assert!(text(&output.stdout).contains(word), "{word}");
+    }
+    let output = run("train --help");
+    expect_code(&output, 0);
+    for word in [
+        "--env",
+        "--num-envs",
+        "--gae-lambda",
+        "--clip-vloss",
+        "--target-kl",
+        "--output",
+        "cross-check",
+        "mountain-car-continuous",
+    ] {
+        assert!(text(&output.stdout).contains(word), "{word}");
+    }
+}
+
+#[test]
+fn a_command_line_that_cannot_be_parsed_exits_2_and_says_what_would_do() {
+    for (arguments, hint) in [
+        ("", "Usage"),
+        ("fly", "fly"),
+        ("train --gamma much", "--gamma"),
+        ("train --env pong", "cartpole"),
+        ("train --preset best", "cleanrl"),
+        ("train --backend tpu", "cross-check"),
+        ("train --activation swish", "silu"),
+    ] {
+        let output = run(arguments);
+        expect_code(&output, 2);
+        assert!(text(&output.stderr).contains(hint), "{arguments:?}: {}", text(&output.stderr));
+    }
+}
+
+#[test]
+fn a_value_out_of_range_is_named_before_anything_is_written() {
+    for (flags, name) in [
+        ("--gamma 1.5", "gamma"),
+        ("--num-envs 0", "num_envs"),
+        ("--num-minibatches 100000", "num_minibatches"),
+        ("--learning-rate NaN", "learning_rate"),
+        ("--total-timesteps 10", "total_timesteps"),
+        ("--target-return NaN", "target_return"),
+        ("--adapter any", "adapter"),
+    ] {
+        let output = tempfile::tempdir().unwrap();
+        let result = train_into(output.path(), &format!("train --backend cpu {flags}"));
+        expect_code(&result, 1);
+        assert!(text(&result.stderr).contains(name), "{flags}: {}", text(&result.stderr));
+        assert_eq!(std::fs::read_dir(output.path()).unwrap().count(), 0, "{flags}");
+    }
+}
+
+#[test]
+fn an_adapter_that_does_not_exist_is_an_error_that_names_it() {
+    for command in
+        ["train --adapter nosuchadapter", "verify --adapter nosuchadapter", "verify --backend cpu --adapter nosuchadapter"]
+    {
+        let output = tempfile::tempdir().unwrap();
+        let result = program(command).current_dir(output.path()).output().unwrap();
+        expect_code(&result, 1);
+        assert!(text(&result.stderr).contains("nosuchadapter"), "{}", text(&result.stderr));
+    }
+}
+
+#[test]
+fn an_output_folder_that_cannot_be_written_is_found_before_training() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("a file");
+    std::fs::write(&file, "in the way").unwrap();
+    let result = train_into(&file.join("runs"), ENDLESS);
+    expect_code(&result, 1);
+    assert!(text(&result.stderr).contains("a file"), "{}", text(&result.stderr));
+}
+
+#[test]
+fn running_out_of_timesteps_exits_2_and_leaves_everything() {
+    let output = tempfile::tempdir().unwrap();
+    let result = train_into(output.path(), &format!("{TINY} --seed 7"));
+    expect_code(&result, 2);
+    assert!(text(&result.stdout).contains("out of timesteps"), "{}", text(&result.stdout));
+    let folder = run_folder(output.path());
+    assert!(folder.file_name().unwrap().to_str().unwrap().starts_with("cartpole-7-"), "{}", folder.display());
+    let rows = expect_files(&folder);
+    assert_eq!(rows.len(), 2);
+    for (row, step) in rows.iter().zip(["128", "256"]) {
+        assert_eq!(row["global_step"], step);
+        for column in
+            ["loss", "pg_loss", "v_loss", "entropy", "approx_kl", "clipfrac", "grad_norm", "explained_variance", "learning_rate"]
+        {
+            assert!(row[column].parse::<f64>().unwrap().is_finite(), "{column}: {}", row[column]);
+        }
+    }
+}
+
+#[test]
+fn reaching_the_target_exits_0() {
+    let output = tempfile::tempdir().unwrap();
+    let result = train_into(output.path(), &format!("{ENDLESS} --target-return 5").replace("--target-return inf", ""));
+    expect_code(&result, 0);
+    assert!(text(&result.stdout).contains("solved"), "{}", text(&result.stdout));
+    let rows = expect_files(&run_folder(output.path()));
+    let episodes: u64 = rows.last().unwrap()["episodes"].parse().unwrap();
+    assert!(episodes >= 100, "solved after {episodes} episodes, at least 100 count");
+}
+
+#[test]
+fn an_update_that_fails_exits_1_names_the_tensor_and_leaves_everything() {
+    let output = tempfile::tempdir().unwrap();
+    // Beyond f32: the first update makes the parameters infinite, the second notices.
+    let result = train_into(output.path(), &format!("{TINY} --learning-rate 1e38"));
+    expect_code(&result, 1);
+    assert!(text(&result.stderr).contains("is not finite"), "{}", text(&result.stderr));
+    assert_eq!(expect_files(&run_folder(output.path())).len(), 1);
+}
+
+#[test]
+fn every_environment_trains() {
+    for env in ["cartpole", "acrobot", "pendulum", "mountain-car-continuous"] {
+        let output = tempfile::tempdir().unwrap();
+        let result = train_into(output.path(), &format!("{TINY} --env {env}"));
+        expect_code(&result, 2);
+        assert_eq!(expect_files(&run_folder(output.path())).len(), 2, "{env}");
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_numbers_bit_for_bit() {
+    let train = |seed: u64| {
+        let output = tempfile::tempdir().unwrap();
+        expect_code(&train_into(output.path(), &format!("{TINY} --seed {seed}")), 2);
+        let folder = run_folder(output.path());
+        ["metrics.csv", "policy.safetensors", "learning_curve.svg"].map(|file| std::fs::read(folder.join(file)).unwrap())
+    };
+    let first = train(3);
+    assert!(first == train(3), "two runs with seed 3 differ");
+    assert!(first != train(4), "seeds 3 and 4 give the same run");
+}
+
+#[test]
+fn a_preset_and_the_flags_over_it_end_up_in_config_json() {
+    let output = tempfile::tempdir().unwrap();
+    let flags =
+        "--preset sb3 --gamma 0.9 --num-envs 2 --num-steps 64 --num-minibatches 2 --update-epochs 1 --total-timesteps 128";
+    expect_code(&train_into(output.path(), &format!("train --backend cpu {flags}")), 2);
+    let config = std::fs::read(run_folder(output.path()).join("config.json")).unwrap();
+    let config: serde_json::Value = serde_json::from_slice(&config).unwrap();
+    assert_eq!((&config["preset"], &config["env"]), (&"sb3".into(), &"cartpole".into()));
+    assert_eq!((&config["config"]["gamma"], &config["config"]["bootstrap_truncated"]), (&0.9.into(), &true.into()));
+    assert!(config["backend"].as_str().unwrap().contains("CPU"), "{config}");
+}
+
+#[test]
+fn without_a_hardware_gpu_auto_says_so_on_one_line_and_trains() {
+    let output = tempfile::tempdir().unwrap();
+    let result = train_into(output.path(), &TINY.replace("--backend cpu", "--backend auto"));
+    expect_code(&result, 2);
+    let lines = text(&result.stderr).lines().filter(|line| line.contains("using the CPU backend")).count();
+    let on_cpu = text(&result.stdout).contains("on CPU");
+    assert_eq!(lines, usize::from(on_cpu), "{}", text(&result.stderr));
+}
+
+#[test]
+fn trains_on_an_adapter_and_cross_checked() {
+    let Some(_) = common::gpu() else { return };
+    for backend in ["gpu", "cross-check"] {
+        let output = tempfile::tempdir().unwrap();
+        let result = train_into(output.path(), &TINY.replace("--backend cpu", &format!("--backend {backend}")));
+        expect_code(&result, 2);
+        expect_files(&run_folder(output.path()));
+    }
+}
+
+/// Starts a run that does not end by itself, and waits until it trains.
+fn started(output: &Path) -> (Child, BufReader<std::process::ChildStdout>) {
+    let mut command = program(ENDLESS);
+    let mut child = command.arg("--output").arg(output).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut stdout = BufReader::new(child.stdout.take().unwrap());
+    let mut line = String::new();
+    while !line.contains("steps/s") {
+        line.clear();
+        assert_ne!(stdout.read_line(&mut line).unwrap(), 0, "ended before it trained");
+    }
+    (child, stdout)
+}
+
+#[cfg(unix)]
+fn signal(child: &Child, name: &str) {
+    assert!(Command::new("kill").args([name, &child.id().to_string()]).status().unwrap().success());
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interrupt_finishes_the_update_saves_and_exits_130() {
+    for name in ["-INT", "-TERM"] {
+        let output = tempfile::tempdir().unwrap();
+        let (mut child, mut stdout) = started(output.path());
+        signal(&child, name);
+        let mut rest = String::new();
+        stdout.read_to_string(&mut rest).unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(130), "{name}");
+        assert!(rest.contains("interrupted"), "{rest}");
+        let rows = expect_files(&run_folder(output.path()));
+        assert!(!rows.is_empty());
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_reader_who_leaves_does_not_end_the_training() {
+    let output = tempfile::tempdir().unwrap();
+    let (mut child, stdout) = started(output.path());
+    drop(stdout);
+    // A line is due every two seconds.
+    std::thread::sleep(std::time::Duration::from_millis(2500));
+    assert!(child.try_wait().unwrap().is_none(), "still training");
+    signal(&child, "-INT");
+    let mut stderr = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130), "{stderr}");
+    assert!(!stderr.contains("panicked"), "{stderr}");
+    expect_files(&run_folder(output.path()));
+}
+
+#[test]
+fn adapters_are_listed_with_what_they_can_do() {
+    let Some(gpu) = common::gpu() else { return };
+    let output = run("adapters");
+    expect_code(&output, 0);
+    let listed = text(&output.stdout);
+    for word in [gpu.context.name(), "kind", "driver", "MiB", "f16"] {
+        assert!(listed.contains(word), "{word} is not in\n{listed}");
+    }
+}
+
+#[test]
+fn where_there_is_no_adapter_the_list_says_so_and_exits_1() {
+    let nothing = "/nonexistent";
+    let mut command = program("adapters");
+    for variable in ["VK_ICD_FILENAMES", "VK_DRIVER_FILES"] {
+        command.env(variable, nothing);
+    }
+    let output = command.output().unwrap();
+    if cfg!(target_os = "linux") {
+        expect_code(&output, 1);
+        assert!(text(&output.stdout).contains("no adapter"), "{}", text(&output.stdout));
+    }
+}
+
+#[test]
+fn verify_passes_on_the_cpu_backend_and_prints_a_table() {
+    let output = run("verify --backend cpu --cases 1");
+    expect_code(&output, 0);
+    let table = text(&output.stdout);
+    for word in ppo_kernels::verify::KERNELS.iter().chain(&["worst error", "allowed", "within their tolerances"]) {
+        assert!(table.contains(word), "{word} is not in\n{table}");
+    }
+}

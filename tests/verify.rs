@@ -1,0 +1,113 @@
+//! Verification itself: it passes what is right, and names what is wrong.
+
+mod common;
+
+use common::{gpu, plant};
+use ppo_kernels::Error;
+use ppo_kernels::backend::{Cpu, Gpu, Variant};
+use ppo_kernels::verify::{KERNELS, KernelReport, Options, run};
+
+fn few() -> Options {
+    Options { cases: 2, seed: 5, many_workgroups: false, ..Options::default() }
+}
+
+fn guarded() -> Option<Gpu> {
+    let mut gpu = gpu()?;
+    gpu.context.set_guards(true);
+    Some(gpu)
+}
+
+#[track_caller]
+fn expect_no_miss(reports: &[KernelReport]) {
+    let misses: Vec<String> = reports.iter().flat_map(|r| r.misses.iter().map(|miss| format!("{}: {miss}", r.kernel))).collect();
+    assert!(misses.is_empty(), "{}", misses.join("\n"));
+}
+
+/// The kernels with misses.
+fn flagged(reports: &[KernelReport]) -> Vec<&'static str> {
+    reports.iter().filter(|report| !report.misses.is_empty()).map(|report| report.kernel).collect()
+}
+
+#[test]
+fn every_kernel_and_variant_passes_on_the_adapter() {
+    let Some(mut gpu) = guarded() else { return };
+    for variant in [Variant::Plain, Variant::Fast] {
+        gpu.variant = variant;
+        let (back, reports) = run(gpu, &few(), |_| {}).unwrap();
+        expect_no_miss(&reports);
+        assert_eq!(reports.iter().map(|report| report.kernel).collect::<Vec<_>>(), KERNELS);
+        for report in &reports {
+            assert!(report.tensors.iter().any(|tensor| tensor.worst.compared > 0), "{} compared nothing", report.kernel);
+        }
+        gpu = back;
+    }
+}
+
+#[test]
+fn the_cpu_backend_passes_at_single_precision() {
+    let (_, reports) = run(Cpu::<f32>::new(), &few(), |_| {}).unwrap();
+    expect_no_miss(&reports);
+}
+
+#[test]
+fn a_planted_fault_is_flagged_in_exactly_its_kernel() {
+    let faults = [
+        ("advantage", include_str!("../shaders/advantage.wgsl"), "params.gamma * bootstrap", "bootstrap"),
+        ("optimizer", include_str!("../shaders/optimizer.wgsl"), "adam_params.beta2 * v[i]", "adam_params.beta1 * v[i]"),
+        ("gather", include_str!("../shaders/gather.wgsl"), "indices[params.start + i]", "indices[i]"),
+    ];
+    for (kernel, source, from, to) in faults {
+        let Some(mut gpu) = guarded() else { return };
+        gpu.context.replace_shader(kernel, plant(source, from, to));
+        let (_, reports) = run(gpu, &few(), |_| {}).unwrap();
+        assert_eq!(flagged(&reports), [kernel]);
+        let report = reports.iter().find(|report| report.kernel == kernel).unwrap();
+        let worst = report.worst().unwrap();
+        assert!(report.misses.iter().any(|miss| miss.concerns(worst.operation, worst.tensor)), "{worst:?}");
+    }
+}
+
+#[test]
+fn an_output_that_nobody_wrote_is_a_miss() {
+    let Some(mut gpu) = guarded() else { return };
+    let source = include_str!("../shaders/gather.wgsl");
+    gpu.context.replace_shader(
+        "gather",
+        plant(source, "element >= params.count * params.width", "element + 1u >= params.count * params.width"),
+    );
+    let options = Options { kernels: vec!["gather"], ..few() };
+    let (_, reports) = run(gpu, &options, |_| {}).unwrap();
+    let tensor = reports[0].tensors.iter().find(|tensor| tensor.operation == "gather_floats").unwrap();
+    assert!(
+        tensor.worst.error.is_nan() && reports[0].misses.iter().any(|miss| miss.concerns("gather_floats", "target")),
+        "{tensor:?}"
+    );
+}
+
+#[test]
+fn a_write_past_an_output_is_a_miss() {
+    let Some(mut gpu) = guarded() else { return };
+    let source = include_str!("../shaders/gather.wgsl");
+    let wrong = "target_rows[element + 1u] = 7u;\n    target_rows[element] =";
+    gpu.context.replace_shader("gather", plant(source, "target_rows[element] =", wrong));
+    let options = Options { kernels: vec!["gather"], ..few() };
+    let (_, reports) = run(gpu, &options, |_| {}).unwrap();
+    assert!(reports[0].misses.iter().any(|miss| miss.to_string().contains("a kernel wrote element")), "{:?}", reports[0].misses);
+}
+
+#[test]
+fn the_same_seed_gives_the_same_report() {
+    let options = Options { kernels: vec!["advantage", "gather"], ..few() };
+    let tensors = |options: &Options| {
+        let (_, reports) = run(Cpu::<f32>::new(), options, |_| {}).unwrap();
+        reports.into_iter().flat_map(|report| report.tensors).collect::<Vec<_>>()
+    };
+    assert_eq!(tensors(&options), tensors(&options));
+    assert_ne!(tensors(&options), tensors(&Options { seed: 6, ..options.clone() }));
+}
+
+#[test]
+fn an_unknown_kernel_is_named() {
+    let error = run(Cpu::<f32>::new(), &Options { kernels: vec!["warp"], ..few() }, |_| {}).unwrap_err();
+    assert!(matches!(&error, Error::InvalidValue { actual, .. } if actual == "warp"), "{error}");
+}
