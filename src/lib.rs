@@ -1,6 +1,7 @@
 //! PPO's arithmetic on any GPU.
 
 pub mod backend;
+pub mod env;
 pub mod error;
 #[cfg(feature = "gpu")]
 pub mod gpu;
@@ -10,6 +11,7 @@ pub mod real;
 pub mod reference;
 mod shape;
 pub mod tolerance;
+pub mod train;
 pub mod verify;
 
 pub use error::{Error, Mismatch, Result};

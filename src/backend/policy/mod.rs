@@ -1,5 +1,10 @@
 //! The operations of [`kernels::policy`](crate::kernels::policy) on every backend.
 
+mod cpu;
+mod cross_check;
+#[cfg(feature = "gpu")]
+mod gpu;
+
 use super::Memory;
 use crate::error::Result;
 use crate::kernels::policy::{Categorical, Gaussian, KlArgument, SquashedGaussian};

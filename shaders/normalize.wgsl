@@ -1,0 +1,234 @@
+// Moments of long vectors: normalisation in place, and explained variance.
+//
+//   normalize           x = (x - mean) / denominator    std = sqrt(sum (x - mean)^2 / (len - ddof))
+//   explained variance  1 - Var(returns - values) / Var(returns), population variances; NaN where Var(returns) = 0
+//   denominator         ADD_TO_STD: std + epsilon    ADD_TO_VARIANCE: sqrt(std^2 + epsilon^2)    MAX: max(std, epsilon)
+//                       where it is 0, x becomes 0; with len <= ddof, x stays and std is 0
+//
+// Nothing is ever squared that is not centred. A workgroup centres its chunk on a rounded mean of its own, itself found from distances
+// to the first element (so that constants give exactly 0), and corrects for what that centre is off; chunks are joined by their means
+// (Chan et al. 1983). Two dispatches: chunks, then apply or explain, each of whose workgroups joins all chunks for itself. One dispatch
+// for what one workgroup does as fast alone.
+//
+// Shapes        x: elements offset + i * stride, i < len; values, returns [len]; moments [2] = mean, std; stats [stats_index + 1 or more];
+//               partials [chunks + 1] = mean and sum of squares of each chunk, the last the pivot
+// Grid          a workgroup a chunk of `chunk` elements, at most 512; normalize_whole, explain_whole and explain: one
+// Workgroup     WORKGROUP_SIZE, neighbours on neighbouring elements
+// Bindings      0 params, 1 x, 2 moments, 3 partials, 4 values, 5 returns, 6 stats (words, so that NaN is written as bits)
+// Preconditions len, stride >= 1; ddof <= 1; epsilon >= 0; offset + (len - 1) * stride < 2^32
+// Determinism   a fixed tree; one and two dispatches round differently
+// Range         |x - mean| from 1e-18 (below, squares vanish) to 1e18 (above, they overflow)
+// Tolerance     from the root mean square distance to the first element, see kernels/normalize.rs
+
+struct NormalizeParams {
+    len: u32,
+    offset: u32,
+    stride: u32,
+    ddof: u32,
+    epsilon: f32,
+    chunk: u32,
+    chunks: u32,
+    stats_index: u32,
+    nan_bits: u32,
+}
+
+const ADD_TO_STD: u32 = 0u;
+const ADD_TO_VARIANCE: u32 = 1u;
+const MAX: u32 = 2u;
+override EPSILON_MODE: u32 = ADD_TO_STD;
+
+const WORKGROUP_SIZE: u32 = 256u;
+
+@group(0) @binding(0) var<uniform> params: NormalizeParams;
+@group(0) @binding(1) var<storage, read_write> x: array<f32>;
+@group(0) @binding(2) var<storage, read_write> moments: array<f32>;
+@group(0) @binding(3) var<storage, read_write> partials: array<vec4<f32>>;
+@group(0) @binding(4) var<storage, read> values: array<f32>;
+@group(0) @binding(5) var<storage, read> returns: array<f32>;
+@group(0) @binding(6) var<storage, read_write> stats: array<u32>;
+
+var<workgroup> tree: array<vec4<f32>, WORKGROUP_SIZE>;
+
+// The sum over the workgroup, for everyone.
+fn total(term: vec4<f32>, local: u32) -> vec4<f32> {
+    tree[local] = term;
+    for (var reach = WORKGROUP_SIZE / 2u; reach > 0u; reach /= 2u) {
+        workgroupBarrier();
+        if local < reach {
+            tree[local] += tree[local + reach];
+        }
+    }
+    workgroupBarrier();
+    let sum = tree[0];
+    // The next call overwrites the tree.
+    workgroupBarrier();
+    return sum;
+}
+
+var<workgroup> shared_centre: vec2<f32>;
+
+// The same number, but by way of memory. WGSL lets compilers reorder sums, and Mesa turns (pivot + d) - pivot into d: what rounding took
+// from the centre would be corrected for, though it had never been taken.
+fn as_rounded(centre: vec2<f32>, local: u32) -> vec2<f32> {
+    if local == 0u {
+        shared_centre = centre;
+    }
+    workgroupBarrier();
+    return shared_centre;
+}
+
+// Means relative to the pivot, and sums of squares about the mean, of two quantities at once.
+struct Moments {
+    mean: vec2<f32>,
+    squares: vec2<f32>,
+}
+
+// From the sums of distances to `centre`, and of their squares. The centre is near the mean, so that the difference cancels little.
+fn moments_about(centre: vec2<f32>, pivot: vec2<f32>, sums: vec4<f32>, count: u32) -> Moments {
+    let shift = sums.xy / f32(count);
+    return Moments(centre - pivot + shift, max(sums.zw - sums.xy * shift, vec2<f32>()));
+}
+
+fn count_of(chunk: u32) -> u32 {
+    return min(params.chunk, params.len - chunk * params.chunk);
+}
+
+// Joins all chunks.
+fn join(local: u32) -> Moments {
+    var sum = vec2<f32>();
+    for (var chunk = local; chunk < params.chunks; chunk += WORKGROUP_SIZE) {
+        sum += partials[chunk].xy * (f32(count_of(chunk)) / f32(params.len));
+    }
+    let mean = total(vec4<f32>(sum, 0.0, 0.0), local).xy;
+    var squares = vec2<f32>();
+    for (var chunk = local; chunk < params.chunks; chunk += WORKGROUP_SIZE) {
+        let off = partials[chunk].xy - mean;
+        squares += partials[chunk].zw + off * off * f32(count_of(chunk));
+    }
+    return Moments(mean, total(vec4<f32>(squares, 0.0, 0.0), local).xy);
+}
+
+// ---- normalize: the second quantity is unused
+
+fn at(i: u32) -> u32 {
+    return params.offset + i * params.stride;
+}
+
+fn moments_of_x(start: u32, count: u32, pivot: f32, local: u32) -> Moments {
+    var sum = 0.0;
+    for (var i = local; i < count; i += WORKGROUP_SIZE) {
+        sum += x[at(start + i)] - pivot;
+    }
+    let mean = pivot + total(vec4<f32>(sum, 0.0, 0.0, 0.0), local).x / f32(count);
+    let centre = as_rounded(vec2<f32>(mean, 0.0), local).x;
+    var sums = vec2<f32>();
+    for (var i = local; i < count; i += WORKGROUP_SIZE) {
+        let distance = x[at(start + i)] - centre;
+        sums += vec2<f32>(distance, distance * distance);
+    }
+    let totals = total(vec4<f32>(sums.x, 0.0, sums.y, 0.0), local);
+    return moments_about(vec2<f32>(centre, 0.0), vec2<f32>(pivot, 0.0), totals, count);
+}
+
+// Normalises elements start .. start + count. Whoever has element 0 writes the moments.
+fn normalize_x(start: u32, count: u32, pivot: f32, all: Moments, local: u32) {
+    let leaves_x = params.len <= params.ddof;
+    var variance = 0.0;
+    if !leaves_x {
+        variance = all.squares.x / f32(params.len - params.ddof);
+    }
+    let deviation = sqrt(variance);
+    if start == 0u && local == 0u {
+        moments[0] = pivot + all.mean.x;
+        moments[1] = deviation;
+    }
+    var denominator = deviation + params.epsilon;
+    if EPSILON_MODE == ADD_TO_VARIANCE {
+        denominator = sqrt(variance + params.epsilon * params.epsilon);
+    } else if EPSILON_MODE == MAX {
+        denominator = max(deviation, params.epsilon);
+    }
+    if !leaves_x {
+        for (var i = local; i < count; i += WORKGROUP_SIZE) {
+            let centred = x[at(start + i)] - pivot - all.mean.x;
+            x[at(start + i)] = select(0.0, centred / denominator, denominator > 0.0);
+        }
+    }
+}
+
+@compute @workgroup_size(WORKGROUP_SIZE)
+fn normalize_whole(@builtin(local_invocation_index) local: u32) {
+    // Read before the barriers behind which x changes.
+    let pivot = x[params.offset];
+    let all = moments_of_x(0u, params.len, pivot, local);
+    normalize_x(0u, params.len, pivot, all, local);
+}
+
+@compute @workgroup_size(WORKGROUP_SIZE)
+fn normalize_chunks(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) local: u32) {
+    let chunk = workgroup.x;
+    let pivot = x[params.offset];
+    let moments_of_chunk = moments_of_x(chunk * params.chunk, count_of(chunk), pivot, local);
+    if local == 0u {
+        partials[chunk] = vec4<f32>(moments_of_chunk.mean, moments_of_chunk.squares);
+        if chunk == 0u {
+            partials[params.chunks] = vec4<f32>(pivot, 0.0, 0.0, 0.0);
+        }
+    }
+}
+
+@compute @workgroup_size(WORKGROUP_SIZE)
+fn normalize_apply(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) local: u32) {
+    let chunk = workgroup.x;
+    normalize_x(chunk * params.chunk, count_of(chunk), partials[params.chunks].x, join(local), local);
+}
+
+// ---- explained variance: of residuals and of returns
+
+fn residual_and_return(i: u32) -> vec2<f32> {
+    return vec2<f32>(returns[i] - values[i], returns[i]);
+}
+
+fn moments_of_returns(start: u32, count: u32, local: u32) -> Moments {
+    let pivot = residual_and_return(0u);
+    var sum = vec2<f32>();
+    for (var i = local; i < count; i += WORKGROUP_SIZE) {
+        sum += residual_and_return(start + i) - pivot;
+    }
+    let centre = as_rounded(pivot + total(vec4<f32>(sum, 0.0, 0.0), local).xy / f32(count), local);
+    var sums = vec4<f32>();
+    for (var i = local; i < count; i += WORKGROUP_SIZE) {
+        let distance = residual_and_return(start + i) - centre;
+        sums += vec4<f32>(distance, distance * distance);
+    }
+    return moments_about(centre, pivot, total(sums, local), count);
+}
+
+fn store_explained_variance(all: Moments, local: u32) {
+    if local == 0u {
+        var bits = params.nan_bits;
+        if all.squares.y > 0.0 {
+            bits = bitcast<u32>(1.0 - all.squares.x / all.squares.y);
+        }
+        stats[params.stats_index] = bits;
+    }
+}
+
+@compute @workgroup_size(WORKGROUP_SIZE)
+fn explain_whole(@builtin(local_invocation_index) local: u32) {
+    store_explained_variance(moments_of_returns(0u, params.len, local), local);
+}
+
+@compute @workgroup_size(WORKGROUP_SIZE)
+fn explain_chunks(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) local: u32) {
+    let chunk = workgroup.x;
+    let moments_of_chunk = moments_of_returns(chunk * params.chunk, count_of(chunk), local);
+    if local == 0u {
+        partials[chunk] = vec4<f32>(moments_of_chunk.mean, moments_of_chunk.squares);
+    }
+}
+
+@compute @workgroup_size(WORKGROUP_SIZE)
+fn explain(@builtin(local_invocation_index) local: u32) {
+    store_explained_variance(join(local), local);
+}

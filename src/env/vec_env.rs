@@ -1,0 +1,191 @@
+//! Many copies of one environment, stepped side by side.
+
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+
+use super::{ActionSpace, EnvId, Physics, Spec};
+use crate::error::{Error, Result};
+use crate::shape::{elements, require_size};
+
+/// One action for each environment.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Actions<'a> {
+    /// Choices, `[N]`.
+    Discrete(&'a [u32]),
+    /// Forces or torques, `[N, dim]`.
+    Continuous(&'a [f32]),
+}
+
+impl Actions<'_> {
+    /// Whether these are actions of `space` for `count` environments.
+    pub(super) fn check(&self, space: ActionSpace, count: usize) -> Result<()> {
+        let require = |expected: usize, len: usize| {
+            if len == expected { Ok(()) } else { Err(Error::shape("actions", format!("{expected} elements"), len)) }
+        };
+        match (*self, space) {
+            (Actions::Discrete(actions), ActionSpace::Discrete { n }) => {
+                require(count, actions.len())?;
+                match actions.iter().find(|&&a| a as usize >= n) {
+                    Some(action) => Err(Error::value("actions", format!("choices below {n}"), action)),
+                    None => Ok(()),
+                }
+            }
+            (Actions::Continuous(actions), ActionSpace::Continuous { dim, .. }) => {
+                require(count * dim, actions.len())?;
+                match actions.iter().position(|a| a.is_nan()) {
+                    Some(element) => Err(Error::NonFinite { tensor: "actions".to_owned(), element }),
+                    None => Ok(()),
+                }
+            }
+            (Actions::Discrete(_), ActionSpace::Continuous { .. }) => {
+                Err(Error::value("actions", "continuous actions", "discrete ones"))
+            }
+            (Actions::Continuous(_), ActionSpace::Discrete { .. }) => {
+                Err(Error::value("actions", "discrete actions", "continuous ones"))
+            }
+        }
+    }
+}
+
+/// An episode that has ended.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Episode {
+    /// Which of the environments.
+    pub env: usize,
+    /// Sum of its rewards.
+    pub total_reward: f64,
+    /// Its steps.
+    pub length: usize,
+}
+
+/// One copy, with the episode it is in.
+#[derive(Debug)]
+struct Slot {
+    physics: Physics,
+    rng: ChaCha8Rng,
+    total_reward: f64,
+    length: usize,
+}
+
+/// `N` copies of one environment. Each is reset in the very step that ends its episode.
+#[derive(Debug)]
+pub struct VecEnv {
+    id: EnvId,
+    spec: Spec,
+    copies: Vec<Slot>,
+    observations: Vec<f32>,
+    final_observations: Vec<f32>,
+    rewards: Vec<f32>,
+    terminated: Vec<u32>,
+    truncated: Vec<u32>,
+    finished: Vec<Episode>,
+}
+
+impl VecEnv {
+    /// `num_envs` copies, freshly reset. Each draws its resets from a random stream of its own, so that its episodes
+    /// depend on `seed`, its index and its actions alone.
+    ///
+    /// # Errors
+    /// `num_envs` is zero or too large.
+    pub fn new(id: EnvId, num_envs: usize, seed: u64) -> Result<Self> {
+        require_size("num_envs", num_envs)?;
+        let spec = id.spec();
+        let size = elements("num_envs x observation_size", num_envs, spec.observation_size)?;
+        let mut observations = vec![0.0; size];
+        let rows = observations.chunks_exact_mut(spec.observation_size);
+        let copies = rows.enumerate().map(|(index, row)| {
+            let (mut physics, mut rng) = (Physics::new(id), ChaCha8Rng::seed_from_u64(seed));
+            rng.set_stream(index as u64);
+            physics.reset(&mut rng);
+            physics.observe_checked(row);
+            Slot { physics, rng, total_reward: 0.0, length: 0 }
+        });
+        let copies = copies.collect();
+        Ok(Self {
+            id,
+            spec,
+            copies,
+            final_observations: observations.clone(),
+            observations,
+            rewards: vec![0.0; num_envs],
+            terminated: vec![0; num_envs],
+            truncated: vec![0; num_envs],
+            finished: Vec::with_capacity(num_envs),
+        })
+    }
+
+    /// Which environment these are.
+    pub fn id(&self) -> EnvId {
+        self.id
+    }
+
+    /// N, the number of copies.
+    pub fn num_envs(&self) -> usize {
+        self.copies.len()
+    }
+
+    /// Steps every copy once, and resets those whose episode that ends. Continuous actions are clipped to their range.
+    ///
+    /// # Errors
+    /// Actions of the wrong kind or number, out of range, or NaN. Nothing has then been stepped.
+    pub fn step(&mut self, actions: Actions<'_>) -> Result<()> {
+        actions.check(self.spec.action_space, self.copies.len())?;
+        let width = self.spec.observation_size;
+        for (index, copy) in self.copies.iter_mut().enumerate() {
+            let row = index * width..(index + 1) * width;
+            let outcome = copy.physics.step_checked(actions, index);
+            copy.total_reward += outcome.reward;
+            copy.length += 1;
+            // Like Gymnasium's TimeLimit: a last step that also terminates is both.
+            let truncated = copy.length >= self.spec.max_episode_steps;
+            self.rewards[index] = outcome.reward as f32;
+            self.terminated[index] = u32::from(outcome.terminated);
+            self.truncated[index] = u32::from(truncated);
+            let reached = &mut self.final_observations[row.clone()];
+            copy.physics.observe_checked(reached);
+            let next = &mut self.observations[row];
+            if outcome.terminated || truncated {
+                self.finished.push(Episode { env: index, total_reward: copy.total_reward, length: copy.length });
+                copy.physics.reset(&mut copy.rng);
+                copy.physics.observe_checked(next);
+                (copy.total_reward, copy.length) = (0.0, 0);
+            } else {
+                next.copy_from_slice(reached);
+            }
+        }
+        Ok(())
+    }
+
+    /// What the agent sees next, `[N, observation_size]`: where an episode has just ended, the first of the new one.
+    pub fn observations(&self) -> &[f32] {
+        &self.observations
+    }
+
+    /// What the last step reached, before any reset, `[N, observation_size]`. Before the first step, the same as
+    /// [`observations`](Self::observations).
+    pub fn final_observations(&self) -> &[f32] {
+        &self.final_observations
+    }
+
+    /// Rewards of the last step, `[N]`.
+    pub fn rewards(&self) -> &[f32] {
+        &self.rewards
+    }
+
+    /// 1 where the last step reached a state that ends the episode, `[N]`.
+    pub fn terminated(&self) -> &[u32] {
+        &self.terminated
+    }
+
+    /// 1 where the last step reached the time limit, whether or not it terminated as well, `[N]`.
+    pub fn truncated(&self) -> &[u32] {
+        &self.truncated
+    }
+
+    /// The episodes that have ended since the last call, in the order in which they ended. They are kept until they are
+    /// taken.
+    pub fn take_finished(&mut self) -> Vec<Episode> {
+        // Drained instead of taken, so that `step` finds its room again and does not allocate.
+        self.finished.drain(..).collect()
+    }
+}

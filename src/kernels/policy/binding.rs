@@ -1,0 +1,382 @@
+//! The kernels' binding to wgpu.
+
+use super::{ACTIONS_PER_LANE, Categorical, Gaussian, KlArgument, SquashedGaussian};
+use crate::error::{Error, Result};
+use crate::gpu::{Buffer, Context, Grid, Shader, ShaderParams, bind, shader_params};
+use crate::kernels::ShaderInfo;
+
+type Bindings<'a> = &'a [(u32, Buffer<u32>)];
+type Constants = [(&'static str, f64); 3];
+
+const CATEGORICAL: Shader =
+    Shader { name: "policy/categorical", source: include_str!("../../../shaders/policy/categorical.wgsl") };
+const GAUSSIAN: Shader = Shader { name: "policy/gaussian", source: include_str!("../../../shaders/policy/gaussian.wgsl") };
+
+/// Lanes and masks of the categorical entry points.
+const ROWS: &[&[(&str, f64)]] = &[
+    &[("LANES", 1.0), ("MASKED", 0.0)],
+    &[("LANES", 1.0), ("MASKED", 1.0)],
+    &[("LANES", 64.0), ("MASKED", 0.0)],
+    &[("LANES", 64.0), ("MASKED", 1.0)],
+];
+const ROWS_AND_ARGUMENT: &[&[(&str, f64)]] = &[
+    &[("LANES", 1.0), ("MASKED", 0.0), ("WITH_RESPECT_TO_Q", 0.0)],
+    &[("LANES", 1.0), ("MASKED", 1.0), ("WITH_RESPECT_TO_Q", 0.0)],
+    &[("LANES", 64.0), ("MASKED", 0.0), ("WITH_RESPECT_TO_Q", 1.0)],
+    &[("LANES", 64.0), ("MASKED", 1.0), ("WITH_RESPECT_TO_Q", 1.0)],
+];
+const STD: &[&[(&str, f64)]] = &[&[("STATE_DEPENDENT", 0.0)], &[("STATE_DEPENDENT", 1.0)]];
+const STD_AND_ARGUMENT: &[&[(&str, f64)]] = &[
+    &[("STATE_DEPENDENT", 0.0), ("WITH_RESPECT_TO_Q", 0.0)],
+    &[("STATE_DEPENDENT", 0.0), ("WITH_RESPECT_TO_Q", 1.0)],
+    &[("STATE_DEPENDENT", 1.0), ("WITH_RESPECT_TO_Q", 0.0)],
+    &[("STATE_DEPENDENT", 1.0), ("WITH_RESPECT_TO_Q", 1.0)],
+];
+const STD_AND_PATH: &[&[(&str, f64)]] = &[
+    &[("STATE_DEPENDENT", 0.0), ("REPARAMETERISED", 0.0)],
+    &[("STATE_DEPENDENT", 0.0), ("REPARAMETERISED", 1.0)],
+    &[("STATE_DEPENDENT", 1.0), ("REPARAMETERISED", 0.0)],
+    &[("STATE_DEPENDENT", 1.0), ("REPARAMETERISED", 1.0)],
+];
+
+pub(crate) const SHADERS: &[ShaderInfo] = &[
+    ShaderInfo {
+        shader: CATEGORICAL,
+        params: &[(CategoricalParams::NAME, size_of::<CategoricalParams>(), CategoricalParams::FIELDS)],
+        entries: &[
+            ("distribution", ROWS),
+            ("evaluate", ROWS),
+            ("sample", ROWS),
+            ("backward", ROWS),
+            ("kl", ROWS),
+            ("kl_backward", ROWS_AND_ARGUMENT),
+        ],
+    },
+    ShaderInfo {
+        shader: GAUSSIAN,
+        params: &[(GaussianParams::NAME, size_of::<GaussianParams>(), GaussianParams::FIELDS)],
+        entries: &[
+            ("evaluate", STD),
+            ("sample", STD),
+            ("backward", STD),
+            ("kl", STD),
+            ("kl_backward", STD_AND_ARGUMENT),
+            ("squashed_evaluate", STD),
+            ("squashed_backward", STD_AND_PATH),
+            ("sum_parts", STD),
+        ],
+    },
+];
+
+/// The shaders' default.
+const WORKGROUP_SIZE: usize = 64;
+/// Actions up to which one invocation takes a whole row; beyond, a workgroup shares it.
+const ACTIONS_ALONE: usize = 64;
+
+shader_params! {
+    struct CategoricalParams {
+        batch: u32,
+        actions: u32,
+        offset: u32,
+    }
+}
+
+shader_params! {
+    struct GaussianParams {
+        batch: u32,
+        dim: u32,
+        offset: u32,
+        log_std_offset: u32,
+        d_log_std_offset: u32,
+        rows_per_part: u32,
+        parts: u32,
+        low: f32,
+        high: f32,
+        log_half_width: f32,
+    }
+}
+
+fn flag(set: bool) -> f64 {
+    f64::from(u8::from(set))
+}
+
+/// Records an operation on rows of logits. Where there is no mask, the logits are bound in its place, and not read as one.
+fn record_rows(
+    context: &mut Context,
+    entry: &'static str,
+    op: &Categorical,
+    offset: usize,
+    argument: Option<KlArgument>,
+    logits: &Buffer<f32>,
+    mask: Option<&Buffer<u32>>,
+    others: Bindings<'_>,
+) -> Result<()> {
+    let lanes = if op.actions <= ACTIONS_ALONE { 1 } else { WORKGROUP_SIZE };
+    let longest = lanes * ACTIONS_PER_LANE;
+    if op.actions > longest {
+        return Err(Error::LimitExceeded { limit: "actions", needed: op.actions as u64, available: longest as u64 });
+    }
+    let constants: Constants =
+        [("LANES", lanes as f64), ("MASKED", flag(mask.is_some())), ("WITH_RESPECT_TO_Q", flag(argument == Some(KlArgument::Q)))];
+    let constants = if argument.is_some() { &constants[..] } else { &constants[..2] };
+    let params = CategoricalParams { batch: op.batch as u32, actions: op.actions as u32, offset: offset as u32 };
+    let mut buffers = vec![bind(1, logits), mask.map_or_else(|| bind(2, logits), |mask| bind(2, mask))];
+    buffers.extend_from_slice(others);
+    context.dispatch(CATEGORICAL, entry, constants, &params, &buffers, Grid::covering(op.batch * lanes, WORKGROUP_SIZE))
+}
+
+pub(crate) fn record_distribution(
+    context: &mut Context,
+    op: &Categorical,
+    logits: &Buffer<f32>,
+    mask: Option<&Buffer<u32>>,
+    [log_probs, probs, logsumexp]: [&Buffer<f32>; 3],
+    mode: &Buffer<u32>,
+) -> Result<()> {
+    let wide = [("logits", logits.len()), ("log_probs", log_probs.len()), ("probs", probs.len())];
+    op.check(mask.map(Buffer::len), &wide, &[("logsumexp", logsumexp.len()), ("mode", mode.len())])?;
+    let others = [bind(9, log_probs), bind(10, probs), bind(11, logsumexp), bind(12, mode)];
+    record_rows(context, "distribution", op, 0, None, logits, mask, &others)
+}
+
+pub(crate) fn record_evaluate(
+    context: &mut Context,
+    op: &Categorical,
+    logits: &Buffer<f32>,
+    mask: Option<&Buffer<u32>>,
+    actions: &Buffer<u32>,
+    logp: &Buffer<f32>,
+    entropy: &Buffer<f32>,
+) -> Result<()> {
+    let narrow = [("actions", actions.len()), ("logp", logp.len()), ("entropy", entropy.len())];
+    op.check(mask.map(Buffer::len), &[("logits", logits.len())], &narrow)?;
+    let others = [bind(4, actions), bind(13, logp), bind(14, entropy)];
+    record_rows(context, "evaluate", op, 0, None, logits, mask, &others)
+}
+
+pub(crate) fn record_sample(
+    context: &mut Context,
+    op: &Categorical,
+    logits: &Buffer<f32>,
+    mask: Option<&Buffer<u32>>,
+    uniforms: &Buffer<f32>,
+    offset: usize,
+    actions: &Buffer<u32>,
+    logp: &Buffer<f32>,
+) -> Result<()> {
+    let rows = [("uniforms", uniforms.len()), ("actions", actions.len()), ("logp", logp.len())];
+    op.check_sample(mask.map(Buffer::len), logits.len(), offset, &rows)?;
+    let others = [bind(5, uniforms), bind(13, logp), bind(15, actions)];
+    record_rows(context, "sample", op, offset, None, logits, mask, &others)
+}
+
+pub(crate) fn record_backward(
+    context: &mut Context,
+    op: &Categorical,
+    logits: &Buffer<f32>,
+    mask: Option<&Buffer<u32>>,
+    actions: &Buffer<u32>,
+    [d_logp, d_entropy]: [&Buffer<f32>; 2],
+    d_logits: &Buffer<f32>,
+) -> Result<()> {
+    let narrow = [("actions", actions.len()), ("d_logp", d_logp.len()), ("d_entropy", d_entropy.len())];
+    op.check(mask.map(Buffer::len), &[("logits", logits.len()), ("d_logits", d_logits.len())], &narrow)?;
+    let others = [bind(4, actions), bind(6, d_logp), bind(7, d_entropy), bind(16, d_logits)];
+    record_rows(context, "backward", op, 0, None, logits, mask, &others)
+}
+
+pub(crate) fn record_kl(
+    context: &mut Context,
+    op: &Categorical,
+    [p_logits, q_logits]: [&Buffer<f32>; 2],
+    mask: Option<&Buffer<u32>>,
+    kl: &Buffer<f32>,
+) -> Result<()> {
+    let wide = [("p_logits", p_logits.len()), ("q_logits", q_logits.len())];
+    op.check(mask.map(Buffer::len), &wide, &[("kl", kl.len())])?;
+    record_rows(context, "kl", op, 0, None, p_logits, mask, &[bind(3, q_logits), bind(17, kl)])
+}
+
+pub(crate) fn record_kl_backward(
+    context: &mut Context,
+    op: &Categorical,
+    argument: KlArgument,
+    [p_logits, q_logits]: [&Buffer<f32>; 2],
+    mask: Option<&Buffer<u32>>,
+    d_kl: &Buffer<f32>,
+    d_logits: &Buffer<f32>,
+) -> Result<()> {
+    let wide = [("p_logits", p_logits.len()), ("q_logits", q_logits.len()), ("d_logits", d_logits.len())];
+    op.check(mask.map(Buffer::len), &wide, &[("d_kl", d_kl.len())])?;
+    let others = [bind(3, q_logits), bind(8, d_kl), bind(16, d_logits)];
+    record_rows(context, "kl_backward", op, 0, Some(argument), p_logits, mask, &others)
+}
+
+fn gaussian_params(op: &Gaussian, offset: usize, d_log_std_offset: usize) -> GaussianParams {
+    let (rows_per_part, parts) = op.rows_per_part();
+    GaussianParams {
+        batch: op.batch as u32,
+        dim: op.dim as u32,
+        offset: offset as u32,
+        log_std_offset: op.log_std_offset as u32,
+        d_log_std_offset: d_log_std_offset as u32,
+        rows_per_part: rows_per_part as u32,
+        parts: parts as u32,
+        low: -1.0,
+        high: 1.0,
+        log_half_width: 0.0,
+    }
+}
+
+fn squashed_params(op: &SquashedGaussian) -> GaussianParams {
+    GaussianParams {
+        low: op.low as f32,
+        high: op.high as f32,
+        log_half_width: (0.5 * (op.high - op.low)).ln() as f32,
+        ..gaussian_params(&op.gaussian, 0, 0)
+    }
+}
+
+/// Records an operation with one invocation a row.
+fn record_forward(
+    context: &mut Context,
+    entry: &'static str,
+    op: &Gaussian,
+    params: &GaussianParams,
+    buffers: Bindings<'_>,
+) -> Result<()> {
+    let constants = [("STATE_DEPENDENT", flag(op.state_dependent_std))];
+    context.dispatch(GAUSSIAN, entry, &constants, params, buffers, Grid::covering(op.batch, WORKGROUP_SIZE))
+}
+
+/// Records a gradient; where the log-std is shared by the batch, its parts are summed by a second dispatch.
+fn record_gradient(
+    context: &mut Context,
+    entry: &'static str,
+    op: &Gaussian,
+    option: (&'static str, bool),
+    params: &GaussianParams,
+    inputs: Bindings<'_>,
+    d_mean: &Buffer<f32>,
+    d_log_std: &Buffer<f32>,
+) -> Result<()> {
+    let constants = [("STATE_DEPENDENT", flag(op.state_dependent_std)), (option.0, flag(option.1))];
+    let constants = if option.0.is_empty() { &constants[..1] } else { &constants[..] };
+    let grid = Grid::covering(params.parts as usize * op.dim, WORKGROUP_SIZE);
+    let mut buffers = inputs.to_vec();
+    buffers.push(bind(15, d_mean));
+    if op.state_dependent_std {
+        buffers.push(bind(16, d_log_std));
+        return context.dispatch(GAUSSIAN, entry, constants, params, &buffers, grid);
+    }
+    let parts = context.scratch::<f32>("policy parts", params.parts as usize * op.dim)?;
+    buffers.push(bind(16, &parts));
+    context.dispatch(GAUSSIAN, entry, constants, params, &buffers, grid)?;
+    let sum = [bind(9, &parts), bind(16, d_log_std)];
+    context.dispatch(GAUSSIAN, "sum_parts", &constants[..1], params, &sum, Grid::covering(op.dim, WORKGROUP_SIZE))
+}
+
+pub(crate) fn record_gaussian_evaluate(
+    context: &mut Context,
+    op: &Gaussian,
+    [mean, log_std, actions]: [&Buffer<f32>; 3],
+    logp: &Buffer<f32>,
+    entropy: &Buffer<f32>,
+) -> Result<()> {
+    let wide = [("mean", mean.len()), ("actions", actions.len())];
+    op.check(&[("log_std", log_std.len())], &wide, &[("logp", logp.len()), ("entropy", entropy.len())])?;
+    let buffers = [bind(1, mean), bind(2, log_std), bind(3, actions), bind(10, logp), bind(11, entropy)];
+    record_forward(context, "evaluate", op, &gaussian_params(op, 0, 0), &buffers)
+}
+
+pub(crate) fn record_gaussian_sample(
+    context: &mut Context,
+    op: &Gaussian,
+    [mean, log_std, noise]: [&Buffer<f32>; 3],
+    offset: usize,
+    actions: &Buffer<f32>,
+    logp: &Buffer<f32>,
+) -> Result<()> {
+    let wide = [("noise", noise.len()), ("actions", actions.len())];
+    op.check_sample(mean.len(), log_std.len(), offset, &wide, logp.len())?;
+    let buffers = [bind(1, mean), bind(2, log_std), bind(3, noise), bind(10, logp), bind(12, actions)];
+    record_forward(context, "sample", op, &gaussian_params(op, offset, 0), &buffers)
+}
+
+pub(crate) fn record_gaussian_backward(
+    context: &mut Context,
+    op: &Gaussian,
+    [mean, log_std, actions]: [&Buffer<f32>; 3],
+    [d_logp, d_entropy]: [&Buffer<f32>; 2],
+    d_mean: &Buffer<f32>,
+    (d_log_std, d_log_std_offset): (&Buffer<f32>, usize),
+) -> Result<()> {
+    let wide = [("mean", mean.len()), ("actions", actions.len()), ("d_mean", d_mean.len())];
+    op.check(&[("log_std", log_std.len())], &wide, &[("d_logp", d_logp.len()), ("d_entropy", d_entropy.len())])?;
+    op.check_d_log_std(d_log_std.len(), d_log_std_offset)?;
+    let inputs = [bind(1, mean), bind(2, log_std), bind(3, actions), bind(6, d_logp), bind(7, d_entropy)];
+    let params = gaussian_params(op, 0, d_log_std_offset);
+    record_gradient(context, "backward", op, ("", false), &params, &inputs, d_mean, d_log_std)
+}
+
+pub(crate) fn record_gaussian_kl(
+    context: &mut Context,
+    op: &Gaussian,
+    [p_mean, p_log_std, q_mean, q_log_std]: [&Buffer<f32>; 4],
+    kl: &Buffer<f32>,
+) -> Result<()> {
+    let log_stds = [("p_log_std", p_log_std.len()), ("q_log_std", q_log_std.len())];
+    op.check(&log_stds, &[("p_mean", p_mean.len()), ("q_mean", q_mean.len())], &[("kl", kl.len())])?;
+    let buffers = [bind(1, p_mean), bind(2, p_log_std), bind(4, q_mean), bind(5, q_log_std), bind(14, kl)];
+    record_forward(context, "kl", op, &gaussian_params(op, 0, 0), &buffers)
+}
+
+pub(crate) fn record_gaussian_kl_backward(
+    context: &mut Context,
+    op: &Gaussian,
+    argument: KlArgument,
+    [p_mean, p_log_std, q_mean, q_log_std]: [&Buffer<f32>; 4],
+    d_kl: &Buffer<f32>,
+    d_mean: &Buffer<f32>,
+    d_log_std: &Buffer<f32>,
+) -> Result<()> {
+    let log_stds = [("p_log_std", p_log_std.len()), ("q_log_std", q_log_std.len())];
+    let wide = [("p_mean", p_mean.len()), ("q_mean", q_mean.len()), ("d_mean", d_mean.len())];
+    op.check(&log_stds, &wide, &[("d_kl", d_kl.len())])?;
+    op.check_d_log_std(d_log_std.len(), 0)?;
+    let inputs = [bind(1, p_mean), bind(2, p_log_std), bind(4, q_mean), bind(5, q_log_std), bind(8, d_kl)];
+    let option = ("WITH_RESPECT_TO_Q", argument == KlArgument::Q);
+    record_gradient(context, "kl_backward", op, option, &gaussian_params(op, 0, 0), &inputs, d_mean, d_log_std)
+}
+
+pub(crate) fn record_squashed_evaluate(
+    context: &mut Context,
+    op: &SquashedGaussian,
+    [mean, log_std, u]: [&Buffer<f32>; 3],
+    [actions, log_det]: [&Buffer<f32>; 2],
+    logp: &Buffer<f32>,
+) -> Result<()> {
+    op.check_interval()?;
+    let wide = [("mean", mean.len()), ("u", u.len()), ("actions", actions.len()), ("log_det", log_det.len())];
+    op.gaussian.check(&[("log_std", log_std.len())], &wide, &[("logp", logp.len())])?;
+    let buffers = [bind(1, mean), bind(2, log_std), bind(3, u), bind(10, logp), bind(12, actions), bind(13, log_det)];
+    record_forward(context, "squashed_evaluate", &op.gaussian, &squashed_params(op), &buffers)
+}
+
+pub(crate) fn record_squashed_backward(
+    context: &mut Context,
+    op: &SquashedGaussian,
+    reparameterised: bool,
+    [mean, log_std, u]: [&Buffer<f32>; 3],
+    d_logp: &Buffer<f32>,
+    d_mean: &Buffer<f32>,
+    d_log_std: &Buffer<f32>,
+) -> Result<()> {
+    op.check_interval()?;
+    let wide = [("mean", mean.len()), ("u", u.len()), ("d_mean", d_mean.len())];
+    op.gaussian.check(&[("log_std", log_std.len())], &wide, &[("d_logp", d_logp.len())])?;
+    op.gaussian.check_d_log_std(d_log_std.len(), 0)?;
+    let inputs = [bind(1, mean), bind(2, log_std), bind(3, u), bind(6, d_logp)];
+    let option = ("REPARAMETERISED", reparameterised);
+    record_gradient(context, "squashed_backward", &op.gaussian, option, &squashed_params(op), &inputs, d_mean, d_log_std)
+}
