@@ -1,6 +1,7 @@
 //! One PPO update, recorded in one go: nothing is read back before its end.
 
 use super::network::{Rows, Trace, backward, forward};
+use super::rollout::wrong_actions;
 use super::{Actions, AdvantageScope, Config, Ends, KlStop, Network, NetworkSpec, PolicyKind, Rollout};
 use crate::backend::{Backend, Length, Position};
 use crate::error::{Error, Result};
@@ -340,7 +341,7 @@ impl<B: Backend> Learner<B> {
             let actual = format!("{} x {}", rollout.steps, rollout.envs);
             return Err(Error::shape("rollout", format!("{num_steps} x {num_envs}"), actual));
         }
-        rollout.check(self.network.spec().observation_size)?;
+        rollout.check(self.network.spec().observation_size, self.network.spec().policy)?;
         require_range("learning_rate", learning_rate, 0.0, f64::INFINITY)?;
         backend.set_position(Position { update: Some(self.updates as usize), minibatch: None });
         self.state.copy_to(backend, &mut self.before, self.network.len())?;
@@ -585,8 +586,4 @@ impl<B: Backend> Learner<B> {
     pub(crate) fn roll_back(&mut self, backend: &mut B) -> Result<()> {
         self.before.copy_to(backend, &mut self.state, self.network.len())
     }
-}
-
-fn wrong_actions() -> Error {
-    Error::value("actions", "the kind of actions the policy draws", "the other kind")
 }
