@@ -2,7 +2,7 @@
 
 use super::network::{Rows, Trace, backward, forward};
 use super::rollout::wrong_actions;
-use super::{Actions, AdvantageScope, Config, Ends, KlStop, Network, NetworkSpec, PolicyKind, Rollout};
+use super::{Actions, AdvantageScope, Config, Ends, KlStop, Network, NetworkSpec, ParameterTensor, PolicyKind, Rollout};
 use crate::backend::{Backend, Length, Position};
 use crate::error::{Error, Result};
 use crate::kernels::advantage::Gae;
@@ -534,7 +534,7 @@ impl<B: Backend> Learner<B> {
         backend.adam_step(&adam, params, grads, m, v, schedule, stats, control)?;
         let per_epoch = config.batch_size().div_ceil(self.minibatch_size);
         match (config.target_kl, config.kl_stop) {
-            (Some(target_kl), KlStop::AfterEpoch) if (step + 1) % per_epoch == 0 => {
+            (Some(target_kl), KlStop::AfterEpoch) if (step + 1).is_multiple_of(per_epoch) => {
                 backend.stop_on_kl(target_kl, step, stats, control)
             }
             _ => Ok(()),
@@ -573,10 +573,9 @@ impl<B: Backend> Learner<B> {
     }
 
     fn non_finite(&self, code: usize, element: usize) -> Error {
-        if code == GRADIENTS + 1 {
-            if let Some(tensor) = self.network.tensors().iter().find(|t| (t.offset..t.offset + t.len()).contains(&element)) {
-                return Error::NonFinite { tensor: format!("gradient of {}", tensor.name), element: element - tensor.offset };
-            }
+        let holds_element = |t: &&ParameterTensor| (t.offset..t.offset + t.len()).contains(&element);
+        if let (true, Some(tensor)) = (code == GRADIENTS + 1, self.network.tensors().iter().find(holds_element)) {
+            return Error::NonFinite { tensor: format!("gradient of {}", tensor.name), element: element - tensor.offset };
         }
         let tensor = code.checked_sub(1).and_then(|i| WATCHED.get(i)).unwrap_or(&"unknown");
         Error::NonFinite { tensor: (*tensor).to_owned(), element }

@@ -157,7 +157,7 @@ pub fn forward<T: Real>(layer: &Linear, activation: Activation, x: &[T], params:
     matmul([batch, in_features, out_features], (x, Layout::row_major(in_features)), weights, y);
     by_rows(y, out_features, |_, rows| {
         for row in rows.chunks_exact_mut(out_features) {
-            row.iter_mut().zip(bias).for_each(|(y, &b)| *y = *y + b);
+            row.iter_mut().zip(bias).for_each(|(y, &b)| *y += b);
         }
     });
     if let Some(pre) = &mut pre {

@@ -18,9 +18,9 @@ pub struct Row<'a, T> {
 impl<'a, T: Real> Row<'a, T> {
     fn new(logits: &'a [T], mask: Option<&'a [u32]>) -> Self {
         let mut row = Self { logits, mask, maximum: T::neg_infinity(), log_sum: T::zero(), any: false };
-        for a in 0..logits.len() {
+        for (a, &logit) in logits.iter().enumerate() {
             if row.valid(a) {
-                row.maximum = row.maximum.max(logits[a]);
+                row.maximum = row.maximum.max(logit);
                 row.any = true;
             }
         }
@@ -116,7 +116,7 @@ pub fn distribution<T: Real>(
     }
 }
 
-/// log p[action] and H = −Σ p·log p.
+/// `log p[action]` and H = −Σ p·log p.
 pub fn evaluate<T: Real>(
     op: &Categorical,
     logits: &[T],
@@ -149,7 +149,7 @@ pub fn sample<T: Real>(
     }
 }
 
-/// d_logp·(1[a] − p) − d_entropy·p·(log p + H).
+/// `d_logp·(1[a] − p) − d_entropy·p·(log p + H)`.
 pub fn backward<T: Real>(
     op: &Categorical,
     logits: &[T],
