@@ -1,8 +1,10 @@
 //! Backends against each other over edge sizes and far-out numbers, and planted faults.
 
+use ppo_kernels::Error;
 use ppo_kernels::backend::{Cpu, CrossCheck, PolicyOps};
+use proptest::prelude::*;
 
-use crate::common::{Draw, checked, expect_mismatch, plant};
+use crate::common::{Draw, checked, gpu};
 use crate::inputs::{Normals, Rows};
 
 /// Runs a body on the adapter and on the CPU's f32, each checked against f64.
@@ -109,4 +111,51 @@ fn more_than_65535_workgroups_are_folded() {
     Rows::drawn(15, 65_600, 65, 1.0, true).distribution(&mut both).unwrap();
     Rows::drawn(16, 4_194_400, 1, 1.0, false).evaluate(&mut both).unwrap();
     Normals::drawn(17, 4_194_400, 1, true).backward(&mut both).unwrap();
+}
+
+/// The loops of an invocation add up where a software adapter ends them after 65 535 rounds: the longest row that is accepted has to come
+/// out right, and a longer one has to be refused.
+#[test]
+fn rows_are_right_up_to_the_longest_and_refused_beyond() {
+    let longest = |mut fits: usize, mut refused: usize, accepts: &mut dyn FnMut(usize) -> bool| {
+        while refused - fits > 1 {
+            let middle = fits.midpoint(refused);
+            *(if accepts(middle) { &mut fits } else { &mut refused }) = middle;
+        }
+        fits
+    };
+    let Some(mut probe) = gpu() else { return };
+    let mut accepts_actions = |actions: usize| match Rows::of(actions, &vec![0.0; actions]).kl(&mut probe) {
+        Err(Error::LimitExceeded { limit, .. }) => {
+            assert_eq!(limit, "actions");
+            false
+        }
+        result => result.is_ok(),
+    };
+    let actions = longest(1 << 16, 1 << 22, &mut accepts_actions);
+    let Some(mut both) = checked() else { return };
+    Rows::drawn(18, 1, actions, 1.0, true).everything(&mut both).unwrap();
+
+    let mut accepts_dim = |dim: usize| match Normals::drawn(19, 1, dim, false).evaluate(&mut probe) {
+        Err(Error::LimitExceeded { limit, .. }) => {
+            assert_eq!(limit, "dim");
+            false
+        }
+        result => result.is_ok(),
+    };
+    let dim = longest(1 << 12, 1 << 20, &mut accepts_dim);
+    Normals::drawn(19, 1, dim, false).everything(&mut both).unwrap();
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(16))]
+    #[test]
+    fn all_operations_agree_with_their_twins(
+        seed: u64, batch in 1usize..100, width in 1usize..100, exponent in -4.0f32..2.0, flag: bool,
+    ) {
+        on_checked(|categorical, gaussian| {
+            categorical(&Rows::drawn(seed, batch, width, 10f32.powf(exponent), flag));
+            gaussian(&Normals::drawn(seed, batch, width, flag));
+        });
+    }
 }

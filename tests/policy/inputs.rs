@@ -2,8 +2,9 @@
 
 use ppo_kernels::Result;
 use ppo_kernels::backend::{Memory, PolicyOps};
+use ppo_kernels::kernels::policy::tolerance::CategoricalBounds;
 use ppo_kernels::kernels::policy::{Categorical, Gaussian, KlArgument, SquashedGaussian};
-use ppo_kernels::tolerance::F32_ROUNDOFF;
+use ppo_kernels::tolerance::{F32_ROUNDOFF, Tolerance};
 
 use crate::common::Draw;
 
@@ -20,14 +21,15 @@ pub fn roundoff<B: Memory>(backend: &mut B) -> f64 {
     if backend.read_f64(&stored, 0, 1).unwrap() == [just_above_one] { f64::EPSILON / 2.0 } else { F32_ROUNDOFF }
 }
 
-/// Within `units` roundings of the backend, relative to numbers of size 1 and above.
+/// Within the contract's bound for f32, scaled to the backend's roundoff. The contract takes inputs as they are; where `expected` is a
+/// decimal, storing the inputs moves it by a rounding or two more.
 #[track_caller]
-pub fn assert_near<B: Memory>(backend: &mut B, found: &[f64], expected: &[f64], units: f64) {
+pub fn assert_within<B: Memory>(backend: &mut B, found: &[f64], expected: &[f64], tolerance: &Tolerance) {
     assert_eq!(found.len(), expected.len());
     let unit = roundoff(backend);
     for (i, (x, y)) in found.iter().zip(expected).enumerate() {
-        let allowed = units * unit * y.abs().max(1.0);
-        assert!((x - y).abs() <= allowed || x == y, "element {i}: {x:e}, expected {y:e} within {allowed:e}");
+        let allowed = tolerance.allowed(i, *y) / F32_ROUNDOFF * unit + 2.0 * unit * y.abs().max(1.0);
+        assert!((x - y).abs() <= allowed, "element {i}: {x:e}, expected {y:e} within {allowed:e}");
     }
 }
 
@@ -99,6 +101,11 @@ impl Rows {
 
     fn mask<B: Memory>(&self, backend: &mut B) -> Result<Option<B::Words>> {
         self.mask.as_ref().map(|mask| backend.upload_words(mask)).transpose()
+    }
+
+    /// The contract's bounds for p and for q.
+    pub fn bounds(&self) -> [CategoricalBounds; 2] {
+        [&self.logits, &self.q_logits].map(|logits| self.op.bounds(logits, self.mask.as_deref()))
     }
 
     pub fn valid(&self, element: usize) -> bool {
@@ -286,17 +293,7 @@ impl Normals {
         let (d_logp, d_entropy) = (upload(backend, &self.d_logp)?, upload(backend, &self.d_entropy)?);
         let offset = self.d_log_std_offset;
         let (mut d_mean, mut d_log_std) = (backend.alloc_floats(n)?, backend.alloc_floats(offset + log_stds)?);
-        backend.gaussian_backward(
-            &self.op,
-            &mean,
-            &log_std,
-            &x,
-            &d_logp,
-            &d_entropy,
-            &mut d_mean,
-            &mut d_log_std,
-            offset,
-        )?;
+        backend.gaussian_backward(&self.op, &mean, &log_std, &x, &d_logp, &d_entropy, &mut d_mean, &mut d_log_std, offset)?;
         Ok((backend.read_f64(&d_mean, 0, n)?, backend.read_f64(&d_log_std, offset, log_stds)?))
     }
 
