@@ -67,12 +67,16 @@ impl<'a, T: Real> Row<'a, T> {
         T::of((0..self.logits.len()).map(|a| (self.prob(a) * (self.log_prob(a) - q.log_prob(a))).f64()).sum())
     }
 
-    /// The first valid action whose cumulative probability exceeds `u`; the last valid one where rounding leaves the sum below it.
+    /// The first valid action whose cumulative probability exceeds `u`; the last one of probability above 0 where rounding leaves the sum
+    /// below it.
     fn draw(&self, u: T) -> usize {
         let (mut cumulative, mut last) = (0.0, 0);
         for a in (0..self.logits.len()).filter(|&a| self.valid(a)) {
-            cumulative += self.prob(a).f64();
-            last = a;
+            let p = self.prob(a).f64();
+            cumulative += p;
+            if p > 0.0 {
+                last = a;
+            }
             if cumulative > u.f64() {
                 break;
             }
@@ -86,7 +90,7 @@ impl<'a, T: Real> Row<'a, T> {
         if !self.any {
             return if action == 0 { 0.0 } else { f64::INFINITY };
         }
-        if action >= self.logits.len() || !self.valid(action) {
+        if action >= self.logits.len() || self.prob(action) == T::zero() {
             return f64::INFINITY;
         }
         let before: f64 = (0..action).map(|a| self.prob(a).f64()).sum();
