@@ -11,7 +11,7 @@ pub(crate) fn vectorised<R>(body: impl FnOnce() -> R) -> R {
 /// Adding this rounds a small number to an integer, which is then in the low bits.
 const ROUND: f32 = 12_582_912.0;
 /// ln 2, of which the first part is exact in few bits, so that k·LN_2_HIGH is exact.
-const LN_2_HIGH: f32 = 0.693_359_375;
+const LN_2_HIGH: f32 = 355.0 / 512.0;
 const LN_2_LOW: f32 = -2.121_944_4e-4;
 
 /// (2^k, e^r − 1) for x in [−87.3, 88.3]; NaN stays NaN.
