@@ -3,6 +3,7 @@
 //! [`Backend`] is the sum of [`Memory`] and one trait a kernel; each of those stands, with its implementations for
 //! [`Gpu`], [`Cpu`] and [`CrossCheck`], in the file that has the kernel's name.
 
+mod actor_critic;
 mod advantage;
 mod cpu;
 mod cross_check;
@@ -17,6 +18,7 @@ mod policy;
 mod random;
 mod surrogate;
 
+pub use actor_critic::{ActorCriticOps, Head, MinibatchInputs, Rows, Trace, compose_minibatch_gradient, forward};
 pub use advantage::AdvantageOps;
 pub use cpu::Cpu;
 pub use cross_check::{CrossCheck, Pair, Worst};
@@ -176,20 +178,11 @@ pub trait Memory {
 
 /// Memory and every operation of PPO.
 pub trait Backend:
-    Memory + LinearOps + AdvantageOps + PolicyOps + SurrogateOps + NormalizeOps + OptimizerOps + NonfiniteOps + GatherOps + RandomOps
+    Memory + ActorCriticOps + AdvantageOps + NormalizeOps + OptimizerOps + NonfiniteOps + GatherOps + RandomOps
 {
 }
 
 impl<B> Backend for B where
-    B: Memory
-        + LinearOps
-        + AdvantageOps
-        + PolicyOps
-        + SurrogateOps
-        + NormalizeOps
-        + OptimizerOps
-        + NonfiniteOps
-        + GatherOps
-        + RandomOps
+    B: Memory + ActorCriticOps + AdvantageOps + NormalizeOps + OptimizerOps + NonfiniteOps + GatherOps + RandomOps
 {
 }

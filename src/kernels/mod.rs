@@ -1,5 +1,6 @@
 //! Each kernel's contract (shapes, parameters, limits, tolerance) and its binding to wgpu.
 
+pub mod actor_critic;
 pub mod advantage;
 pub mod gather;
 pub mod linear;

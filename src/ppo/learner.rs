@@ -1,9 +1,8 @@
 //! One PPO update, recorded in one go: nothing is read back before its end.
 
-use super::network::{Rows, Trace, backward, forward};
 use super::rollout::wrong_actions;
 use super::{Actions, AdvantageScope, Config, Ends, KlStop, Network, NetworkSpec, ParameterTensor, PolicyKind, Rollout};
-use crate::backend::{Backend, Length, Position};
+use crate::backend::{Backend, Head, Length, MinibatchInputs, Position, Rows, Trace, forward};
 use crate::error::{Error, Result};
 use crate::kernels::advantage::Gae;
 use crate::kernels::gather::Gather;
@@ -164,8 +163,8 @@ impl<B: Backend> Learner<B> {
             },
             samples: backend.alloc_floats(minibatch_size * sample::COLUMNS)?,
             moments: backend.alloc_floats(2)?,
-            actor: Trace::new(backend, &network.actor, minibatch_size)?,
-            critic: Trace::new(backend, &network.critic, minibatch_size)?,
+            actor: Trace::new(backend, &network.layers.actor, minibatch_size)?,
+            critic: Trace::new(backend, &network.layers.critic, minibatch_size)?,
         };
         Ok(Self {
             minibatch_size,
@@ -178,8 +177,8 @@ impl<B: Backend> Learner<B> {
             returns: backend.alloc_floats(batch)?,
             minibatch,
             acting: (
-                Trace::new(backend, &network.actor, config.num_envs)?,
-                Trace::new(backend, &network.critic, config.num_envs)?,
+                Trace::new(backend, &network.layers.actor, config.num_envs)?,
+                Trace::new(backend, &network.layers.critic, config.num_envs)?,
             ),
             noise: None,
             permutations: backend.alloc_words(config.update_epochs * batch)?,
@@ -276,7 +275,7 @@ impl<B: Backend> Learner<B> {
         let (actor, critic) = &mut self.acting;
         let offset = first * self.network.spec().observation_size;
         let x = Rows { buffer: &rollout.observations, offset, count };
-        forward(backend, &self.network.actor, &self.state.params, &x, actor, None)?;
+        forward(backend, &self.network.layers.actor, &self.state.params, &x, actor, None)?;
         match (self.network.spec().policy, &mut rollout.actions) {
             (PolicyKind::Categorical { actions: n }, Actions::Discrete(actions)) => {
                 let op = Categorical { batch: count, actions: n };
@@ -288,7 +287,7 @@ impl<B: Backend> Learner<B> {
             }
             _ => return Err(wrong_actions()),
         }
-        forward(backend, &self.network.critic, &self.state.params, &x, critic, Some((&mut rollout.values, first)))
+        forward(backend, &self.network.layers.critic, &self.state.params, &x, critic, Some((&mut rollout.values, first)))
     }
 
     /// Values of `count` observations, written to `values` from element `values_offset` on.
@@ -304,7 +303,7 @@ impl<B: Backend> Learner<B> {
         values_offset: usize,
     ) -> Result<()> {
         let x = Rows { buffer: observations, offset: 0, count };
-        forward(backend, &self.network.critic, &self.state.params, &x, &mut self.acting.1, Some((values, values_offset)))
+        forward(backend, &self.network.layers.critic, &self.state.params, &x, &mut self.acting.1, Some((values, values_offset)))
     }
 
     /// Minibatch steps of an epoch.
@@ -442,11 +441,7 @@ impl<B: Backend> Learner<B> {
     pub(crate) fn step(&mut self, backend: &mut B, rollout: &Rollout<B>, step: usize) -> Result<()> {
         backend.set_position(Position { update: Some(self.updates as usize), minibatch: Some(step) });
         let count = self.gather(backend, rollout, step)?;
-        self.forward_and_loss(backend, step, count)?;
-        let Self { network, state: State { params, .. }, grads, minibatch, .. } = self;
-        let Minibatch { observations, actor, critic, .. } = minibatch;
-        backward(backend, &network.actor, params, observations, count, actor, grads)?;
-        backward(backend, &network.critic, params, observations, count, critic, grads)?;
+        self.gradient(backend, step, count)?;
         self.optimize(backend, step)
     }
 
@@ -474,7 +469,7 @@ impl<B: Backend> Learner<B> {
         Ok(count)
     }
 
-    fn forward_and_loss(&mut self, backend: &mut B, step: usize, count: usize) -> Result<()> {
+    fn gradient(&mut self, backend: &mut B, step: usize, count: usize) -> Result<()> {
         let policy = self.network.spec().policy;
         let gaussian = self.network.gaussian(count, policy.outputs());
         let op = Surrogate {
@@ -490,25 +485,15 @@ impl<B: Backend> Learner<B> {
         };
         let Self { network, state: State { params, .. }, grads, stats, minibatch, .. } = self;
         let Minibatch { observations, actions, samples, actor, critic, .. } = minibatch;
-        let x = Rows { buffer: &*observations, offset: 0, count };
-        forward(backend, &network.actor, params, &x, actor, None)?;
-        forward(backend, &network.critic, params, &x, critic, None)?;
-        let (values, d_values) = critic.head_and_gradient();
-        match (policy, &*actions) {
+        let head = match (policy, &*actions) {
             (PolicyKind::Categorical { actions: n }, Actions::Discrete(actions)) => {
-                let policy = Categorical { batch: count, actions: n };
-                let (logits, d_logits) = actor.head_and_gradient();
-                backend.surrogate_categorical(&op, &policy, logits, None, actions, values, samples, d_logits, d_values, stats)
+                Head::Categorical(Categorical { batch: count, actions: n }, actions)
             }
-            (PolicyKind::Gaussian { .. }, Actions::Continuous(actions)) => {
-                let (mean, d_mean) = actor.head_and_gradient();
-                let at = gaussian.log_std_offset;
-                backend.surrogate_gaussian(
-                    &op, &gaussian, mean, params, actions, values, samples, d_mean, grads, at, d_values, stats,
-                )
-            }
-            _ => Err(wrong_actions()),
-        }
+            (PolicyKind::Gaussian { .. }, Actions::Continuous(actions)) => Head::Gaussian(gaussian, actions),
+            _ => return Err(wrong_actions()),
+        };
+        let inputs = MinibatchInputs { observations, head, samples };
+        backend.minibatch_gradient(&network.layers, &op, params, &inputs, actor, critic, grads, stats)
     }
 
     fn optimize(&mut self, backend: &mut B, step: usize) -> Result<()> {

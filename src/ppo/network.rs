@@ -4,8 +4,8 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};
 
-use crate::backend::Backend;
 use crate::error::{Error, Result};
+use crate::kernels::actor_critic::{ActorCritic, Layer};
 use crate::kernels::linear::{Activation, Linear};
 use crate::kernels::policy::Gaussian;
 use crate::shape::require_size;
@@ -67,19 +67,11 @@ impl ParameterTensor {
     }
 }
 
-/// One layer: where it is, and what follows it.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Layer {
-    linear: Linear,
-    activation: Activation,
-}
-
-/// The layout of all parameters, and the way forward and back through them.
+/// The layout of all parameters.
 #[derive(Debug, Clone)]
 pub struct Network {
     spec: NetworkSpec,
-    pub(crate) actor: Vec<Layer>,
-    pub(crate) critic: Vec<Layer>,
+    pub(crate) layers: ActorCritic,
     tensors: Vec<ParameterTensor>,
     len: usize,
 }
@@ -93,9 +85,10 @@ impl Network {
         require_size("observation_size", spec.observation_size)?;
         require_size("policy", spec.policy.outputs())?;
         spec.hidden.iter().try_for_each(|&width| require_size("hidden", width))?;
-        let mut network = Self { actor: Vec::new(), critic: Vec::new(), tensors: Vec::new(), len: 0, spec };
-        network.actor = network.lay_out("actor", network.spec.policy.outputs())?;
-        network.critic = network.lay_out("critic", 1)?;
+        let layers = ActorCritic { actor: Vec::new(), critic: Vec::new() };
+        let mut network = Self { layers, tensors: Vec::new(), len: 0, spec };
+        network.layers.actor = network.lay_out("actor", network.spec.policy.outputs())?;
+        network.layers.critic = network.lay_out("critic", 1)?;
         if let PolicyKind::Gaussian { dim } = network.spec.policy {
             network.place("logstd".to_owned(), vec![dim])?;
         }
@@ -159,7 +152,7 @@ impl Network {
     pub fn initial_parameters(&self, seed: u64, log_std_init: f64) -> Vec<f32> {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let mut parameters = vec![0.0; self.len];
-        for (layers, last_gain) in [(&self.actor, 0.01), (&self.critic, 1.0)] {
+        for (layers, last_gain) in [(&self.layers.actor, 0.01), (&self.layers.critic, 1.0)] {
             for (i, layer) in layers.iter().enumerate() {
                 let gain = if i + 1 == layers.len() { last_gain } else { std::f64::consts::SQRT_2 };
                 let Linear { in_features, out_features, weight_offset, .. } = layer.linear;
@@ -193,94 +186,4 @@ fn orthogonal(rng: &mut ChaCha8Rng, rows: usize, columns: usize, gain: f64) -> V
     }
     let element = |row: usize, column: usize| if rows <= columns { basis[row][column] } else { basis[column][row] };
     (0..rows * columns).map(|i| (gain * element(i / columns, i % columns)) as f32).collect()
-}
-
-/// What a forward pass leaves behind, for up to a number of rows: one entry a layer.
-#[derive(Debug)]
-pub(crate) struct Trace<F> {
-    /// Outputs `[rows, out]`.
-    outputs: Vec<F>,
-    /// Pre-activations, where the activation's derivative needs them.
-    pre: Vec<Option<F>>,
-    /// Gradients with respect to the pre-activations `[rows, out]`.
-    d_pre: Vec<F>,
-}
-
-impl<F> Trace<F> {
-    pub(crate) fn new<B: Backend<Floats = F>>(backend: &mut B, layers: &[Layer], rows: usize) -> Result<Self> {
-        let mut trace = Self { outputs: Vec::new(), pre: Vec::new(), d_pre: Vec::new() };
-        for layer in layers {
-            let len = rows * layer.linear.out_features;
-            trace.outputs.push(backend.alloc_floats(len)?);
-            trace.d_pre.push(backend.alloc_floats(len)?);
-            let needs_pre = layer.activation.needs_pre_activation();
-            trace.pre.push(if needs_pre { Some(backend.alloc_floats(len)?) } else { None });
-        }
-        Ok(trace)
-    }
-
-    /// The network's output.
-    pub(crate) fn head(&self) -> &F {
-        &self.outputs[self.outputs.len() - 1]
-    }
-
-    /// The network's output, whose activation is the identity, and its gradient.
-    pub(crate) fn head_and_gradient(&mut self) -> (&F, &mut F) {
-        let last = self.outputs.len() - 1;
-        (&self.outputs[last], &mut self.d_pre[last])
-    }
-}
-
-/// A matrix `[rows, columns]` inside a buffer, from element `offset` on.
-#[derive(Debug)]
-pub(crate) struct Rows<'a, F> {
-    pub buffer: &'a F,
-    pub offset: usize,
-    pub count: usize,
-}
-
-/// y = network(x), kept layer by layer in `trace`. With `output` the last layer writes there instead, from an element on.
-pub(crate) fn forward<B: Backend>(
-    backend: &mut B,
-    layers: &[Layer],
-    params: &B::Floats,
-    x: &Rows<'_, B::Floats>,
-    trace: &mut Trace<B::Floats>,
-    mut output: Option<(&mut B::Floats, usize)>,
-) -> Result<()> {
-    for (i, layer) in layers.iter().enumerate() {
-        let linear = Linear { batch: x.count, ..layer.linear };
-        let (below, here) = trace.outputs.split_at_mut(i);
-        let (input, input_offset) = below.last().map_or((x.buffer, x.offset), |previous| (previous, 0));
-        let (y, y_offset) = match &mut output {
-            Some((buffer, offset)) if i + 1 == layers.len() => (&mut **buffer, *offset),
-            _ => (&mut here[0], 0),
-        };
-        backend.linear_forward(&linear, layer.activation, input, input_offset, params, trace.pre[i].as_mut(), y, y_offset)?;
-    }
-    Ok(())
-}
-
-/// Gradients of all parameters of `layers` into `grads`, from the gradient in `trace.d_head()`.
-pub(crate) fn backward<B: Backend>(
-    backend: &mut B,
-    layers: &[Layer],
-    params: &B::Floats,
-    x: &B::Floats,
-    rows: usize,
-    trace: &mut Trace<B::Floats>,
-    grads: &mut B::Floats,
-) -> Result<()> {
-    for (i, layer) in layers.iter().enumerate().rev() {
-        let linear = Linear { batch: rows, ..layer.linear };
-        let (below, here) = trace.d_pre.split_at_mut(i);
-        let input = if i == 0 { x } else { &trace.outputs[i - 1] };
-        backend.linear_backward_params(&linear, &here[0], input, grads)?;
-        if i > 0 {
-            let saved = trace.pre[i - 1].as_ref().unwrap_or(&trace.outputs[i - 1]);
-            let through = Some((layers[i - 1].activation, saved));
-            backend.linear_backward_input(&linear, &here[0], params, through, &mut below[i - 1])?;
-        }
-    }
-    Ok(())
 }

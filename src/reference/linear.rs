@@ -109,9 +109,16 @@ impl Layout {
     }
 }
 
-/// c = a·b for a `[m, k]`, b `[k, n]`, c `[m, n]` row-major, all of them at least 1.
+/// What a product does with what was there.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Target {
+    Overwrite,
+    AddTo,
+}
+
+/// c (+)= a·b for a `[m, k]`, b `[k, n]`, c `[m, n]` row-major, all of them at least 1.
 #[allow(unsafe_code)]
-fn matmul<T: Real>([m, k, n]: [usize; 3], a: (&[T], Layout), b: (&[T], Layout), c: &mut [T]) {
+fn matmul<T: Real>([m, k, n]: [usize; 3], a: (&[T], Layout), b: (&[T], Layout), c: &mut [T], target: Target) {
     assert!(a.1.last_element(m, k) < a.0.len() && b.1.last_element(k, n) < b.0.len() && m * n <= c.len());
     let parallelism = if m * n * k >= PARALLEL_PRODUCT { gemm::Parallelism::Rayon(0) } else { gemm::Parallelism::None };
     // SAFETY: the last element that each matrix reaches lies inside its slice, as asserted above, and `c` is borrowed mutably.
@@ -123,14 +130,14 @@ fn matmul<T: Real>([m, k, n]: [usize; 3], a: (&[T], Layout), b: (&[T], Layout), 
             c.as_mut_ptr(),
             1,
             n as isize,
-            false,
+            target == Target::AddTo,
             a.0.as_ptr(),
             a.1.column_stride as isize,
             a.1.row_stride as isize,
             b.0.as_ptr(),
             b.1.column_stride as isize,
             b.1.row_stride as isize,
-            T::zero(),
+            T::one(),
             T::one(),
             false,
             false,
@@ -155,7 +162,7 @@ pub fn forward<T: Real>(layer: &Linear, activation: Activation, x: &[T], params:
     let y = &mut y[..batch * out_features];
     let bias = &params[bias_offset..bias_offset + out_features];
     let weights = (&params[weight_offset..], Layout::transposed(in_features));
-    matmul([batch, in_features, out_features], (x, Layout::row_major(in_features)), weights, y);
+    matmul([batch, in_features, out_features], (x, Layout::row_major(in_features)), weights, y, Target::Overwrite);
     by_rows(y, out_features, |_, rows| {
         vectorised(|| {
             for row in rows.chunks_exact_mut(out_features) {
@@ -214,24 +221,36 @@ pub fn backward_input<T: Real>(layer: &Linear, d_pre: &[T], params: &[T], throug
     let Linear { batch, in_features, out_features, weight_offset, .. } = *layer;
     let d_x = &mut d_x[..batch * in_features];
     let weights = (&params[weight_offset..], Layout::row_major(in_features));
-    matmul([batch, out_features, in_features], (d_pre, Layout::row_major(out_features)), weights, d_x);
+    matmul([batch, out_features, in_features], (d_pre, Layout::row_major(out_features)), weights, d_x, Target::Overwrite);
     let Some((activation, saved)) = through.filter(|(activation, _)| *activation != Activation::Identity) else { return };
     by_rows(d_x, 1, |first, piece| scale_by_derivative(activation, &saved[first..], piece));
 }
 
 /// dW = d_preᵀ·x and db = Σ d_pre.
 pub fn backward_params<T: Real>(layer: &Linear, d_pre: &[T], x: &[T], grads: &mut [T]) {
+    backward_params_into(layer, d_pre, x, grads, Target::Overwrite);
+}
+
+pub(super) fn backward_params_into<T: Real>(layer: &Linear, d_pre: &[T], x: &[T], grads: &mut [T], target: Target) {
     let Linear { batch, in_features, out_features, weight_offset, bias_offset } = *layer;
     let d_weights = &mut grads[weight_offset..weight_offset + layer.weights()];
     let transposed = (d_pre, Layout::transposed(out_features));
-    matmul([out_features, batch, in_features], transposed, (x, Layout::row_major(in_features)), d_weights);
+    matmul([out_features, batch, in_features], transposed, (x, Layout::row_major(in_features)), d_weights, target);
     /// Columns summed side by side.
     const COLUMNS: usize = 16;
+    let d_pre = &d_pre[..batch * out_features];
     for (i, d_bias) in grads[bias_offset..bias_offset + out_features].chunks_mut(COLUMNS).enumerate() {
         let mut sums = [0.0; COLUMNS];
-        for row in d_pre[..batch * out_features].chunks_exact(out_features) {
-            sums.iter_mut().zip(&row[i * COLUMNS..]).for_each(|(sum, d)| *sum += d.f64());
+        vectorised(|| {
+            for row in d_pre.chunks_exact(out_features) {
+                match row[i * COLUMNS..].first_chunk::<COLUMNS>() {
+                    Some(row) => sums.iter_mut().zip(row).for_each(|(sum, d)| *sum += d.f64()),
+                    None => sums.iter_mut().zip(&row[i * COLUMNS..]).for_each(|(sum, d)| *sum += d.f64()),
+                }
+            }
+        });
+        for (d, sum) in d_bias.iter_mut().zip(sums) {
+            *d = if target == Target::AddTo { *d + T::of(sum) } else { T::of(sum) };
         }
-        d_bias.iter_mut().zip(sums).for_each(|(d, sum)| *d = T::of(sum));
     }
 }

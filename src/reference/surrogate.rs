@@ -160,7 +160,7 @@ pub fn sample_loss<T: Real>(op: &Surrogate, logp: T, value: T, row: &[T]) -> Sam
 
 /// Sums over samples, of what the statistics are means of.
 #[derive(Debug, Clone, Copy, Default)]
-struct Sums {
+pub(super) struct Sums {
     pg_loss: f64,
     v_loss: f64,
     entropy: f64,
@@ -181,7 +181,8 @@ impl Sums {
         self.kl_penalty += loss.kl_penalty.f64();
     }
 
-    fn write<T: Real>(&self, op: &Surrogate, stats: &mut [T]) {
+    /// Means over `op.batch` samples, into the row of `stats`.
+    pub(super) fn write<T: Real>(&self, op: &Surrogate, stats: &mut [T]) {
         let mean = |sum: f64| sum / op.batch as f64;
         let kl_penalty = if op.kl_coef == 0.0 { 0.0 } else { op.kl_coef * mean(self.kl_penalty) };
         let loss = mean(self.pg_loss) - op.ent_coef * mean(self.entropy) + op.vf_coef * mean(self.v_loss) + kl_penalty;
@@ -333,6 +334,30 @@ fn categorical_sample<T: Real>(
     (loss, softmax.entropy)
 }
 
+/// Successive samples through a categorical head; every slice starts with the first of them. Means are over `op.batch`.
+pub(super) fn categorical_rows<T: Real>(
+    op: &Surrogate,
+    width: usize,
+    logits: &[T],
+    mask: Option<&[u32]>,
+    actions: &[u32],
+    values: &[T],
+    samples: &[T],
+    d_logits: &mut [T],
+    d_values: &mut [T],
+) -> Sums {
+    let mut sums = Sums::default();
+    for (i, (d_logits, d_value)) in d_logits.chunks_exact_mut(width).zip(d_values).enumerate() {
+        let row = i * width..(i + 1) * width;
+        let sample = &samples[i * sample::COLUMNS..][..sample::COLUMNS];
+        let mask = mask.map(|mask| &mask[row.clone()]);
+        let (loss, entropy) = categorical_sample(op, &logits[row], mask, actions[i] as usize, values[i], sample, d_logits);
+        *d_value = loss.d_value;
+        sums.add(&loss, entropy);
+    }
+    sums
+}
+
 /// Through a categorical head.
 pub fn surrogate_categorical<T: Real>(
     op: &Surrogate,
@@ -349,17 +374,10 @@ pub fn surrogate_categorical<T: Real>(
     let width = policy.actions;
     let chunk = chunk_rows(width);
     let work = |c: usize, d_logits: &mut [T], d_values: &mut [T]| {
-        let mut sums = Sums::default();
-        for (k, (d_logits, d_value)) in d_logits.chunks_exact_mut(width).zip(d_values).enumerate() {
-            let i = c * chunk + k;
-            let row = i * width..(i + 1) * width;
-            let sample = &samples[i * sample::COLUMNS..][..sample::COLUMNS];
-            let mask = mask.map(|mask| &mask[row.clone()]);
-            let (loss, entropy) = categorical_sample(op, &logits[row], mask, actions[i] as usize, values[i], sample, d_logits);
-            *d_value = loss.d_value;
-            sums.add(&loss, entropy);
-        }
-        sums
+        let first = c * chunk;
+        let (logits, mask) = (&logits[first * width..], mask.map(|mask| &mask[first * width..]));
+        let samples = &samples[first * sample::COLUMNS..];
+        categorical_rows(op, width, logits, mask, &actions[first..], &values[first..], samples, d_logits, d_values)
     };
     let (d_logits, d_values) = (&mut d_logits[..op.batch * width], &mut d_values[..op.batch]);
     let sums = if op.batch <= chunk {
@@ -390,6 +408,51 @@ fn invert_std<T: Real>(log_std: &[T], inverse_std: &mut [T]) {
     inverse_std.iter_mut().zip(log_std).for_each(|(inverse, &log_std)| *inverse = (-log_std).exp());
 }
 
+/// Successive samples through a diagonal Gaussian head; every slice starts with the first of them. Means are over `op.batch`. A state-dependent
+/// log_std has a row of `own_d_log_std` a sample; for a shared one the sum over these samples is returned, without the entropy's part.
+pub(super) fn gaussian_rows<T: Real>(
+    op: &Surrogate,
+    dim: usize,
+    mean: &[T],
+    log_std: &[T],
+    actions: &[T],
+    values: &[T],
+    samples: &[T],
+    d_mean: &mut [T],
+    mut own_d_log_std: Option<&mut [T]>,
+    d_values: &mut [T],
+) -> (Sums, Vec<f64>) {
+    let entropy_slope = -op.ent_coef / op.batch as f64;
+    let mut sums = Sums::default();
+    let mut shared = vec![0.0; dim];
+    let mut inverse_std = vec![T::zero(); dim];
+    if own_d_log_std.is_none() {
+        invert_std(&log_std[..dim], &mut inverse_std);
+    }
+    for (i, (d_mean, d_value)) in d_mean.chunks_exact_mut(dim).zip(d_values).enumerate() {
+        let row = i * dim..(i + 1) * dim;
+        let log_std = if own_d_log_std.is_some() { &log_std[row.clone()] } else { &log_std[..dim] };
+        if own_d_log_std.is_some() {
+            invert_std(log_std, &mut inverse_std);
+        }
+        // Until the loss is known, d_mean holds z.
+        let (logp, entropy) = gaussian_sample(&mean[row.clone()], log_std, &inverse_std, &actions[row.clone()], d_mean);
+        let loss = sample_loss(op, logp, values[i], &samples[i * sample::COLUMNS..][..sample::COLUMNS]);
+        let curvature = |z: T| (loss.d_logp * (z * z - T::one())).f64();
+        match own_d_log_std.as_deref_mut() {
+            Some(own) => {
+                let own = own[row].iter_mut().zip(d_mean.iter());
+                own.for_each(|(own, &z)| *own = T::of(curvature(z) + entropy_slope));
+            }
+            None => shared.iter_mut().zip(d_mean.iter()).for_each(|(sum, &z)| *sum += curvature(z)),
+        }
+        d_mean.iter_mut().zip(&inverse_std).for_each(|(z, &inverse_std)| *z = loss.d_logp * *z * inverse_std);
+        *d_value = loss.d_value;
+        sums.add(&loss, entropy);
+    }
+    (sums, shared)
+}
+
 /// Through a diagonal Gaussian head. `d_log_std` is where the gradient starts.
 pub fn surrogate_gaussian<T: Real>(
     op: &Surrogate,
@@ -406,39 +469,13 @@ pub fn surrogate_gaussian<T: Real>(
 ) {
     let dim = policy.dim;
     let log_std = &log_std[policy.log_std_offset..];
-    let entropy_slope = -op.ent_coef / op.batch as f64;
     let chunk = chunk_rows(dim);
-    // A state-dependent log_std has a row of its own gradient a sample; of a shared one each chunk returns its sum.
-    let work = |c: usize, d_mean: &mut [T], d_values: &mut [T], mut own_d_log_std: Option<&mut [T]>| {
-        let mut sums = Sums::default();
-        let mut shared = vec![0.0; dim];
-        let mut inverse_std = vec![T::zero(); dim];
-        if !policy.state_dependent_std {
-            invert_std(&log_std[..dim], &mut inverse_std);
-        }
-        for (k, (d_mean, d_value)) in d_mean.chunks_exact_mut(dim).zip(d_values).enumerate() {
-            let i = c * chunk + k;
-            let row = i * dim..(i + 1) * dim;
-            let log_std = if policy.state_dependent_std { &log_std[row.clone()] } else { &log_std[..dim] };
-            if policy.state_dependent_std {
-                invert_std(log_std, &mut inverse_std);
-            }
-            // Until the loss is known, d_mean holds z.
-            let (logp, entropy) = gaussian_sample(&mean[row.clone()], log_std, &inverse_std, &actions[row], d_mean);
-            let loss = sample_loss(op, logp, values[i], &samples[i * sample::COLUMNS..][..sample::COLUMNS]);
-            let curvature = |z: T| (loss.d_logp * (z * z - T::one())).f64();
-            match own_d_log_std.as_deref_mut() {
-                Some(own) => {
-                    let own = own[k * dim..][..dim].iter_mut().zip(d_mean.iter());
-                    own.for_each(|(own, &z)| *own = T::of(curvature(z) + entropy_slope));
-                }
-                None => shared.iter_mut().zip(d_mean.iter()).for_each(|(sum, &z)| *sum += curvature(z)),
-            }
-            d_mean.iter_mut().zip(&inverse_std).for_each(|(z, &inverse_std)| *z = loss.d_logp * *z * inverse_std);
-            *d_value = loss.d_value;
-            sums.add(&loss, entropy);
-        }
-        (sums, shared)
+    let work = |c: usize, d_mean: &mut [T], d_values: &mut [T], own_d_log_std: Option<&mut [T]>| {
+        let first = c * chunk;
+        let log_std = if policy.state_dependent_std { &log_std[first * dim..] } else { log_std };
+        let (mean, actions) = (&mean[first * dim..], &actions[first * dim..]);
+        let samples = &samples[first * sample::COLUMNS..];
+        gaussian_rows(op, dim, mean, log_std, actions, &values[first..], samples, d_mean, own_d_log_std, d_values)
     };
     let (d_mean, d_values) = (&mut d_mean[..op.batch * dim], &mut d_values[..op.batch]);
     if policy.state_dependent_std {

@@ -1,0 +1,253 @@
+//! Actor and critic at once: forward, loss and backward over a minibatch.
+
+#[cfg(feature = "gpu")]
+use super::Gpu;
+use super::{Cpu, CrossCheck, LinearOps, Memory, SurrogateOps};
+use crate::error::Result;
+use crate::kernels::actor_critic::{ActorCritic, Layer};
+use crate::kernels::policy::{Categorical, Gaussian};
+use crate::kernels::surrogate::Surrogate;
+use crate::real::Real;
+use crate::reference::actor_critic as reference;
+
+/// What a forward pass leaves behind, for up to a number of rows: one entry a layer.
+#[derive(Debug)]
+pub struct Trace<F> {
+    /// Outputs `[rows, out]`.
+    outputs: Vec<F>,
+    /// Pre-activations, where the activation's derivative needs them.
+    pre: Vec<Option<F>>,
+    /// Gradients with respect to the pre-activations `[rows, out]`.
+    d_pre: Vec<F>,
+}
+
+impl<F> Trace<F> {
+    /// Room for `rows` rows through `layers`.
+    ///
+    /// # Errors
+    /// Those of the backend's allocations.
+    pub fn new<B: Memory<Floats = F>>(backend: &mut B, layers: &[Layer], rows: usize) -> Result<Self> {
+        let mut trace = Self { outputs: Vec::new(), pre: Vec::new(), d_pre: Vec::new() };
+        for layer in layers {
+            let len = rows * layer.linear.out_features;
+            trace.outputs.push(backend.alloc_floats(len)?);
+            trace.d_pre.push(backend.alloc_floats(len)?);
+            let needs_pre = layer.activation.needs_pre_activation();
+            trace.pre.push(if needs_pre { Some(backend.alloc_floats(len)?) } else { None });
+        }
+        Ok(trace)
+    }
+
+    /// The network's output `[rows, out]`.
+    pub fn head(&self) -> &F {
+        &self.outputs[self.outputs.len() - 1]
+    }
+
+    /// The network's output, whose activation is the identity, and its gradient.
+    pub fn head_and_gradient(&mut self) -> (&F, &mut F) {
+        let last = self.outputs.len() - 1;
+        (&self.outputs[last], &mut self.d_pre[last])
+    }
+
+    fn head_and_gradient_mut(&mut self) -> (&mut F, &mut F) {
+        let last = self.outputs.len() - 1;
+        (&mut self.outputs[last], &mut self.d_pre[last])
+    }
+}
+
+/// A matrix `[rows, columns]` inside a buffer, from element `offset` on.
+#[derive(Debug)]
+pub struct Rows<'a, F> {
+    /// The buffer.
+    pub buffer: &'a F,
+    /// First element.
+    pub offset: usize,
+    /// Rows.
+    pub count: usize,
+}
+
+/// The distribution at the end of the actor, and the actions `[batch]` or `[batch, dim]` taken.
+#[derive(Debug)]
+pub enum Head<'a, F, W> {
+    /// Logits of a categorical distribution.
+    Categorical(Categorical, &'a W),
+    /// Means of a Gaussian one, whose log-std (not state-dependent) is in the parameter buffer; its gradient goes to the same place.
+    Gaussian(Gaussian, &'a F),
+}
+
+impl<F, W> Clone for Head<'_, F, W> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<F, W> Copy for Head<'_, F, W> {}
+
+/// A gathered minibatch.
+#[derive(Debug)]
+pub struct MinibatchInputs<'a, F, W> {
+    /// `[batch, observation_size]`.
+    pub observations: &'a F,
+    /// Policy and actions.
+    pub head: Head<'a, F, W>,
+    /// `[batch, 4]`, packed as [`sample`](crate::kernels::surrogate::sample) says.
+    pub samples: &'a F,
+}
+
+/// Gradients of whole minibatches.
+pub trait ActorCriticOps: LinearOps + SurrogateOps {
+    /// Forward through both networks, loss, and backward: the gradient of the mean loss with respect to all parameters into `grads`, the
+    /// row of statistics, and in both traces the networks' outputs with their gradients. What else is in the traces is the backend's affair.
+    ///
+    /// # Errors
+    /// As [`linear_forward`](LinearOps::linear_forward) and [`surrogate`](SurrogateOps::surrogate).
+    fn minibatch_gradient(
+        &mut self,
+        networks: &ActorCritic,
+        op: &Surrogate,
+        params: &Self::Floats,
+        inputs: &MinibatchInputs<'_, Self::Floats, Self::Words>,
+        actor: &mut Trace<Self::Floats>,
+        critic: &mut Trace<Self::Floats>,
+        grads: &mut Self::Floats,
+        stats: &mut Self::Floats,
+    ) -> Result<()> {
+        compose_minibatch_gradient(self, networks, op, params, inputs, actor, critic, grads, stats)
+    }
+}
+
+#[cfg(feature = "gpu")]
+impl ActorCriticOps for Gpu {}
+
+/// Operation by operation, so that each is compared.
+impl<A: ActorCriticOps, B: ActorCriticOps> ActorCriticOps for CrossCheck<A, B> {}
+
+impl<T: Real> ActorCriticOps for Cpu<T> {
+    fn minibatch_gradient(
+        &mut self,
+        networks: &ActorCritic,
+        op: &Surrogate,
+        params: &Vec<T>,
+        inputs: &MinibatchInputs<'_, Vec<T>, Vec<u32>>,
+        actor: &mut Trace<Vec<T>>,
+        critic: &mut Trace<Vec<T>>,
+        grads: &mut Vec<T>,
+        stats: &mut Vec<T>,
+    ) -> Result<()> {
+        let MinibatchInputs { observations, head, samples } = inputs;
+        for (layers, trace) in [(&networks.actor, &*actor), (&networks.critic, &*critic)] {
+            let mut input = observations.len();
+            for (layer, output) in layers.iter().zip(&trace.outputs) {
+                let linear = layer.with_batch(op.batch);
+                linear.check_forward((input, 0), params.len(), None, (output.len(), 0))?;
+                linear.check_backward_params(output.len(), input, grads.len())?;
+                input = output.len();
+            }
+        }
+        let (values, d_values) = critic.head_and_gradient_mut();
+        let (output, d_output) = actor.head_and_gradient_mut();
+        let lengths = (values.len(), samples.len(), d_values.len(), stats.len());
+        let head = match head {
+            Head::Categorical(policy, actions) => {
+                let matrices = [("logits", output.len()), ("d_logits", d_output.len())];
+                op.check_categorical(policy, &matrices, actions.len(), lengths.0, lengths.1, lengths.2, lengths.3)?;
+                reference::Head::Categorical(policy.actions, actions)
+            }
+            Head::Gaussian(policy, actions) => {
+                let matrices = [("mean", output.len()), ("actions", actions.len()), ("d_mean", d_output.len())];
+                let at = policy.log_std_offset;
+                let log_stds = [("log_std", params.len(), at), ("d_log_std", grads.len(), at)];
+                op.check_gaussian(policy, matrices, log_stds, lengths.0, lengths.1, lengths.2, lengths.3)?;
+                reference::Head::Gaussian(*policy, actions)
+            }
+        };
+        let outputs = reference::Outputs { head: output, d_head: d_output, values, d_values };
+        reference::minibatch_gradient(networks, op, params, observations, head, samples, outputs, grads, stats);
+        Ok(())
+    }
+}
+
+/// [`minibatch_gradient`](ActorCriticOps::minibatch_gradient) by the backend's other operations: what it is checked against.
+///
+/// # Errors
+/// The same.
+pub fn compose_minibatch_gradient<B: LinearOps + SurrogateOps + ?Sized>(
+    backend: &mut B,
+    networks: &ActorCritic,
+    op: &Surrogate,
+    params: &B::Floats,
+    inputs: &MinibatchInputs<'_, B::Floats, B::Words>,
+    actor: &mut Trace<B::Floats>,
+    critic: &mut Trace<B::Floats>,
+    grads: &mut B::Floats,
+    stats: &mut B::Floats,
+) -> Result<()> {
+    let &MinibatchInputs { observations, head, samples } = inputs;
+    let x = Rows { buffer: observations, offset: 0, count: op.batch };
+    forward(backend, &networks.actor, params, &x, actor, None)?;
+    forward(backend, &networks.critic, params, &x, critic, None)?;
+    let (values, d_values) = critic.head_and_gradient();
+    let (output, d_output) = actor.head_and_gradient();
+    match head {
+        Head::Categorical(policy, actions) => {
+            backend.surrogate_categorical(op, &policy, output, None, actions, values, samples, d_output, d_values, stats)?;
+        }
+        Head::Gaussian(policy, actions) => {
+            let at = policy.log_std_offset;
+            backend.surrogate_gaussian(
+                op, &policy, output, params, actions, values, samples, d_output, grads, at, d_values, stats,
+            )?;
+        }
+    }
+    backward(backend, &networks.actor, params, observations, op.batch, actor, grads)?;
+    backward(backend, &networks.critic, params, observations, op.batch, critic, grads)
+}
+
+/// y = network(x), kept layer by layer in `trace`. With `output` the last layer writes there instead, from an element on.
+///
+/// # Errors
+/// As [`linear_forward`](LinearOps::linear_forward).
+pub fn forward<B: LinearOps + ?Sized>(
+    backend: &mut B,
+    layers: &[Layer],
+    params: &B::Floats,
+    x: &Rows<'_, B::Floats>,
+    trace: &mut Trace<B::Floats>,
+    mut output: Option<(&mut B::Floats, usize)>,
+) -> Result<()> {
+    for (i, layer) in layers.iter().enumerate() {
+        let (below, here) = trace.outputs.split_at_mut(i);
+        let (input, input_offset) = below.last().map_or((x.buffer, x.offset), |previous| (previous, 0));
+        let (y, y_offset) = match &mut output {
+            Some((buffer, offset)) if i + 1 == layers.len() => (&mut **buffer, *offset),
+            _ => (&mut here[0], 0),
+        };
+        let (linear, pre) = (layer.with_batch(x.count), trace.pre[i].as_mut());
+        backend.linear_forward(&linear, layer.activation, input, input_offset, params, pre, y, y_offset)?;
+    }
+    Ok(())
+}
+
+/// Gradients of all parameters of `layers` into `grads`, from the head's gradient in `trace`.
+fn backward<B: LinearOps + ?Sized>(
+    backend: &mut B,
+    layers: &[Layer],
+    params: &B::Floats,
+    x: &B::Floats,
+    rows: usize,
+    trace: &mut Trace<B::Floats>,
+    grads: &mut B::Floats,
+) -> Result<()> {
+    for (i, layer) in layers.iter().enumerate().rev() {
+        let linear = layer.with_batch(rows);
+        let (below, here) = trace.d_pre.split_at_mut(i);
+        let input = if i == 0 { x } else { &trace.outputs[i - 1] };
+        backend.linear_backward_params(&linear, &here[0], input, grads)?;
+        if i > 0 {
+            let saved = trace.pre[i - 1].as_ref().unwrap_or(&trace.outputs[i - 1]);
+            let through = Some((layers[i - 1].activation, saved));
+            backend.linear_backward_input(&linear, &here[0], params, through, &mut below[i - 1])?;
+        }
+    }
+    Ok(())
+}
