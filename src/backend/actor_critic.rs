@@ -48,10 +48,11 @@ impl<F> Trace<F> {
         let last = self.outputs.len() - 1;
         (&self.outputs[last], &mut self.d_pre[last])
     }
+}
 
-    fn head_and_gradient_mut(&mut self) -> (&mut F, &mut F) {
-        let last = self.outputs.len() - 1;
-        (&mut self.outputs[last], &mut self.d_pre[last])
+impl<T> Trace<Vec<T>> {
+    fn pass<'a>(&'a mut self, layers: &'a [Layer]) -> reference::Pass<'a, T> {
+        reference::Pass { layers, outputs: &mut self.outputs, pre: &mut self.pre, d_pre: &mut self.d_pre }
     }
 }
 
@@ -144,8 +145,8 @@ impl<T: Real> ActorCriticOps for Cpu<T> {
                 input = output.len();
             }
         }
-        let (values, d_values) = critic.head_and_gradient_mut();
-        let (output, d_output) = actor.head_and_gradient_mut();
+        let (values, d_values) = critic.head_and_gradient();
+        let (output, d_output) = actor.head_and_gradient();
         let lengths = (values.len(), samples.len(), d_values.len(), stats.len());
         let head = match head {
             Head::Categorical(policy, actions) => {
@@ -161,8 +162,9 @@ impl<T: Real> ActorCriticOps for Cpu<T> {
                 reference::Head::Gaussian(*policy, actions)
             }
         };
-        let outputs = reference::Outputs { head: output, d_head: d_output, values, d_values };
-        reference::minibatch_gradient(networks, op, params, observations, head, samples, outputs, grads, stats);
+        let actor = actor.pass(&networks.actor);
+        let critic = critic.pass(&networks.critic);
+        reference::minibatch_gradient(networks, op, params, observations, head, samples, actor, critic, grads, stats);
         Ok(())
     }
 }

@@ -1,22 +1,22 @@
-//! The gradient of a whole minibatch on the CPU, a tile of samples at a time through both networks and back, so that activations stay in the
-//! cache and threads share nothing but the parameters.
+//! The gradient of a whole minibatch on the CPU: a tile of samples at a time through both networks and back, so that activations stay in the
+//! cache, on all threads. A minibatch of one tile has a thread for each network instead.
 
 use rayon::prelude::*;
 
 use super::linear::{Target, backward_input, backward_params_into, forward};
 use super::surrogate::{Sums, categorical_rows, gaussian_rows};
+use crate::elementary::vectorised;
 use crate::kernels::actor_critic::{ActorCritic, Layer};
+use crate::kernels::linear::Linear;
 use crate::kernels::policy::Gaussian;
 use crate::kernels::surrogate::{Surrogate, sample};
 use crate::real::Real;
 
-/// Samples that go through the networks together, at most: enough for the products to be fast, few enough for the cache.
-const LARGEST_TILE: usize = 256;
-/// And at least, where there is more than one tile.
-const SMALLEST_TILE: usize = 32;
+/// Samples that go through the networks together: enough for the products to be fast, few enough for the cache.
+const TILE_ROWS: usize = 256;
 /// Groups of tiles. Each sums its gradients, and the groups' sums are added in order: the number of threads changes nothing.
 const GROUPS: usize = 4;
-/// Multiply-adds below which a second thread costs more than it brings.
+/// Multiply-adds from which a second thread pays.
 const PARALLEL_WORK: usize = 1 << 19;
 
 /// The distribution and the actions `[batch]` or `[batch, dim]`.
@@ -28,77 +28,180 @@ pub enum Head<'a, T> {
     Gaussian(Gaussian, &'a [T]),
 }
 
-/// Outputs of both networks and their gradients, `[batch, outputs]` and `[batch]`.
-pub struct Outputs<'a, T> {
-    /// Of the actor.
-    pub head: &'a mut [T],
-    /// Gradient with respect to it.
-    pub d_head: &'a mut [T],
-    /// Of the critic.
-    pub values: &'a mut [T],
-    /// Gradient with respect to them.
-    pub d_values: &'a mut [T],
-}
-
-/// Rows `first..` of all that a tile reads and writes.
-struct Tile<'a, T> {
-    rows: usize,
-    observations: &'a [T],
-    head: Head<'a, T>,
-    samples: &'a [T],
-    outputs: Outputs<'a, T>,
-}
-
-/// Hidden activations of a tile through one network, with their gradients.
-struct Scratch<T> {
-    outputs: Vec<Vec<T>>,
-    pre: Vec<Vec<T>>,
-    d_pre: Vec<Vec<T>>,
-}
-
-impl<T: Real> Scratch<T> {
-    fn new(layers: &[Layer], rows: usize) -> Self {
-        let hidden = &layers[..layers.len() - 1];
-        let buffer = |layer: &Layer| vec![T::zero(); rows * layer.linear.out_features];
-        let pre = |layer: &Layer| if layer.activation.needs_pre_activation() { buffer(layer) } else { Vec::new() };
-        Self {
-            outputs: hidden.iter().map(buffer).collect(),
-            pre: hidden.iter().map(pre).collect(),
-            d_pre: hidden.iter().map(buffer).collect(),
+impl<'a, T> Head<'a, T> {
+    fn from_row(self, first: usize) -> Self {
+        match self {
+            Head::Categorical(actions, taken) => Head::Categorical(actions, &taken[first..]),
+            Head::Gaussian(policy, taken) => Head::Gaussian(policy, &taken[first * policy.dim..]),
         }
     }
+}
 
-    fn forward(&mut self, layers: &[Layer], params: &[T], x: &[T], rows: usize, head: &mut [T]) {
-        for (i, layer) in layers.iter().enumerate() {
+/// A network's layers with the room for what passes through them, `[batch, out]` each; the last of `outputs` and `d_pre` are results.
+pub struct Pass<'a, T> {
+    /// From the observation on.
+    pub layers: &'a [Layer],
+    /// Outputs.
+    pub outputs: &'a mut [Vec<T>],
+    /// Pre-activations, where the activation's derivative needs them.
+    pub pre: &'a mut [Option<Vec<T>>],
+    /// Gradients with respect to the pre-activations.
+    pub d_pre: &'a mut [Vec<T>],
+}
+
+impl<'a, T> Pass<'a, T> {
+    /// For each group a tile's room in the hidden layers, and for each tile its rows of the output and of its gradient.
+    fn split(self, batch: usize, groups: usize) -> (Vec<Hidden<'a, T>>, Vec<Output<'a, T>>) {
+        let hidden = self.layers.len() - 1;
+        let width = |layer: usize| self.layers[layer].linear.out_features;
+        let (outputs, head) = self.outputs.split_at_mut(hidden);
+        let (d_pre, d_head) = self.d_pre.split_at_mut(hidden);
+        let chunks = |(layer, buffer): (usize, &'a mut Vec<T>)| buffer.chunks_mut(TILE_ROWS * width(layer));
+        let mut outputs: Vec<_> = outputs.iter_mut().enumerate().map(chunks).collect();
+        let mut d_pre: Vec<_> = d_pre.iter_mut().enumerate().map(chunks).collect();
+        let pre = self.pre[..hidden].iter_mut().enumerate();
+        let mut pre: Vec<_> = pre.map(|(layer, buffer)| buffer.as_mut().map(|buffer| chunks((layer, buffer)))).collect();
+        let rooms = (0..groups).map(|_| Hidden {
+            layers: self.layers,
+            outputs: outputs.iter_mut().filter_map(Iterator::next).collect(),
+            pre: pre.iter_mut().map(|chunks| chunks.as_mut().and_then(Iterator::next)).collect(),
+            d_pre: d_pre.iter_mut().filter_map(Iterator::next).collect(),
+        });
+        let rooms = rooms.collect();
+        let last = width(hidden);
+        let heads =
+            head[0][..batch * last].chunks_mut(TILE_ROWS * last).zip(d_head[0][..batch * last].chunks_mut(TILE_ROWS * last));
+        (rooms, heads.map(|(output, gradient)| Output { output, gradient }).collect())
+    }
+}
+
+/// What a network gives for a tile, and the loss's gradient with respect to it.
+struct Output<'a, T> {
+    output: &'a mut [T],
+    gradient: &'a mut [T],
+}
+
+/// Room for a tile in the hidden layers of one network.
+struct Hidden<'a, T> {
+    layers: &'a [Layer],
+    outputs: Vec<&'a mut [T]>,
+    pre: Vec<Option<&'a mut [T]>>,
+    d_pre: Vec<&'a mut [T]>,
+}
+
+impl<T: Real> Hidden<'_, T> {
+    fn forward(&mut self, params: &[T], x: &[T], rows: usize, head: &mut [T]) {
+        for (i, layer) in self.layers.iter().enumerate() {
             let (below, here) = self.outputs.split_at_mut(i);
-            let input = below.last().map_or(x, Vec::as_slice);
-            let pre = self.pre.get_mut(i).filter(|pre| !pre.is_empty()).map(Vec::as_mut_slice);
-            let output = here.first_mut().map_or(&mut *head, Vec::as_mut_slice);
+            let input = below.last().map_or(x, |input| &**input);
+            let pre = self.pre.get_mut(i).and_then(|pre| pre.as_deref_mut());
+            let output = here.first_mut().map_or(&mut *head, |output| &mut **output);
             forward(&layer.with_batch(rows), layer.activation, input, params, pre, output);
         }
     }
 
-    /// Adds to `grads`.
-    fn backward(&mut self, layers: &[Layer], params: &[T], x: &[T], rows: usize, d_head: &[T], grads: &mut [T]) {
-        for (i, layer) in layers.iter().enumerate().rev() {
+    /// `grads` starts with the gradient of parameter `first`.
+    fn backward(&mut self, params: &[T], x: &[T], rows: usize, d_head: &[T], (grads, first): (&mut [T], usize), target: Target) {
+        for (i, layer) in self.layers.iter().enumerate().rev() {
             let linear = layer.with_batch(rows);
             let (below, here) = self.d_pre.split_at_mut(i);
-            let d_pre = here.first().map_or(d_head, Vec::as_slice);
-            let input = if i == 0 { x } else { &self.outputs[i - 1] };
-            backward_params_into(&linear, d_pre, input, grads, Target::AddTo);
+            let d_pre = here.first().map_or(d_head, |d_pre| &**d_pre);
+            let input = if i == 0 { x } else { &*self.outputs[i - 1] };
+            let (weight_offset, bias_offset) = (linear.weight_offset - first, linear.bias_offset - first);
+            backward_params_into(&Linear { weight_offset, bias_offset, ..linear }, d_pre, input, grads, target);
             if i > 0 {
-                let saved = if self.pre[i - 1].is_empty() { &self.outputs[i - 1] } else { &self.pre[i - 1] };
-                backward_input(&linear, d_pre, params, Some((layers[i - 1].activation, saved)), &mut below[i - 1]);
+                let saved = self.pre[i - 1].as_deref().unwrap_or(&*self.outputs[i - 1]);
+                backward_input(&linear, d_pre, params, Some((self.layers[i - 1].activation, saved)), below[i - 1]);
             }
         }
     }
 }
 
-/// What a group of tiles adds up to.
-struct Group<T> {
-    grads: Vec<T>,
-    d_log_std: Vec<f64>,
-    sums: Vec<Sums>,
+/// Some samples: everything that starts with the first of them.
+struct Tile<'a, T> {
+    rows: usize,
+    observations: &'a [T],
+    head: Head<'a, T>,
+    samples: &'a [T],
+    actor: Output<'a, T>,
+    critic: Output<'a, T>,
+}
+
+impl<T: Real> Tile<'_, T> {
+    /// Sums for the statistics, and of the gradient with respect to the log-std.
+    fn loss(&mut self, op: &Surrogate, params: &[T]) -> (Sums, Vec<f64>) {
+        let Self { head, samples, actor, critic, .. } = self;
+        let (output, d_head) = (&*actor.output, &mut *actor.gradient);
+        let (values, d_values) = (&*critic.output, &mut *critic.gradient);
+        match *head {
+            Head::Categorical(actions, taken) => {
+                (categorical_rows(op, actions, output, None, taken, values, samples, d_head, d_values), Vec::new())
+            }
+            Head::Gaussian(policy, taken) => {
+                let log_std = &params[policy.log_std_offset..];
+                gaussian_rows(op, policy.dim, output, log_std, taken, values, samples, d_head, None, d_values)
+            }
+        }
+    }
+}
+
+/// Tiles that one thread takes one after the other, adding up their gradients.
+struct Group<'a, T> {
+    tiles: Vec<Tile<'a, T>>,
+    actor: Hidden<'a, T>,
+    critic: Hidden<'a, T>,
+}
+
+impl<T: Real> Group<'_, T> {
+    /// With `boundary`, the first parameter of the critic where all of the actor's come before, each network has a thread.
+    fn gradient(mut self, op: &Surrogate, params: &[T], grads: &mut [T], boundary: Option<usize>) -> (Sums, Vec<f64>) {
+        let mut parts = Vec::with_capacity(self.tiles.len());
+        for (i, tile) in self.tiles.iter_mut().enumerate() {
+            let target = if i == 0 { Target::Overwrite } else { Target::AddTo };
+            let (x, rows) = (tile.observations, tile.rows);
+            both(
+                boundary.is_some(),
+                || self.actor.forward(params, x, rows, tile.actor.output),
+                || self.critic.forward(params, x, rows, tile.critic.output),
+            );
+            parts.push(tile.loss(op, params));
+            let (d_head, d_values) = (&*tile.actor.gradient, &*tile.critic.gradient);
+            match boundary {
+                Some(first) => {
+                    let (of_actor, of_critic) = grads.split_at_mut(first);
+                    rayon::join(
+                        || self.actor.backward(params, x, rows, d_head, (of_actor, 0), target),
+                        || self.critic.backward(params, x, rows, d_values, (of_critic, first), target),
+                    );
+                }
+                None => {
+                    self.actor.backward(params, x, rows, d_head, (grads, 0), target);
+                    self.critic.backward(params, x, rows, d_values, (grads, 0), target);
+                }
+            }
+        }
+        let mut d_log_std = vec![0.0; parts.first().map_or(0, |(_, d)| d.len())];
+        parts.iter().for_each(|(_, part)| d_log_std.iter_mut().zip(part).for_each(|(sum, d)| *sum += d));
+        (parts.into_iter().map(|(sums, _)| sums).sum(), d_log_std)
+    }
+}
+
+fn both(parallel: bool, a: impl FnOnce() + Send, b: impl FnOnce() + Send) {
+    if parallel {
+        rayon::join(a, b);
+    } else {
+        a();
+        b();
+    }
+}
+
+/// The first parameter of the critic, if all of the actor's come before.
+fn boundary(networks: &ActorCritic) -> Option<usize> {
+    let starts = |layer: &Layer| layer.linear.weight_offset.min(layer.linear.bias_offset);
+    let ends =
+        |Layer { linear, .. }: &Layer| (linear.weight_offset + linear.weights()).max(linear.bias_offset + linear.out_features);
+    let first = networks.critic.iter().map(starts).min()?;
+    (networks.actor.iter().map(ends).max()? <= first).then_some(first)
 }
 
 /// See [`ActorCriticOps::minibatch_gradient`](crate::backend::ActorCriticOps::minibatch_gradient).
@@ -109,116 +212,56 @@ pub fn minibatch_gradient<T: Real>(
     observations: &[T],
     head: Head<'_, T>,
     samples: &[T],
-    outputs: Outputs<'_, T>,
+    actor: Pass<'_, T>,
+    critic: Pass<'_, T>,
     grads: &mut [T],
     stats: &mut [T],
 ) {
-    let tile_rows = op.batch.div_ceil(GROUPS).clamp(SMALLEST_TILE, LARGEST_TILE);
-    let tiles = split_into_tiles(networks, op.batch, tile_rows, observations, head, samples, outputs);
-    let tiles_per_group = tiles.len().div_ceil(GROUPS);
-    let mut groups: Vec<Vec<Tile<'_, T>>> = Vec::with_capacity(GROUPS);
-    for (i, tile) in tiles.into_iter().enumerate() {
-        if i % tiles_per_group == 0 {
-            groups.push(Vec::with_capacity(tiles_per_group));
-        }
-        groups[i / tiles_per_group].push(tile);
-    }
-    let weights: usize = networks.actor.iter().chain(&networks.critic).map(|layer| layer.linear.weights()).sum();
-    let run = |tiles: Vec<Tile<'_, T>>| group_gradient(networks, op, params, tile_rows, tiles, grads.len());
-    let groups: Vec<Group<T>> = if 3 * op.batch * weights < PARALLEL_WORK {
-        groups.into_iter().map(run).collect()
-    } else {
-        groups.into_par_iter().map(run).collect()
-    };
-    add_up(op, head, &groups, grads, stats);
-}
-
-fn split_into_tiles<'a, T: Real>(
-    networks: &ActorCritic,
-    batch: usize,
-    tile_rows: usize,
-    observations: &'a [T],
-    head: Head<'a, T>,
-    samples: &'a [T],
-    outputs: Outputs<'a, T>,
-) -> Vec<Tile<'a, T>> {
+    let tiles = op.batch.div_ceil(TILE_ROWS);
+    let tiles_per_group = tiles.div_ceil(GROUPS);
     let observation_size = networks.actor[0].linear.in_features;
-    let width = networks.actor[networks.actor.len() - 1].linear.out_features;
-    let heads = outputs.head[..batch * width].chunks_mut(tile_rows * width);
-    let d_heads = outputs.d_head[..batch * width].chunks_mut(tile_rows * width);
-    let values = outputs.values[..batch].chunks_mut(tile_rows).zip(outputs.d_values[..batch].chunks_mut(tile_rows));
-    let tile =
-        |(i, ((head_rows, d_head), (values, d_values))): (usize, ((&'a mut [T], &'a mut [T]), (&'a mut [T], &'a mut [T])))| {
-            let first = i * tile_rows;
-            Tile {
-                rows: values.len(),
-                observations: &observations[first * observation_size..],
-                head: match head {
-                    Head::Categorical(actions, taken) => Head::Categorical(actions, &taken[first..]),
-                    Head::Gaussian(policy, taken) => Head::Gaussian(policy, &taken[first * policy.dim..]),
-                },
-                samples: &samples[first * sample::COLUMNS..],
-                outputs: Outputs { head: head_rows, d_head, values, d_values },
-            }
-        };
-    heads.zip(d_heads).zip(values).enumerate().map(tile).collect()
-}
-
-fn group_gradient<T: Real>(
-    networks: &ActorCritic,
-    op: &Surrogate,
-    params: &[T],
-    tile_rows: usize,
-    tiles: Vec<Tile<'_, T>>,
-    parameters: usize,
-) -> Group<T> {
-    let ActorCritic { actor, critic } = networks;
-    let mut through_actor = Scratch::new(actor, tile_rows);
-    let mut through_critic = Scratch::new(critic, tile_rows);
-    let mut group = Group { grads: vec![T::zero(); parameters], d_log_std: Vec::new(), sums: Vec::with_capacity(tiles.len()) };
-    for Tile { rows, observations, head, samples, outputs } in tiles {
-        let Outputs { head: output, d_head, values, d_values } = outputs;
-        through_actor.forward(actor, params, observations, rows, output);
-        through_critic.forward(critic, params, observations, rows, values);
-        match head {
-            Head::Categorical(actions, taken) => {
-                group.sums.push(categorical_rows(op, actions, output, None, taken, values, samples, d_head, d_values));
-            }
-            Head::Gaussian(policy, taken) => {
-                let log_std = &params[policy.log_std_offset..];
-                let (sums, d_log_std) =
-                    gaussian_rows(op, policy.dim, output, log_std, taken, values, samples, d_head, None, d_values);
-                group.sums.push(sums);
-                group.d_log_std.resize(policy.dim, 0.0);
-                group.d_log_std.iter_mut().zip(d_log_std).for_each(|(sum, d)| *sum += d);
-            }
-        }
-        through_actor.backward(actor, params, observations, rows, d_head, &mut group.grads);
-        through_critic.backward(critic, params, observations, rows, d_values, &mut group.grads);
-    }
-    group
-}
-
-/// Elements of the gradient that a thread adds up at once.
-const ADDED_AT_ONCE: usize = 1 << 15;
-
-fn add_up<T: Real>(op: &Surrogate, head: Head<'_, T>, groups: &[Group<T>], grads: &mut [T], stats: &mut [T]) {
-    let add = |first: usize, grads: &mut [T]| {
-        let range = first..first + grads.len();
-        grads.copy_from_slice(&groups[0].grads[range.clone()]);
-        for group in &groups[1..] {
-            grads.iter_mut().zip(&group.grads[range.clone()]).for_each(|(sum, &g)| *sum += g);
-        }
-    };
-    if grads.len() <= ADDED_AT_ONCE {
-        add(0, grads);
-    } else {
-        grads.par_chunks_mut(ADDED_AT_ONCE).enumerate().for_each(|(i, chunk)| add(i * ADDED_AT_ONCE, chunk));
-    }
+    let groups = tiles.div_ceil(tiles_per_group);
+    let (actors, actor_outputs) = actor.split(op.batch, groups);
+    let (critics, critic_outputs) = critic.split(op.batch, groups);
+    let mut tiles = actor_outputs.into_iter().zip(critic_outputs).enumerate().map(|(i, (actor, critic))| {
+        let first = i * TILE_ROWS;
+        let observations = &observations[first * observation_size..];
+        let samples = &samples[first * sample::COLUMNS..];
+        Tile { rows: TILE_ROWS.min(op.batch - first), observations, head: head.from_row(first), samples, actor, critic }
+    });
+    let groups = actors.into_iter().zip(critics).map(|(actor, critic)| {
+        let tiles = tiles.by_ref().take(tiles_per_group).collect();
+        Group { tiles, actor, critic }
+    });
+    let groups: Vec<Group<'_, T>> = groups.collect();
+    let weights: usize = networks.actor.iter().chain(&networks.critic).map(|layer| layer.linear.weights()).sum();
+    let parallel = 3 * op.batch * weights >= PARALLEL_WORK;
+    let parts = groups_gradient(op, params, groups, grads, parallel, boundary(networks));
     if let Head::Gaussian(policy, _) = head {
         for (d, gradient) in grads[policy.log_std_offset..][..policy.dim].iter_mut().enumerate() {
-            *gradient = T::of(groups.iter().map(|group| group.d_log_std[d]).sum::<f64>() - op.ent_coef);
+            *gradient = T::of(parts.iter().map(|(_, d_log_std)| d_log_std[d]).sum::<f64>() - op.ent_coef);
         }
     }
-    groups.iter().flat_map(|group| group.sums.iter().copied()).sum::<Sums>().write(op, stats);
+    parts.into_iter().map(|(sums, _)| sums).sum::<Sums>().write(op, stats);
+}
+
+/// The first group adds up in `grads` itself, the others beside it.
+fn groups_gradient<T: Real>(
+    op: &Surrogate,
+    params: &[T],
+    groups: Vec<Group<'_, T>>,
+    grads: &mut [T],
+    parallel: bool,
+    boundary: Option<usize>,
+) -> Vec<(Sums, Vec<f64>)> {
+    let boundary = boundary.filter(|_| parallel && groups.len() == 1);
+    let mut others = vec![vec![T::zero(); grads.len()]; groups.len() - 1];
+    let targets = std::iter::once(&mut *grads).chain(others.iter_mut().map(Vec::as_mut_slice));
+    let work: Vec<_> = groups.into_iter().zip(targets).collect();
+    let run = |(group, grads): (Group<'_, T>, &mut [T])| group.gradient(op, params, grads, boundary);
+    let parts = if parallel { work.into_par_iter().map(run).collect() } else { work.into_iter().map(run).collect() };
+    for other in &others {
+        vectorised(|| grads.iter_mut().zip(other).for_each(|(sum, &g)| *sum += g));
+    }
+    parts
 }

@@ -2,6 +2,7 @@
 
 use rayon::prelude::*;
 
+use crate::elementary::vectorised;
 use crate::kernels::optimizer::{Adam, GradientNorm, control, schedule, stop};
 use crate::kernels::surrogate::stat;
 use crate::real::Real;
@@ -14,9 +15,11 @@ fn sum_of_squares<T: Real>(x: &[T]) -> f64 {
     let mut lanes = [0.0; 8];
     let blocks = x.chunks_exact(lanes.len());
     let rest: f64 = blocks.remainder().iter().map(|x| x.f64() * x.f64()).sum();
-    for block in blocks {
-        lanes.iter_mut().zip(block).for_each(|(lane, x)| *lane += x.f64() * x.f64());
-    }
+    vectorised(|| {
+        for block in blocks {
+            lanes.iter_mut().zip(block).for_each(|(lane, x)| *lane += x.f64() * x.f64());
+        }
+    });
     rest + lanes.iter().sum::<f64>()
 }
 
@@ -70,9 +73,13 @@ pub fn adam_step<T: Real>(
         *param = *param * kept - row[schedule::STEP_SIZE] * (*m / denominator);
     };
     let (params, grads, m, v) = (&mut params[..op.len], &grads[..op.len], &mut m[..op.len], &mut v[..op.len]);
+    let chunk = |(((params, grads), m), v): (((&mut [T], &[T]), &mut [T]), &mut [T])| {
+        vectorised(|| params.iter_mut().zip(grads).zip(m).zip(v).for_each(step));
+    };
     if op.len <= CHUNK {
-        params.iter_mut().zip(grads).zip(m).zip(v).for_each(step);
+        chunk((((params, grads), m), v));
     } else {
-        params.par_iter_mut().zip(grads).zip(m).zip(v).with_min_len(CHUNK).for_each(step);
+        let parts = params.par_chunks_mut(CHUNK).zip(grads.par_chunks(CHUNK));
+        parts.zip(m.par_chunks_mut(CHUNK)).zip(v.par_chunks_mut(CHUNK)).for_each(chunk);
     }
 }

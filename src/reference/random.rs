@@ -1,5 +1,6 @@
 //! Twin of `shaders/random.wgsl`.
 
+use crate::elementary::vectorised;
 use crate::kernels::random::{Feistel, NUMBERS, RandomStream};
 use crate::real::Real;
 use rayon::prelude::*;
@@ -72,12 +73,14 @@ pub fn normal<T: Real>(op: &RandomStream, out: &mut [T]) {
     });
 }
 
+#[inline(always)]
 fn mix(word: u32) -> u32 {
     let x = (word ^ (word >> 16)).wrapping_mul(0x7feb_352d);
     let x = (x ^ (x >> 15)).wrapping_mul(0x846c_a68b);
     x ^ (x >> 16)
 }
 
+#[inline(always)]
 fn permute(network: &Feistel, value: u32) -> u32 {
     let (low_mask, high_mask) = ((1 << network.low_bits) - 1, (1 << network.high_bits) - 1);
     let (mut low, mut high) = (value & low_mask, value >> network.low_bits);
@@ -94,8 +97,9 @@ fn permute(network: &Feistel, value: u32) -> u32 {
 pub fn permutation(op: &RandomStream, out: &mut [u32]) {
     let network = op.feistel();
     let fill_part = |first: usize, part: &mut [u32]| {
-        for (i, value) in part.iter_mut().enumerate() {
-            *value = permute(&network, (first + i) as u32);
+        // A loop without branches for all of them, then further along the cycle for those that left the range.
+        vectorised(|| part.iter_mut().enumerate().for_each(|(i, value)| *value = permute(&network, (first + i) as u32)));
+        for value in part {
             while *value as usize >= op.len {
                 *value = permute(&network, *value);
             }
