@@ -1,6 +1,7 @@
 //! PPO's arithmetic on any GPU.
 
 pub mod backend;
+pub mod cases;
 pub mod env;
 pub mod error;
 #[cfg(feature = "gpu")]
