@@ -30,8 +30,8 @@ pub(super) fn gae<B: Backend>(problem: &mut Problem<'_, B>) -> Result<()> {
     backend.gae(&op, &rewards, &values, &next_values, &terminated, &truncated, &mut advantages, &mut returns)?;
     problem.keep("out.delta", &advantages)?;
 
-    let dones = problem.input("dones", &shape)?;
-    let [next_value, next_done] = [problem.input("next_value", &[envs])?, problem.input("next_done", &[envs])?];
+    let dones = problem.f32_flags("dones", &shape)?;
+    let [next_value, next_done] = [problem.input("next_value", &[envs])?, problem.f32_flags("next_done", &[envs])?];
     let op = Gae { gae_lambda, ..op };
     let Problem { backend, .. } = problem;
     backend.gae_cleanrl(&op, &rewards, &values, &dones, &next_value, &next_done, &mut advantages, &mut returns)?;

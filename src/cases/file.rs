@@ -169,6 +169,18 @@ impl CaseFile {
         }
     }
 
+    /// The input `in.NAME.f32`, whose elements are flags, each 0 or 1.
+    ///
+    /// # Errors
+    /// Those of [`f32s`](Self::f32s); another value.
+    pub fn f32_flags(&self, name: &str, shape: &[usize]) -> Result<&[f32]> {
+        let flags = self.f32s(name, shape)?;
+        match flags.iter().position(|&flag| flag != 0.0 && flag != 1.0) {
+            None => Ok(flags),
+            Some(i) => Err(Error::value(format!("in.{name}.f32[{i}]"), "0 or 1", flags[i])),
+        }
+    }
+
     /// The input `in.NAME` of indices, each below `below`.
     ///
     /// # Errors

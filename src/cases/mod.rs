@@ -148,6 +148,11 @@ impl<B: Backend> Problem<'_, B> {
         self.backend.upload_floats(self.file.f32s(name, shape)?)
     }
 
+    /// Flags `in.NAME.f32`, as CleanRL keeps them.
+    fn f32_flags(&mut self, name: &str, shape: &[usize]) -> Result<B::Floats> {
+        self.backend.upload_floats(self.file.f32_flags(name, shape)?)
+    }
+
     /// Flags `in.NAME`.
     fn flags(&mut self, name: &str, shape: &[usize]) -> Result<B::Words> {
         self.backend.upload_words(&self.file.flags(name, shape)?)

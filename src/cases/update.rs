@@ -155,9 +155,9 @@ fn read_rollout<B: Backend>(problem: &mut Problem<'_, B>, setup: &Setup) -> Resu
         values: problem.input("old_values", &[batch])?,
         rewards: problem.input("rewards", &[steps, envs])?,
         ends: Ends::BeforeStep {
-            dones: problem.input("dones", &[steps, envs])?,
+            dones: problem.f32_flags("dones", &[steps, envs])?,
             next_value: problem.input("next_value", &[envs])?,
-            next_done: problem.input("next_done", &[envs])?,
+            next_done: problem.f32_flags("next_done", &[envs])?,
         },
     })
 }
