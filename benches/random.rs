@@ -3,7 +3,7 @@
 mod common;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use ppo_kernels::backend::{Backend, RandomOps};
+use ppo_kernels::backend::Backend;
 use ppo_kernels::kernels::random::RandomStream;
 
 #[derive(Clone, Copy)]

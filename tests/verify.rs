@@ -52,13 +52,57 @@ fn the_cpu_backend_passes_at_single_precision() {
 #[test]
 fn a_planted_fault_is_flagged_in_exactly_its_kernel() {
     let faults = [
-        ("advantage", include_str!("../shaders/advantage.wgsl"), "params.gamma * bootstrap", "bootstrap"),
-        ("optimizer", include_str!("../shaders/optimizer.wgsl"), "adam_params.beta2 * v[i]", "adam_params.beta1 * v[i]"),
-        ("gather", include_str!("../shaders/gather.wgsl"), "indices[params.start + i]", "indices[i]"),
+        ("linear", "linear", include_str!("../shaders/linear.wgsl"), "return 1.0 - s * s;", "return 1.0 - s;"),
+        ("advantage", "advantage", include_str!("../shaders/advantage.wgsl"), "params.gamma * bootstrap", "bootstrap"),
+        (
+            "policy",
+            "policy/categorical",
+            include_str!("../shaders/policy/categorical.wgsl"),
+            "share -= exp(log_p) * log_p",
+            "share -= exp(log_p) * (log_p + 0.01)",
+        ),
+        (
+            "policy",
+            "policy/gaussian",
+            include_str!("../shaders/policy/gaussian.wgsl"),
+            "0.5 * exp_minus_tangent(2.0",
+            "0.5 * exp_minus_tangent(1.0",
+        ),
+        (
+            "surrogate",
+            "surrogate",
+            include_str!("../shaders/surrogate.wgsl"),
+            "clipped_ratio = params.ratio_high",
+            "clipped_ratio = params.ratio_low",
+        ),
+        (
+            "normalize",
+            "normalize",
+            include_str!("../shaders/normalize.wgsl"),
+            "/ f32(params.len - params.ddof)",
+            "/ f32(params.len)",
+        ),
+        (
+            "optimizer",
+            "optimizer",
+            include_str!("../shaders/optimizer.wgsl"),
+            "adam_params.beta2 * v[i]",
+            "adam_params.beta1 * v[i]",
+        ),
+        (
+            "nonfinite",
+            "nonfinite",
+            include_str!("../shaders/nonfinite.wgsl"),
+            "control[BAD_ELEMENT], first)",
+            "control[BAD_ELEMENT], first + 1u)",
+        ),
+        ("gather", "gather", include_str!("../shaders/gather.wgsl"), "indices[params.start + i]", "indices[i]"),
+        ("random", "random", include_str!("../shaders/random.wgsl"), "0xbb67ae85u", "0xbb67ae87u"),
     ];
-    for (kernel, source, from, to) in faults {
+    assert_eq!(KERNELS.iter().find(|kernel| faults.iter().all(|fault| fault.0 != **kernel)), None, "a kernel without a fault");
+    for (kernel, shader, source, from, to) in faults {
         let Some(mut gpu) = guarded() else { return };
-        gpu.context.replace_shader(kernel, plant(source, from, to));
+        gpu.context.replace_shader(shader, plant(source, from, to));
         let (_, reports) = run(gpu, &few(), |_| {}).unwrap();
         assert_eq!(flagged(&reports), [kernel]);
         let report = reports.iter().find(|report| report.kernel == kernel).unwrap();

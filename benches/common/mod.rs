@@ -1,4 +1,5 @@
 //! What the benches of all kernels share.
+#![allow(dead_code)] // each bench uses its part
 
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, Throughput};

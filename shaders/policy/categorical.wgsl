@@ -267,11 +267,14 @@ fn sample(
     let begin = min(at.lane * share, params.actions);
     let end = min(begin + share, params.actions);
     var stretch_sum = 0.0;
-    var last_valid = NO_ACTION;
+    var last_likely = NO_ACTION;
     for (var a = begin; a < end; a += 1u) {
         if valid(base + a) {
-            stretch_sum += exp(logits[base + a] - sums.maximum);
-            last_valid = a;
+            let weight = exp(logits[base + a] - sums.maximum);
+            stretch_sum += weight;
+            if weight > 0.0 {
+                last_likely = a;
+            }
         }
     }
     workgroupBarrier();
@@ -293,11 +296,12 @@ fn sample(
                 }
             }
         }
-        found = min(found, last_valid);
+        found = min(found, last_likely);
     }
     let chosen = min_over_lanes(at, found);
-    // Rounding can leave the whole sum at or below the target: then the last valid action, which is the largest.
-    let fallback = ~min_over_lanes(at, select(~last_valid, NO_ACTION, last_valid == NO_ACTION));
+    // Rounding can leave the whole sum at or below the target: then the last action whose probability is not 0. Of complements the least is
+    // that of the largest.
+    let fallback = ~min_over_lanes(at, select(~last_likely, NO_ACTION, last_likely == NO_ACTION));
     if at.inside && at.lane == 0u {
         var action = select(chosen, fallback, chosen == NO_ACTION);
         action = select(action, 0u, sums.sum == 0.0);

@@ -237,7 +237,8 @@ fn squashed_evaluate(
         let s = log_std[log_std_index(row, d)];
         let u = x[element];
         let squeezed = squash_log_det(u);
-        actions[element] = params.low + (params.high - params.low) * sigmoid(2.0 * u);
+        // The difference is rounded, and may lead past the upper end.
+        actions[element] = min(params.low + (params.high - params.low) * sigmoid(2.0 * u), params.high);
         log_det[element] = squeezed;
         sum += log_density((u - mean[element]) * exp(-s), s) - squeezed - params.log_half_width;
     }

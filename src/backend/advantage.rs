@@ -6,7 +6,9 @@ use super::{Gpu, Variant};
 use crate::error::Result;
 #[cfg(feature = "gpu")]
 use crate::gpu::Buffer;
-use crate::kernels::advantage::{self as kernels, DiscountedReturns, Gae};
+#[cfg(feature = "gpu")]
+use crate::kernels::advantage as kernels;
+use crate::kernels::advantage::{DiscountedReturns, Gae};
 use crate::real::Real;
 use crate::reference::advantage as reference;
 

@@ -6,7 +6,9 @@ use super::{Cpu, CrossCheck, Memory};
 use crate::error::Result;
 #[cfg(feature = "gpu")]
 use crate::gpu::Buffer;
-use crate::kernels::gather::{self as kernels, Gather};
+#[cfg(feature = "gpu")]
+use crate::kernels::gather as kernels;
+use crate::kernels::gather::Gather;
 use crate::kernels::surrogate::sample;
 use crate::real::Real;
 use crate::reference::gather as reference;

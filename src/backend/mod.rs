@@ -34,9 +34,9 @@ pub use surrogate::SurrogateOps;
 use crate::error::Result;
 
 /// A buffer of a backend, as far as everybody may look into it.
+#[allow(clippy::len_without_is_empty)] // no buffer is empty
 pub trait Length {
     /// Number of elements, at least one.
-    #[allow(clippy::len_without_is_empty)]
     fn len(&self) -> usize;
 }
 

@@ -32,9 +32,9 @@ pub struct TrainArgs {
     /// Environment
     #[arg(long, default_value = "cartpole", value_parser = PossibleValuesParser::new(ENVIRONMENTS).try_map(|name| name.parse::<EnvId>()))]
     env: EnvId,
-    /// Hyper-parameters to start from
-    #[arg(long, default_value = "cleanrl", value_parser = PossibleValuesParser::new(Config::PRESETS))]
-    preset: String,
+    /// Hyper-parameters to start from [default: pendulum for pendulum, cleanrl-continuous for mountain-car-continuous, else cleanrl]
+    #[arg(long, value_parser = PossibleValuesParser::new(Config::PRESETS))]
+    preset: Option<String>,
     #[command(flatten)]
     backend: BackendArgs,
     /// Folder that takes the run's folder
@@ -49,6 +49,15 @@ pub struct TrainArgs {
 }
 
 const ENVIRONMENTS: [&str; 4] = ["cartpole", "acrobot", "pendulum", "mountain-car-continuous"];
+
+/// CleanRL's settings for the kind of actions, except where those do not learn.
+fn default_preset(env: EnvId) -> &'static str {
+    match env {
+        EnvId::CartPole | EnvId::Acrobot => "cleanrl",
+        EnvId::Pendulum => "pendulum",
+        EnvId::MountainCarContinuous => "cleanrl-continuous",
+    }
+}
 
 /// The mean return that counts as solved: Gymnasium's thresholds, and for Pendulum, which has none, what a good controller gets.
 fn default_target(env: EnvId) -> f64 {
@@ -104,7 +113,8 @@ struct Run {
 
 /// Trains.
 pub fn run(args: TrainArgs) -> Result<Outcome> {
-    let mut config = Config::preset(&args.preset)?;
+    let preset = args.preset.as_deref().unwrap_or_else(|| default_preset(args.env));
+    let mut config = Config::preset(preset)?;
     args.hyperparameters.apply(&mut config);
     config.validate()?;
     let target_return = args.target_return.unwrap_or_else(|| default_target(args.env));
@@ -120,7 +130,7 @@ pub fn run(args: TrainArgs) -> Result<Outcome> {
         version: env!("CARGO_PKG_VERSION"),
         env: args.env.to_string(),
         backend: backend.clone(),
-        preset: &args.preset,
+        preset,
         target_return,
         config: &config,
     })?;
@@ -129,7 +139,7 @@ pub fn run(args: TrainArgs) -> Result<Outcome> {
 
     let caption = Caption {
         title: format!("PPO on {}", args.env),
-        subtitle: format!("preset {}, seed {}, {backend}", args.preset, config.seed),
+        subtitle: format!("preset {preset}, seed {}, {backend}", config.seed),
         target: target_return,
     };
     let display = Display::new(config.total_timesteps);

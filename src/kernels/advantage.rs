@@ -67,7 +67,7 @@ impl Gae {
         check(self.steps, self.envs, self.gamma, &[("advantages", advantages), ("returns", returns)], &[])
     }
 
-    /// How far advantages and returns may lie from the exact ones; see [`RowBounds`].
+    /// How far advantages and returns may lie from the exact ones; see `RowBounds`.
     pub fn tolerances(
         &self,
         rewards: &[f64],
@@ -130,7 +130,7 @@ impl DiscountedReturns {
         check(self.steps, self.envs, self.gamma, &matrices, &[])
     }
 
-    /// How far the returns may lie from the exact ones; see [`RowBounds`].
+    /// How far the returns may lie from the exact ones; see `RowBounds`.
     pub fn tolerance(
         &self,
         rewards: &[f64],

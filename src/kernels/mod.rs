@@ -36,5 +36,9 @@ pub struct ShaderInfo {
     /// Parameter structs: name in WGSL, size in bytes, fields.
     pub params: &'static [(&'static str, usize, &'static [crate::gpu::Field])],
     /// Entry points, each with every set of `override` constants it is built with.
-    pub entries: &'static [(&'static str, &'static [&'static [(&'static str, f64)]])],
+    pub entries: &'static [(&'static str, &'static [Constants])],
 }
+
+/// Values of a pipeline's `override` constants, by name.
+#[cfg(feature = "gpu")]
+pub type Constants = &'static [(&'static str, f64)];

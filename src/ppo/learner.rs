@@ -1,7 +1,8 @@
 //! One PPO update, recorded in one go: nothing is read back before its end.
 
 use super::network::{Rows, Trace, backward, forward};
-use super::{Actions, AdvantageScope, Config, Ends, KlStop, Network, NetworkSpec, PolicyKind, Rollout};
+use super::rollout::wrong_actions;
+use super::{Actions, AdvantageScope, Config, Ends, KlStop, Network, NetworkSpec, ParameterTensor, PolicyKind, Rollout};
 use crate::backend::{Backend, Length, Position};
 use crate::error::{Error, Result};
 use crate::kernels::advantage::Gae;
@@ -340,7 +341,7 @@ impl<B: Backend> Learner<B> {
             let actual = format!("{} x {}", rollout.steps, rollout.envs);
             return Err(Error::shape("rollout", format!("{num_steps} x {num_envs}"), actual));
         }
-        rollout.check(self.network.spec().observation_size)?;
+        rollout.check(self.network.spec().observation_size, self.network.spec().policy)?;
         require_range("learning_rate", learning_rate, 0.0, f64::INFINITY)?;
         backend.set_position(Position { update: Some(self.updates as usize), minibatch: None });
         self.state.copy_to(backend, &mut self.before, self.network.len())?;
@@ -533,7 +534,7 @@ impl<B: Backend> Learner<B> {
         backend.adam_step(&adam, params, grads, m, v, schedule, stats, control)?;
         let per_epoch = config.batch_size().div_ceil(self.minibatch_size);
         match (config.target_kl, config.kl_stop) {
-            (Some(target_kl), KlStop::AfterEpoch) if (step + 1) % per_epoch == 0 => {
+            (Some(target_kl), KlStop::AfterEpoch) if (step + 1).is_multiple_of(per_epoch) => {
                 backend.stop_on_kl(target_kl, step, stats, control)
             }
             _ => Ok(()),
@@ -572,10 +573,9 @@ impl<B: Backend> Learner<B> {
     }
 
     fn non_finite(&self, code: usize, element: usize) -> Error {
-        if code == GRADIENTS + 1 {
-            if let Some(tensor) = self.network.tensors().iter().find(|t| (t.offset..t.offset + t.len()).contains(&element)) {
-                return Error::NonFinite { tensor: format!("gradient of {}", tensor.name), element: element - tensor.offset };
-            }
+        let holds_element = |t: &&ParameterTensor| (t.offset..t.offset + t.len()).contains(&element);
+        if let (true, Some(tensor)) = (code == GRADIENTS + 1, self.network.tensors().iter().find(holds_element)) {
+            return Error::NonFinite { tensor: format!("gradient of {}", tensor.name), element: element - tensor.offset };
         }
         let tensor = code.checked_sub(1).and_then(|i| WATCHED.get(i)).unwrap_or(&"unknown");
         Error::NonFinite { tensor: (*tensor).to_owned(), element }
@@ -585,8 +585,4 @@ impl<B: Backend> Learner<B> {
     pub(crate) fn roll_back(&mut self, backend: &mut B) -> Result<()> {
         self.before.copy_to(backend, &mut self.state, self.network.len())
     }
-}
-
-fn wrong_actions() -> Error {
-    Error::value("actions", "the kind of actions the policy draws", "the other kind")
 }

@@ -224,13 +224,7 @@ impl<F> Trace<F> {
         &self.outputs[self.outputs.len() - 1]
     }
 
-    /// Gradient with respect to the network's output (whose activation is the identity).
-    pub(crate) fn d_head(&mut self) -> &mut F {
-        let last = self.d_pre.len() - 1;
-        &mut self.d_pre[last]
-    }
-
-    /// Output and its gradient together.
+    /// The network's output, whose activation is the identity, and its gradient.
     pub(crate) fn head_and_gradient(&mut self) -> (&F, &mut F) {
         let last = self.outputs.len() - 1;
         (&self.outputs[last], &mut self.d_pre[last])

@@ -1,7 +1,7 @@
 //! What a learner learns from: T steps of N environments.
 
 use crate::backend::{Length, Memory};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ppo::PolicyKind;
 use crate::shape::require_len;
 
@@ -100,10 +100,19 @@ impl<B: Memory> Rollout<B> {
     }
 
     /// Checks the lengths that no operation of the update checks by itself.
-    pub(crate) fn check(&self, observation_size: usize) -> Result<()> {
+    pub(crate) fn check(&self, observation_size: usize, policy: PolicyKind) -> Result<()> {
         let rows = self.steps * self.envs;
         require_len("observations", self.observations.len(), rows * observation_size)?;
+        match (policy, &self.actions) {
+            (PolicyKind::Categorical { .. }, Actions::Discrete(actions)) => require_len("actions", actions.len(), rows)?,
+            (PolicyKind::Gaussian { dim }, Actions::Continuous(actions)) => require_len("actions", actions.len(), rows * dim)?,
+            _ => return Err(wrong_actions()),
+        }
         require_len("logp", self.logp.len(), rows)?;
         require_len("values", self.values.len(), rows)
     }
+}
+
+pub(super) fn wrong_actions() -> Error {
+    Error::value("actions", "the kind of actions the policy draws", "the other kind")
 }

@@ -15,7 +15,7 @@ pub fn rows<E: Copy>(op: &Gather, source: &[E], indices: &[u32], target: &mut [E
     }
 }
 
-/// samples[i] = (old_logp[r], advantages[r], returns[r], old_values[r]), r = indices[start + i].
+/// `samples[i] = (old_logp[r], advantages[r], returns[r], old_values[r])`, `r = indices[start + i]`.
 pub fn pack_samples<E: Copy>(op: &Gather, indices: &[u32], columns: [&[E]; sample::COLUMNS], samples: &mut [E]) {
     for (i, packed) in samples.chunks_exact_mut(sample::COLUMNS).take(op.count).enumerate() {
         let row = source_row(op, indices, i);

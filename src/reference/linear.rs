@@ -2,6 +2,7 @@
 
 use rayon::prelude::*;
 
+use crate::elementary::vectorised;
 use crate::kernels::linear::{Activation, Linear};
 use crate::real::Real;
 
@@ -11,28 +12,26 @@ const PARALLEL_PRODUCT: usize = 1 << 21;
 const PARALLEL_ELEMENTS: usize = 1 << 15;
 
 /// act(x).
-#[inline]
+#[inline(always)]
 pub fn activate<T: Real>(activation: Activation, x: T) -> T {
     let (zero, one, half) = (T::zero(), T::one(), T::of(0.5));
     match activation {
         Activation::Identity => x,
-        Activation::Tanh => x.tanh(),
+        Activation::Tanh => x.tanh_in_loops(),
         Activation::Relu => x.max(zero),
         Activation::Elu => {
-            if x > zero {
-                x
-            } else {
-                x.exp_m1()
-            }
+            // Both sides are computed, so that no branch is left.
+            let below = x.min(zero).exp_m1_in_loops();
+            if x > zero { x } else { below }
         }
         Activation::Silu => x * sigmoid(x),
         Activation::GeluErf => x * normal_cdf(x),
-        Activation::GeluTanh => half * x * (one + gelu_tanh_argument(x).tanh()),
+        Activation::GeluTanh => half * x * (one + gelu_tanh_argument(x).tanh_in_loops()),
     }
 }
 
 /// act′, from the output y for identity, tanh, relu and elu, from the pre-activation for the others.
-#[inline]
+#[inline(always)]
 pub fn derivative<T: Real>(activation: Activation, saved: T) -> T {
     let (zero, one, half) = (T::zero(), T::one(), T::of(0.5));
     match activation {
@@ -57,13 +56,13 @@ pub fn derivative<T: Real>(activation: Activation, saved: T) -> T {
             g * (one + saved * (one - g))
         }
         Activation::GeluErf => {
-            let density = T::of(0.398_942_280_401_432_7) * (-half * saved * saved).exp();
+            let density = T::of(0.398_942_280_401_432_7) * (-half * saved * saved).exp_in_loops();
             normal_cdf(saved) + saved * density
         }
         Activation::GeluTanh => {
             // Past ±20 the tanh is ±1 and the second term 0, whatever the cube overflows to.
             let near = saved.max(T::of(-20.0)).min(T::of(20.0));
-            let t = gelu_tanh_argument(near).tanh();
+            let t = gelu_tanh_argument(near).tanh_in_loops();
             let slope = T::of(GELU_SCALE) * (one + T::of(3.0 * GELU_CUBIC) * near * near);
             half * (one + t) + half * near * (one - t * t) * slope
         }
@@ -74,12 +73,14 @@ pub fn derivative<T: Real>(activation: Activation, saved: T) -> T {
 const GELU_SCALE: f64 = 0.797_884_560_802_865_4;
 const GELU_CUBIC: f64 = 0.044_715;
 
+#[inline(always)]
 fn gelu_tanh_argument<T: Real>(x: T) -> T {
     T::of(GELU_SCALE) * (x + T::of(GELU_CUBIC) * x * x * x)
 }
 
+#[inline(always)]
 fn sigmoid<T: Real>(x: T) -> T {
-    T::one() / (T::one() + (-x).exp())
+    T::one() / (T::one() + (-x).exp_in_loops())
 }
 
 /// Φ(x) = ½·erfc(−x/√2).
@@ -156,23 +157,55 @@ pub fn forward<T: Real>(layer: &Linear, activation: Activation, x: &[T], params:
     let weights = (&params[weight_offset..], Layout::transposed(in_features));
     matmul([batch, in_features, out_features], (x, Layout::row_major(in_features)), weights, y);
     by_rows(y, out_features, |_, rows| {
-        for row in rows.chunks_exact_mut(out_features) {
-            row.iter_mut().zip(bias).for_each(|(y, &b)| *y = *y + b);
-        }
+        vectorised(|| {
+            for row in rows.chunks_exact_mut(out_features) {
+                row.iter_mut().zip(bias).for_each(|(y, &b)| *y += b);
+            }
+        });
     });
     if let Some(pre) = &mut pre {
         pre[..y.len()].copy_from_slice(y);
     }
     if activation != Activation::Identity {
-        by_rows(y, 1, |_, piece| piece.iter_mut().for_each(|y| *y = activate(activation, *y)));
+        by_rows(y, 1, |_, piece| activate_all(activation, piece));
     }
+}
+
+/// A loop for each activation, so that none of them chooses in its inside.
+macro_rules! for_each_activation {
+    ($activation:expr, $known:ident => $loop:expr) => {
+        match $activation {
+            Activation::Identity => for_each_activation!(@ $known = Identity, $loop),
+            Activation::Tanh => for_each_activation!(@ $known = Tanh, $loop),
+            Activation::Relu => for_each_activation!(@ $known = Relu, $loop),
+            Activation::Elu => for_each_activation!(@ $known = Elu, $loop),
+            Activation::Silu => for_each_activation!(@ $known = Silu, $loop),
+            Activation::GeluErf => for_each_activation!(@ $known = GeluErf, $loop),
+            Activation::GeluTanh => for_each_activation!(@ $known = GeluTanh, $loop),
+        }
+    };
+    (@ $known:ident = $variant:ident, $loop:expr) => {
+        vectorised(|| {
+            const $known: Activation = Activation::$variant;
+            $loop
+        })
+    };
+}
+
+fn activate_all<T: Real>(activation: Activation, data: &mut [T]) {
+    for_each_activation!(activation, KNOWN => data.iter_mut().for_each(|x| *x = activate(KNOWN, *x)));
+}
+
+/// data ⊙= act′(saved).
+fn scale_by_derivative<T: Real>(activation: Activation, saved: &[T], data: &mut [T]) {
+    for_each_activation!(activation, KNOWN => data.iter_mut().zip(saved).for_each(|(d, &s)| *d = *d * derivative(KNOWN, s)));
 }
 
 /// d_pre = d_y ⊙ act′(saved).
 pub fn activation_backward<T: Real>(activation: Activation, saved: &[T], d_y: &[T], d_pre: &mut [T]) {
     by_rows(d_pre, 1, |first, piece| {
-        let given = d_y[first..].iter().zip(&saved[first..]);
-        piece.iter_mut().zip(given).for_each(|(d_pre, (&d_y, &s))| *d_pre = d_y * derivative(activation, s));
+        piece.copy_from_slice(&d_y[first..first + piece.len()]);
+        scale_by_derivative(activation, &saved[first..], piece);
     });
 }
 
@@ -183,9 +216,7 @@ pub fn backward_input<T: Real>(layer: &Linear, d_pre: &[T], params: &[T], throug
     let weights = (&params[weight_offset..], Layout::row_major(in_features));
     matmul([batch, out_features, in_features], (d_pre, Layout::row_major(out_features)), weights, d_x);
     let Some((activation, saved)) = through.filter(|(activation, _)| *activation != Activation::Identity) else { return };
-    by_rows(d_x, 1, |first, piece| {
-        piece.iter_mut().zip(&saved[first..]).for_each(|(d, &s)| *d = *d * derivative(activation, s));
-    });
+    by_rows(d_x, 1, |first, piece| scale_by_derivative(activation, &saved[first..], piece));
 }
 
 /// dW = d_preᵀ·x and db = Σ d_pre.

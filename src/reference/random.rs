@@ -90,7 +90,7 @@ fn permute(network: &Feistel, value: u32) -> u32 {
     high << network.low_bits | low
 }
 
-/// out[i] = the first value below len on the cycle i, F(i), F(F(i)), … of a Feistel network F.
+/// `out[i]` = the first value below len on the cycle i, F(i), F(F(i)), … of a Feistel network F.
 pub fn permutation(op: &RandomStream, out: &mut [u32]) {
     let network = op.feistel();
     let fill_part = |first: usize, part: &mut [u32]| {

@@ -35,7 +35,7 @@ pub fn checked() -> Option<CrossCheck<Gpu, Cpu<f64>>> {
 #[macro_export]
 macro_rules! on_every_backend {
     ($($name:ident),+ $(,)?) => {
-        mod gpu { $(#[test] fn $name() { if let Some(mut backend) = crate::common::gpu() { super::$name(&mut backend) } })+ }
+        mod gpu { $(#[test] fn $name() { if let Some(mut backend) = $crate::common::gpu() { super::$name(&mut backend) } })+ }
         mod cpu_f32 { $(#[test] fn $name() { super::$name(&mut ppo_kernels::backend::Cpu::<f32>::new()) })+ }
         mod cpu_f64 { $(#[test] fn $name() { super::$name(&mut ppo_kernels::backend::Cpu::<f64>::new()) })+ }
     };

@@ -67,7 +67,8 @@ impl<A: PolicyOps, B: PolicyOps> CrossCheck<A, B> {
         let uniforms = self.b.read_f64(&uniforms.b, offset, op.batch)?;
         for (i, (&action, &other)) in drawn.iter().zip(&expected).enumerate().filter(|(_, (a, b))| a != b) {
             let row = Row::of(op, &logits, mask.as_deref(), i);
-            if !(row.distance_from_stretch(action, uniforms[i]) <= bounds.cumulative()) {
+            let is_tie = row.distance_from_stretch(action, uniforms[i]) <= bounds.cumulative();
+            if !is_tie {
                 return self.judge_words("categorical_sample", "actions", offset + i, &[action], &[other]);
             }
             let settled = row.log_prob(action as usize);

@@ -15,7 +15,8 @@ pub trait PolicyOps: Memory {
     /// and the most likely action `mode [batch]` (the first of equals).
     ///
     /// # Errors
-    /// A size of zero or 2³² and more; a buffer too small.
+    /// A size of zero or 2³² and more; a buffer too small. On a GPU also more actions or dimensions (524 288, 65 000) than one loop of a
+    /// shader may take.
     fn categorical_distribution(
         &mut self,
         op: &Categorical,

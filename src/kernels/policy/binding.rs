@@ -1,6 +1,6 @@
 //! The kernels' binding to wgpu.
 
-use super::{ACTIONS_PER_LANE, Categorical, Gaussian, KlArgument, SquashedGaussian};
+use super::{ACTIONS_PER_LANE, Categorical, Gaussian, KlArgument, MOST_ROUNDS, SquashedGaussian};
 use crate::error::{Error, Result};
 use crate::gpu::{Buffer, Context, Grid, Shader, ShaderParams, bind, shader_params};
 use crate::kernels::ShaderInfo;
@@ -96,6 +96,13 @@ shader_params! {
     }
 }
 
+fn require_at_most(limit: &'static str, needed: usize, available: usize) -> Result<()> {
+    if needed <= available {
+        return Ok(());
+    }
+    Err(Error::LimitExceeded { limit, needed: needed as u64, available: available as u64 })
+}
+
 fn flag(set: bool) -> f64 {
     f64::from(u8::from(set))
 }
@@ -112,10 +119,7 @@ fn record_rows(
     others: Bindings<'_>,
 ) -> Result<()> {
     let lanes = if op.actions <= ACTIONS_ALONE { 1 } else { WORKGROUP_SIZE };
-    let longest = lanes * ACTIONS_PER_LANE;
-    if op.actions > longest {
-        return Err(Error::LimitExceeded { limit: "actions", needed: op.actions as u64, available: longest as u64 });
-    }
+    require_at_most("actions", op.actions, lanes * ACTIONS_PER_LANE)?;
     let constants: Constants =
         [("LANES", lanes as f64), ("MASKED", flag(mask.is_some())), ("WITH_RESPECT_TO_Q", flag(argument == Some(KlArgument::Q)))];
     let constants = if argument.is_some() { &constants[..] } else { &constants[..2] };
@@ -245,6 +249,7 @@ fn record_forward(
     params: &GaussianParams,
     buffers: Bindings<'_>,
 ) -> Result<()> {
+    require_at_most("dim", op.dim, MOST_ROUNDS)?;
     let constants = [("STATE_DEPENDENT", flag(op.state_dependent_std))];
     context.dispatch(GAUSSIAN, entry, &constants, params, buffers, Grid::covering(op.batch, WORKGROUP_SIZE))
 }
@@ -260,6 +265,7 @@ fn record_gradient(
     d_mean: &Buffer<f32>,
     d_log_std: &Buffer<f32>,
 ) -> Result<()> {
+    require_at_most("rows that share a log-std", params.rows_per_part as usize, MOST_ROUNDS)?;
     let constants = [("STATE_DEPENDENT", flag(op.state_dependent_std)), (option.0, flag(option.1))];
     let constants = if option.0.is_empty() { &constants[..1] } else { &constants[..] };
     let grid = Grid::covering(params.parts as usize * op.dim, WORKGROUP_SIZE);

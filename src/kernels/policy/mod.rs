@@ -56,9 +56,12 @@ pub enum KlArgument {
     Q,
 }
 
-/// Actions that one invocation of a shader goes through in one loop; three loops stay below the 65 535 rounds at which llvmpipe ends them.
+/// Rounds of all loops of one invocation: llvmpipe ends them, wherever they are, when they add up to 65 535.
 #[cfg(feature = "gpu")]
-const ACTIONS_PER_LANE: usize = 1 << 14;
+const MOST_ROUNDS: usize = 65_000;
+/// Actions that one invocation of a shader goes through in one loop. The gradient of a KL divergence takes six such loops.
+#[cfg(feature = "gpu")]
+const ACTIONS_PER_LANE: usize = 1 << 13;
 
 impl Categorical {
     /// Elements of a tensor `[batch, actions]`.

@@ -75,7 +75,7 @@ impl CategoricalBounds {
         self.log_prob + U * (2.0 * self.terms + 70.0)
     }
 
-    /// Of d_logp·(1[a] − p) − d_entropy·p·(log p + H), where p·|log p| ≤ 0.37.
+    /// Of `d_logp·(1[a] − p) − d_entropy·p·(log p + H)`, where p·|log p| ≤ 0.37.
     pub fn backward(&self, actions: usize, d_logp: &[f64], d_entropy: &[f64]) -> Tolerance {
         let p = self.log_prob + 12.0 * U;
         let through_entropy = (0.37 + self.most_entropy) * (p + 6.0 * U) + self.log_prob + self.entropy;

@@ -18,9 +18,9 @@ pub struct Row<'a, T> {
 impl<'a, T: Real> Row<'a, T> {
     fn new(logits: &'a [T], mask: Option<&'a [u32]>) -> Self {
         let mut row = Self { logits, mask, maximum: T::neg_infinity(), log_sum: T::zero(), any: false };
-        for a in 0..logits.len() {
+        for (a, &logit) in logits.iter().enumerate() {
             if row.valid(a) {
-                row.maximum = row.maximum.max(logits[a]);
+                row.maximum = row.maximum.max(logit);
                 row.any = true;
             }
         }
@@ -67,12 +67,16 @@ impl<'a, T: Real> Row<'a, T> {
         T::of((0..self.logits.len()).map(|a| (self.prob(a) * (self.log_prob(a) - q.log_prob(a))).f64()).sum())
     }
 
-    /// The first valid action whose cumulative probability exceeds `u`; the last valid one where rounding leaves the sum below it.
+    /// The first valid action whose cumulative probability exceeds `u`; the last one of probability above 0 where rounding leaves the sum
+    /// below it.
     fn draw(&self, u: T) -> usize {
         let (mut cumulative, mut last) = (0.0, 0);
         for a in (0..self.logits.len()).filter(|&a| self.valid(a)) {
-            cumulative += self.prob(a).f64();
-            last = a;
+            let p = self.prob(a).f64();
+            cumulative += p;
+            if p > 0.0 {
+                last = a;
+            }
             if cumulative > u.f64() {
                 break;
             }
@@ -86,7 +90,7 @@ impl<'a, T: Real> Row<'a, T> {
         if !self.any {
             return if action == 0 { 0.0 } else { f64::INFINITY };
         }
-        if action >= self.logits.len() || !self.valid(action) {
+        if action >= self.logits.len() || self.prob(action) == T::zero() {
             return f64::INFINITY;
         }
         let before: f64 = (0..action).map(|a| self.prob(a).f64()).sum();
@@ -116,7 +120,7 @@ pub fn distribution<T: Real>(
     }
 }
 
-/// log p[action] and H = −Σ p·log p.
+/// `log p[action]` and H = −Σ p·log p.
 pub fn evaluate<T: Real>(
     op: &Categorical,
     logits: &[T],
@@ -149,7 +153,7 @@ pub fn sample<T: Real>(
     }
 }
 
-/// d_logp·(1[a] − p) − d_entropy·p·(log p + H).
+/// `d_logp·(1[a] − p) − d_entropy·p·(log p + H)`.
 pub fn backward<T: Real>(
     op: &Categorical,
     logits: &[T],

@@ -151,7 +151,8 @@ pub fn squashed_evaluate<T: Real>(
         let mut sum = 0.0;
         for d in 0..gaussian.dim {
             let (element, s) = (row * gaussian.dim + d, log_std[gaussian.log_std_index(row, d)]);
-            actions[element] = T::of(op.low + 0.5 * (u[element].tanh().f64() + 1.0) * (op.high - op.low));
+            // The difference is rounded, and may lead past the upper end.
+            actions[element] = T::of((op.low + 0.5 * (u[element].tanh().f64() + 1.0) * (op.high - op.low)).min(op.high));
             log_det[element] = squash_log_det(u[element]);
             sum += log_density(standardise(u[element], mean[element], s), s) - log_det[element].f64() - log_half_width;
         }
