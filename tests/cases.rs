@@ -128,7 +128,7 @@ fn a_planted_fault_fails_and_names_what_it_spoils() {
         (
             "surrogate",
             surrogate,
-            "let ratio = exp(log_ratio);",
+            "let ratio = exp_of(log_ratio);",
             "let ratio = 1.0 + log_ratio;",
             "update_single_step",
             "out.steps.loss",
@@ -136,8 +136,8 @@ fn a_planted_fault_fails_and_names_what_it_spoils() {
         (
             "policy/gaussian",
             gaussian,
-            "let inverse = exp(-s);",
-            "let inverse = exp(s);",
+            "let inverse = exp_of(-s);",
+            "let inverse = exp_of(s);",
             "gaussian_B7_D3_shared_std",
             "grad.mean_of_logp",
         ),

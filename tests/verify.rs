@@ -58,8 +58,8 @@ fn a_planted_fault_is_flagged_in_exactly_its_kernel() {
             "policy",
             "policy/categorical",
             include_str!("../shaders/policy/categorical.wgsl"),
-            "share -= exp(log_p) * log_p",
-            "share -= exp(log_p) * (log_p + 0.01)",
+            "share -= exp_of(log_p) * log_p",
+            "share -= exp_of(log_p) * (log_p + 0.01)",
         ),
         (
             "policy",
