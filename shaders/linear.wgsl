@@ -53,18 +53,23 @@ fn linear_index(workgroup: vec3<u32>, groups: vec3<u32>, local: u32) -> u32 {
 
 // ---------------------------------------------------------------------------------------------------------------- activations
 
-// Polynomial of Cephes' tanhf below 5/8, absolute error under 8·2⁻²⁴ above; never NaN for finite x.
-fn tanh_safe(x: f32) -> f32 {
-    let z = x * x;
-    let near_zero = ((((-5.70498872745e-3 * z + 2.06390887954e-2) * z - 5.37397155531e-2) * z + 1.33314422036e-1) * z - 3.33332819422e-1) * z * x + x;
-    let magnitude = 1.0 - 2.0 / (exp(2.0 * min(abs(x), 10.0)) + 1.0);
-    return select(sign(x) * magnitude, near_zero, abs(x) < 0.625);
+// e^x - 1 for |x| <= 87, by the series of e^r - 1, r = x - n ln 2. Within three units of 2^-24, where builtins may be off by hundreds.
+fn expm1_of(x: f32) -> f32 {
+    let n = round(x * 1.4426950409);
+    let r = (x - n * 0.693359375) + n * 2.12194440e-4; // ln 2 in two parts, the first, 355/512, times n is exact
+    let series = 0.5 + r * (1.0 / 6.0 + r * (1.0 / 24.0 + r * (1.0 / 120.0 + r * (1.0 / 720.0 + r * (1.0 / 5040.0)))));
+    let power = bitcast<f32>(u32(i32(n) + 127) << 23u);
+    return (power - 1.0) + power * (r + r * r * series);
 }
 
-// e^x − 1 for x <= 0: by tanh(x/2) near zero, where the difference would cancel.
+// From 9.02 on it is 1 to the last bit. The comparison keeps NaN, which min might not.
+fn tanh_of(x: f32) -> f32 {
+    let grown = expm1_of(2.0 * select(abs(x), 9.1, abs(x) > 9.1));
+    return sign(x) * (grown / (grown + 2.0));
+}
+
 fn expm1_negative(x: f32) -> f32 {
-    let t = tanh_safe(0.5 * x);
-    return select(exp(max(x, -87.0)) - 1.0, 2.0 * t / (1.0 - t), x > -1.0);
+    return expm1_of(select(x, -87.0, x < -87.0));
 }
 
 fn sigmoid(x: f32) -> f32 {
@@ -96,12 +101,12 @@ fn gelu_tanh_argument(x: f32) -> f32 {
 
 fn activate(x: f32) -> f32 {
     switch ACTIVATION {
-        case 1u: { return tanh_safe(x); }
+        case 1u: { return tanh_of(x); }
         case 2u: { return max(x, 0.0); }
         case 3u: { return select(expm1_negative(min(x, 0.0)), x, x > 0.0); }
         case 4u: { return x * sigmoid(x); }
         case 5u: { return x * normal_cdf(x); }
-        case 6u: { return 0.5 * x * (1.0 + tanh_safe(gelu_tanh_argument(x))); }
+        case 6u: { return 0.5 * x * (1.0 + tanh_of(gelu_tanh_argument(x))); }
         default: { return x; }
     }
 }
@@ -122,7 +127,7 @@ fn derivative(s: f32) -> f32 {
         }
         case 6u: {
             let near = clamp(s, -20.0, 20.0);
-            let t = tanh_safe(gelu_tanh_argument(s));
+            let t = tanh_of(gelu_tanh_argument(s));
             return 0.5 * (1.0 + t) + 0.5 * near * (1.0 - t * t) * GELU_SCALE * (1.0 + 3.0 * GELU_CUBIC * near * near);
         }
         default: { return 1.0; }

@@ -83,10 +83,11 @@ struct Moments {
     squares: vec2<f32>,
 }
 
-// From the sums of distances to `centre`, and of their squares. The centre is near the mean, so that the difference cancels little.
-fn moments_about(centre: vec2<f32>, pivot: vec2<f32>, sums: vec4<f32>, count: u32) -> Moments {
+// From the sums of distances to a centre, and of their squares; the mean is relative to that centre. It is near the mean, so that the
+// difference cancels little.
+fn moments_about(sums: vec4<f32>, count: u32) -> Moments {
     let shift = sums.xy / f32(count);
-    return Moments(centre - pivot + shift, max(sums.zw - sums.xy * shift, vec2<f32>()));
+    return Moments(shift, max(sums.zw - sums.xy * shift, vec2<f32>()));
 }
 
 fn count_of(chunk: u32) -> u32 {
@@ -114,7 +115,12 @@ fn at(i: u32) -> u32 {
     return params.offset + i * params.stride;
 }
 
-fn moments_of_x(start: u32, count: u32, pivot: f32, local: u32) -> Moments {
+struct MomentsOfX {
+    centre: f32,
+    about_centre: Moments,
+}
+
+fn moments_of_x(start: u32, count: u32, pivot: f32, local: u32) -> MomentsOfX {
     var sum = 0.0;
     for (var i = local; i < count; i += WORKGROUP_SIZE) {
         sum += x[at(start + i)] - pivot;
@@ -127,10 +133,10 @@ fn moments_of_x(start: u32, count: u32, pivot: f32, local: u32) -> Moments {
         sums += vec2<f32>(distance, distance * distance);
     }
     let totals = total(vec4<f32>(sums.x, 0.0, sums.y, 0.0), local);
-    return moments_about(vec2<f32>(centre, 0.0), vec2<f32>(pivot, 0.0), totals, count);
+    return MomentsOfX(centre, moments_about(totals, count));
 }
 
-// Normalises elements start .. start + count. Whoever has element 0 writes the moments.
+// Normalises elements start .. start + count, with the mean relative to the pivot. Whoever has element 0 writes the moments.
 fn normalize_x(start: u32, count: u32, pivot: f32, all: Moments, local: u32) {
     let leaves_x = params.len <= params.ddof;
     var variance = 0.0;
@@ -158,19 +164,19 @@ fn normalize_x(start: u32, count: u32, pivot: f32, all: Moments, local: u32) {
 
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn normalize_whole(@builtin(local_invocation_index) local: u32) {
-    // Read before the barriers behind which x changes.
-    let pivot = x[params.offset];
-    let all = moments_of_x(0u, params.len, pivot, local);
-    normalize_x(0u, params.len, pivot, all, local);
+    let found = moments_of_x(0u, params.len, x[params.offset], local);
+    // The centre as pivot: next to nothing is left to be rounded of the mean, whose error all samples would share.
+    normalize_x(0u, params.len, found.centre, found.about_centre, local);
 }
 
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn normalize_chunks(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let chunk = workgroup.x;
     let pivot = x[params.offset];
-    let moments_of_chunk = moments_of_x(chunk * params.chunk, count_of(chunk), pivot, local);
+    let found = moments_of_x(chunk * params.chunk, count_of(chunk), pivot, local);
     if local == 0u {
-        partials[chunk] = vec4<f32>(moments_of_chunk.mean, moments_of_chunk.squares);
+        let mean = found.centre - pivot + found.about_centre.mean.x;
+        partials[chunk] = vec4<f32>(mean, 0.0, found.about_centre.squares);
         if chunk == 0u {
             partials[params.chunks] = vec4<f32>(pivot, 0.0, 0.0, 0.0);
         }
@@ -201,7 +207,8 @@ fn moments_of_returns(start: u32, count: u32, local: u32) -> Moments {
         let distance = residual_and_return(start + i) - centre;
         sums += vec4<f32>(distance, distance * distance);
     }
-    return moments_about(centre, pivot, total(sums, local), count);
+    let about_centre = moments_about(total(sums, local), count);
+    return Moments(centre - pivot + about_centre.mean, about_centre.squares);
 }
 
 fn store_explained_variance(all: Moments, local: u32) {

@@ -96,7 +96,9 @@ const TARGET_KL = 1u;
 
 // Below every f32 that is not infinite.
 const LOWEST = -3.4028234e38;
-const HALF_LOG_2PI = 0.91893853;
+// log(2 pi) / 2 in two parts: the first has so few bits that its product with any width below 2^16 is exact.
+const HALF_LOG_2PI_HIGH = 0.91796875;
+const HALF_LOG_2PI_LOW = 0.00096978320467;
 
 @group(0) @binding(0) var<uniform> params: SurrogateParams;
 @group(0) @binding(0) var<uniform> stop_params: StopParams;
@@ -126,6 +128,19 @@ var<workgroup> sh_segments: array<f32, SUMS * SEGMENTS>;
 var<workgroup> sh_lanes: array<f32, WORKGROUP_SIZE>;
 
 // ------------------------------------------------------------------------------------------------ the loss of one sample
+
+// e^x to a unit in the last place: e^r by its series, r = x - n ln 2, times 2^n. The builtin of some devices always errs to the same side,
+// and then so do means over samples, in which errors should cancel. Beyond the normal range, and for NaN, the builtin.
+fn exp_of(x: f32) -> f32 {
+    if !(abs(x) < 86.0) {
+        return exp(x);
+    }
+    let n = round(x * 1.4426950409);
+    let r = (x - n * 0.693359375) + n * 2.12194440e-4; // ln 2 in two parts, the first, 355/512, times n is exact
+    let series = 0.5 + r * (1.0 / 6.0 + r * (1.0 / 24.0 + r * (1.0 / 120.0 + r * (1.0 / 720.0 + r * (1.0 / 5040.0)))));
+    let power = bitcast<f32>(u32(i32(n) + 127) << 23u);
+    return power + power * (r + r * r * series);
+}
 
 struct SampleLoss {
     log_ratio: f32,
@@ -186,18 +201,12 @@ fn value_terms(value: f32, sample: vec4<f32>, loss: ptr<function, SampleLoss>) {
     (*loss).d_value = params.vf_coef * slope * params.one_over_batch;
 }
 
-fn loss_terms(new_logp: f32, value: f32, sample: vec4<f32>) -> SampleLoss {
+fn loss_terms(log_ratio: f32, value: f32, sample: vec4<f32>) -> SampleLoss {
     var loss: SampleLoss;
     let advantage = sample[ADVANTAGE];
-    let log_ratio = new_logp - sample[OLD_LOGP];
-    let ratio = exp(log_ratio);
-    var clipped_ratio = ratio;
-    if ratio < params.ratio_low {
-        clipped_ratio = params.ratio_low;
-    }
-    if ratio > params.ratio_high {
-        clipped_ratio = params.ratio_high;
-    }
+    let ratio = exp_of(log_ratio);
+    let above_low = select(ratio, params.ratio_low, ratio < params.ratio_low);
+    let clipped_ratio = select(above_low, params.ratio_high, ratio > params.ratio_high);
     // -A is the slope of the loss in ratio; slope * ratio its derivative with respect to logp.
     var pg_loss = -advantage * ratio;
     var slope = -advantage;
@@ -209,11 +218,8 @@ fn loss_terms(new_logp: f32, value: f32, sample: vec4<f32>) -> SampleLoss {
         pg_loss = -advantage * params.dual_clip;
         slope = select(0.0, -0.5 * advantage, ratio == params.dual_clip);
     }
-    var d_log_ratio = 0.0;
-    if slope != 0.0 {
-        d_log_ratio = slope * ratio;
-    }
-    let inverse_ratio = exp(-log_ratio);
+    var d_log_ratio = select(slope * ratio, 0.0, slope == 0.0);
+    let inverse_ratio = exp_of(-log_ratio);
     let residuals = exp_residuals(log_ratio, ratio, inverse_ratio);
     let kl_penalty = residuals.y;
     if params.kl_coef != 0.0 {
@@ -356,7 +362,7 @@ fn elementwise(
     let i = group * WORKGROUP_SIZE + local;
     stage_nothing(local);
     if i < params.batch {
-        let loss = loss_terms(logp[i], values[i], samples[i]);
+        let loss = loss_terms(logp[i] - samples[i][OLD_LOGP], values[i], samples[i]);
         terms[2u * i] = vec4<f32>(loss.log_ratio, loss.ratio, loss.clipped_ratio, loss.pg_loss);
         terms[2u * i + 1u] = vec4<f32>(loss.clipped_value, loss.v_loss, 0.0, 0.0);
         d_logp[i] = loss.d_logp;
@@ -422,10 +428,7 @@ fn row_max(local: u32, value: f32) -> f32 {
 }
 
 fn is_valid(element: u32) -> bool {
-    if MASKED == 0u {
-        return true;
-    }
-    return mask[element] != 0u;
+    return MASKED == 0u || mask[element] != 0u;
 }
 
 @compute @workgroup_size(WORKGROUP_SIZE)
@@ -460,7 +463,7 @@ fn categorical(
             if z == 0.0 {
                 ties += 1.0;
             } else {
-                let exp_z = exp(z);
+                let exp_z = exp_of(z);
                 others += exp_z;
                 if exp_z > 0.0 {
                     weighted -= z * exp_z;
@@ -490,7 +493,7 @@ fn categorical(
                 counts = 0.0;
             }
         }
-        let loss = loss_terms(action_logp, values[row], samples[row]);
+        let loss = loss_terms(action_logp - samples[row][OLD_LOGP], values[row], samples[row]);
         slope = counts * loss.d_logp;
         if lane == 0u {
             d_values[row] = loss.d_value;
@@ -503,7 +506,7 @@ fn categorical(
         var gradient = 0.0;
         if is_valid(first + j) {
             let z = logits[first + j] - largest;
-            let p = exp(z) / (1.0 + without_largest);
+            let p = exp_of(z) / (1.0 + without_largest);
             gradient = slope * (select(0.0, 1.0, j == action) - p);
             if p > 0.0 {
                 gradient -= entropy_slope * p * ((z - log_sum) + row_entropy);
@@ -527,7 +530,7 @@ fn write_log_std_sums(group: u32, local: u32) {
         workgroupBarrier();
         if local < columns * sharers {
             let dimension = base + local % columns;
-            let inverse_std = exp(-log_std[params.log_std_offset + dimension]);
+            let inverse_std = exp_of(-log_std[params.log_std_offset + dimension]);
             var sum = 0.0;
             for (var k = local / columns; k < rows; k += sharers) {
                 let element = (first_row + k) * params.width + dimension;
@@ -559,20 +562,22 @@ fn gaussian(
     sh_lanes[local] = 0.0;
     if row < params.batch {
         let first = row * params.width;
-        // Two sums that stay small, and the constants at last: the ratio has no more digits than logp has after its point.
+        // Two sums that stay small. The constant meets old_logp first, which it nearly cancels: rounding it would move all ratios alike.
         var squares = 0.0;
         var log_stds = 0.0;
         for (var d = 0u; d < params.width; d++) {
             let own_log_std = log_std[params.log_std_offset + d];
-            let z = (gaussian_actions[first + d] - mean[first + d]) * exp(-own_log_std);
+            let z = (gaussian_actions[first + d] - mean[first + d]) * exp_of(-own_log_std);
             squares += z * z;
             log_stds += own_log_std;
         }
-        let row_logp = -0.5 * squares - (log_stds + f32(params.width) * HALF_LOG_2PI);
-        let row_entropy = log_stds + f32(params.width) * (0.5 + HALF_LOG_2PI);
-        let loss = loss_terms(row_logp, values[row], samples[row]);
+        let sample = samples[row];
+        let width = f32(params.width);
+        let log_ratio = (((-sample[OLD_LOGP] - width * HALF_LOG_2PI_HIGH) - 0.5 * squares) - log_stds) - width * HALF_LOG_2PI_LOW;
+        let row_entropy = log_stds + width * (0.5 + HALF_LOG_2PI_HIGH + HALF_LOG_2PI_LOW);
+        let loss = loss_terms(log_ratio, values[row], sample);
         for (var d = 0u; d < params.width; d++) {
-            let inverse_std = exp(-log_std[params.log_std_offset + d]);
+            let inverse_std = exp_of(-log_std[params.log_std_offset + d]);
             let z = (gaussian_actions[first + d] - mean[first + d]) * inverse_std;
             d_mean[first + d] = loss.d_logp * z * inverse_std;
         }

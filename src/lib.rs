@@ -12,6 +12,7 @@
 //! features `cli` (the program) and `gpu` (wgpu); the CPU backends then remain.
 
 pub mod backend;
+pub mod cases;
 mod elementary;
 pub mod env;
 pub mod error;

@@ -58,8 +58,8 @@ fn a_planted_fault_is_flagged_in_exactly_its_kernel() {
             "policy",
             "policy/categorical",
             include_str!("../shaders/policy/categorical.wgsl"),
-            "share -= exp(log_p) * log_p",
-            "share -= exp(log_p) * (log_p + 0.01)",
+            "share -= exp_of(log_p) * log_p",
+            "share -= exp_of(log_p) * (log_p + 0.01)",
         ),
         (
             "policy",
@@ -72,8 +72,8 @@ fn a_planted_fault_is_flagged_in_exactly_its_kernel() {
             "surrogate",
             "surrogate",
             include_str!("../shaders/surrogate.wgsl"),
-            "clipped_ratio = params.ratio_high",
-            "clipped_ratio = params.ratio_low",
+            "select(above_low, params.ratio_high,",
+            "select(above_low, params.ratio_low,",
         ),
         (
             "normalize",

@@ -124,6 +124,20 @@ fn min_over_lanes(at: Place, value: u32) -> u32 {
     return sh_words[at.first_lane];
 }
 
+// e^x to a unit in the last place: e^r by its series, r = x - n ln 2, times 2^n. The builtin of some devices always errs to the same side,
+// and then so do means over samples, in which errors should cancel. Beyond the normal range, and for NaN, the builtin.
+fn exp_of(x: f32) -> f32 {
+    if !(abs(x) < 86.0) {
+        return exp(x);
+    }
+    let n = round(x * 1.4426950409);
+    // 355/512 has few enough bits for n * 355/512 to be exact.
+    let r = (x - n * 0.693359375) + n * 2.12194440e-4;
+    let series = 0.5 + r * (1.0 / 6.0 + r * (1.0 / 24.0 + r * (1.0 / 120.0 + r * (1.0 / 720.0 + r * (1.0 / 5040.0)))));
+    let power = bitcast<f32>(u32(i32(n) + 127) << 23u);
+    return power + power * (r + r * r * series);
+}
+
 // What makes log-probabilities of a row of logits.
 struct RowSums {
     maximum: f32,
@@ -143,7 +157,7 @@ fn row_sums(at: Place) -> RowSums {
     var share = 0.0;
     for (var a = at.lane; a < params.actions; a += LANES) {
         if valid(base + a) {
-            share += exp(logits[base + a] - maximum);
+            share += exp_of(logits[base + a] - maximum);
         }
     }
     let sum = sum_over_lanes(at, share);
@@ -162,7 +176,7 @@ fn q_row_sums(at: Place) -> RowSums {
     var share = 0.0;
     for (var a = at.lane; a < params.actions; a += LANES) {
         if valid(base + a) {
-            share += exp(q_logits[base + a] - maximum);
+            share += exp_of(q_logits[base + a] - maximum);
         }
     }
     let sum = sum_over_lanes(at, share);
@@ -179,7 +193,7 @@ fn row_entropy(at: Place, sums: RowSums) -> f32 {
     for (var a = at.lane; a < params.actions; a += LANES) {
         if valid(base + a) {
             let log_p = log_prob(logits[base + a], sums);
-            share -= exp(log_p) * log_p;
+            share -= exp_of(log_p) * log_p;
         }
     }
     return sum_over_lanes(at, share);
@@ -191,7 +205,7 @@ fn row_kl(at: Place, p: RowSums, q: RowSums) -> f32 {
     for (var a = at.lane; a < params.actions; a += LANES) {
         if valid(base + a) {
             let log_p = log_prob(logits[base + a], p);
-            share += exp(log_p) * (log_p - log_prob(q_logits[base + a], q));
+            share += exp_of(log_p) * (log_p - log_prob(q_logits[base + a], q));
         }
     }
     return sum_over_lanes(at, share);
@@ -228,7 +242,7 @@ fn distribution(
         }
         if at.inside {
             log_probs[base + a] = log_p;
-            probs[base + a] = select(0.0, exp(log_p), is_valid);
+            probs[base + a] = select(0.0, exp_of(log_p), is_valid);
         }
     }
     let best = min_over_lanes(at, first_best);
@@ -270,7 +284,7 @@ fn sample(
     var last_likely = NO_ACTION;
     for (var a = begin; a < end; a += 1u) {
         if valid(base + a) {
-            let weight = exp(logits[base + a] - sums.maximum);
+            let weight = exp_of(logits[base + a] - sums.maximum);
             stretch_sum += weight;
             if weight > 0.0 {
                 last_likely = a;
@@ -290,7 +304,7 @@ fn sample(
         var cumulative = before;
         for (var a = begin; a < end; a += 1u) {
             if valid(base + a) {
-                cumulative += exp(logits[base + a] - sums.maximum);
+                cumulative += exp_of(logits[base + a] - sums.maximum);
                 if found == NO_ACTION && cumulative > wanted {
                     found = a;
                 }
@@ -330,7 +344,7 @@ fn backward(
     if at.inside {
         for (var a = at.lane; a < params.actions; a += LANES) {
             let log_p = log_prob(logits[base + a], sums);
-            let p = exp(log_p);
+            let p = exp_of(log_p);
             let gradient = d * (select(0.0, 1.0, a == action) - p) - d_entropy[at.row] * p * (log_p + h);
             d_logits[base + a] = select(0.0, gradient, valid(base + a));
         }
@@ -365,8 +379,8 @@ fn kl_backward(
         for (var a = at.lane; a < params.actions; a += LANES) {
             let log_p = log_prob(logits[base + a], p_sums);
             let log_q = log_prob(q_logits[base + a], q_sums);
-            let with_p = exp(log_p) * (log_p - log_q - value);
-            let gradient = d_kl[at.row] * select(with_p, exp(log_q) - exp(log_p), WITH_RESPECT_TO_Q);
+            let with_p = exp_of(log_p) * (log_p - log_q - value);
+            let gradient = d_kl[at.row] * select(with_p, exp_of(log_q) - exp_of(log_p), WITH_RESPECT_TO_Q);
             d_logits[base + a] = select(0.0, gradient, valid(base + a));
         }
     }

@@ -65,6 +65,20 @@ fn log_std_index(row: u32, d: u32) -> u32 {
     return params.log_std_offset + select(d, row * params.dim + d, STATE_DEPENDENT);
 }
 
+// e^x to a unit in the last place: e^r by its series, r = x - n ln 2, times 2^n. The builtin of some devices always errs to the same side,
+// and then so do means over samples, in which errors should cancel. Beyond the normal range, and for NaN, the builtin.
+fn exp_of(x: f32) -> f32 {
+    if !(abs(x) < 86.0) {
+        return exp(x);
+    }
+    let n = round(x * 1.4426950409);
+    // 355/512 has few enough bits for n * 355/512 to be exact.
+    let r = (x - n * 0.693359375) + n * 2.12194440e-4;
+    let series = 0.5 + r * (1.0 / 6.0 + r * (1.0 / 24.0 + r * (1.0 / 120.0 + r * (1.0 / 720.0 + r * (1.0 / 5040.0)))));
+    let power = bitcast<f32>(u32(i32(n) + 127) << 23u);
+    return power + power * (r + r * r * series);
+}
+
 fn log_density(z: f32, s: f32) -> f32 {
     return -0.5 * z * z - s - HALF_LOG_TWO_PI;
 }
@@ -78,11 +92,11 @@ fn log_one_plus(e: f32) -> f32 {
 
 // log(1 − tanh²u) = 2(log 2 − u − softplus(−2u)), written with |u| so that nothing cancels.
 fn squash_log_det(u: f32) -> f32 {
-    return 2.0 * (LOG_TWO - abs(u) - log_one_plus(exp(-2.0 * min(abs(u), 40.0))));
+    return 2.0 * (LOG_TWO - abs(u) - log_one_plus(exp_of(-2.0 * min(abs(u), 40.0))));
 }
 
 fn sigmoid(v: f32) -> f32 {
-    return 1.0 / (1.0 + exp(-max(v, -87.0)));
+    return 1.0 / (1.0 + exp_of(-max(v, -87.0)));
 }
 
 fn tanh_of(u: f32) -> f32 {
@@ -92,7 +106,7 @@ fn tanh_of(u: f32) -> f32 {
 // e^t − 1 − t, by its series near zero, where the difference would cancel.
 fn exp_minus_tangent(t: f32) -> f32 {
     let series = t * t * (0.5 + t * (0.16666667 + t * (0.041666667 + t * (8.3333333e-3 + t * (1.3888889e-3 + t * (1.984127e-4 + t * 2.4801587e-5))))));
-    return select(exp(t) - 1.0 - t, series, abs(t) < 0.5);
+    return select(exp_of(t) - 1.0 - t, series, abs(t) < 0.5);
 }
 
 @compute @workgroup_size(WORKGROUP_SIZE)
@@ -110,7 +124,7 @@ fn evaluate(
     for (var d = 0u; d < params.dim; d += 1u) {
         let element = row * params.dim + d;
         let s = log_std[log_std_index(row, d)];
-        sum += log_density((x[element] - mean[element]) * exp(-s), s);
+        sum += log_density((x[element] - mean[element]) * exp_of(-s), s);
         h += s + (HALF_LOG_TWO_PI + 0.5);
     }
     logp[row] = sum;
@@ -131,7 +145,7 @@ fn sample(
     for (var d = 0u; d < params.dim; d += 1u) {
         let at = (params.offset + row) * params.dim + d;
         let s = log_std[log_std_index(row, d)];
-        actions[at] = mean[row * params.dim + d] + exp(s) * x[at];
+        actions[at] = mean[row * params.dim + d] + exp_of(s) * x[at];
         sum += log_density(x[at], s);
     }
     logp[params.offset + row] = sum;
@@ -166,7 +180,7 @@ fn backward(
     for (var row = part * params.rows_per_part; row < min((part + 1u) * params.rows_per_part, params.batch); row += 1u) {
         let element = row * params.dim + d;
         let s = log_std[log_std_index(row, d)];
-        let inverse = exp(-s);
+        let inverse = exp_of(-s);
         let z = (x[element] - mean[element]) * inverse;
         sum += store_gradient(row, d, d_logp[row] * z * inverse, d_logp[row] * (z * z - 1.0) + d_entropy[row]);
     }
@@ -189,7 +203,7 @@ fn kl(
     for (var d = 0u; d < params.dim; d += 1u) {
         let element = row * params.dim + d;
         let q = q_log_std[log_std_index(row, d)];
-        let z = (mean[element] - q_mean[element]) * exp(-q);
+        let z = (mean[element] - q_mean[element]) * exp_of(-q);
         sum += 0.5 * exp_minus_tangent(2.0 * (log_std[log_std_index(row, d)] - q)) + 0.5 * z * z;
     }
     kl_out[row] = sum;
@@ -208,7 +222,7 @@ fn kl_backward(
     for (var row = part * params.rows_per_part; row < min((part + 1u) * params.rows_per_part, params.batch); row += 1u) {
         let element = row * params.dim + d;
         let q = q_log_std[log_std_index(row, d)];
-        let inverse = exp(-q);
+        let inverse = exp_of(-q);
         let z = (mean[element] - q_mean[element]) * inverse;
         let t = 2.0 * (log_std[log_std_index(row, d)] - q);
         let variance_excess = exp_minus_tangent(t) + t;
@@ -240,7 +254,7 @@ fn squashed_evaluate(
         // The difference is rounded, and may lead past the upper end.
         actions[element] = min(params.low + (params.high - params.low) * sigmoid(2.0 * u), params.high);
         log_det[element] = squeezed;
-        sum += log_density((u - mean[element]) * exp(-s), s) - squeezed - params.log_half_width;
+        sum += log_density((u - mean[element]) * exp_of(-s), s) - squeezed - params.log_half_width;
     }
     logp[row] = sum;
 }
@@ -258,7 +272,7 @@ fn squashed_backward(
     for (var row = part * params.rows_per_part; row < min((part + 1u) * params.rows_per_part, params.batch); row += 1u) {
         let element = row * params.dim + d;
         let s = log_std[log_std_index(row, d)];
-        let inverse = exp(-s);
+        let inverse = exp_of(-s);
         let from_mean = x[element] - mean[element];
         let z = from_mean * inverse;
         let slope = 2.0 * tanh_of(x[element]);

@@ -65,11 +65,17 @@ pub fn open_gpu(adapter: &Option<String>) -> Result<Gpu> {
 
 /// The CPU backend, which has no adapter to choose.
 pub fn open_cpu(adapter: &Option<String>) -> Result<Cpu<f32>> {
+    refuse_adapter(adapter)?;
+    Ok(Cpu::new())
+}
+
+/// There is no adapter to choose on the CPU.
+pub fn refuse_adapter(adapter: &Option<String>) -> Result<()> {
     match adapter {
-        None => Ok(Cpu::new()),
+        None => Ok(()),
         Some(name) => Err(Error::InvalidValue {
             argument: "adapter".to_owned(),
-            expected: "none with --backend cpu".to_owned(),
+            expected: "none with a CPU backend".to_owned(),
             actual: name.clone(),
         }),
     }

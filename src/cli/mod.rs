@@ -2,6 +2,7 @@
 
 mod adapters;
 mod backend;
+mod check;
 mod hyperparameters;
 mod interrupt;
 mod learning_curve;
@@ -35,6 +36,7 @@ RUST_LOG=info shows what wgpu has to say.";
 enum Command {
     Train(Box<train::TrainArgs>),
     Verify(verify::VerifyArgs),
+    Check(check::CheckArgs),
     Adapters(adapters::AdaptersArgs),
 }
 
@@ -68,6 +70,7 @@ pub fn main() -> ExitCode {
     let result = match Program::parse().command {
         Command::Train(args) => train::run(*args),
         Command::Verify(args) => verify::run(&args),
+        Command::Check(args) => check::run(&args),
         Command::Adapters(args) => adapters::run(&args),
     };
     match result {

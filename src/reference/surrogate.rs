@@ -66,10 +66,9 @@ pub fn exp_residuals<T: Real>(x: T, exp_x: T, exp_minus_x: T) -> (T, T) {
 }
 
 /// The policy's part: surrogate loss and KL penalty, d_logp and all that follows from the ratio.
-fn policy_loss<T: Real>(op: &Surrogate, logp: T, old_logp: T, advantage: T) -> SampleLoss<T> {
+fn policy_loss<T: Real>(op: &Surrogate, log_ratio: T, advantage: T) -> SampleLoss<T> {
     let zero = T::zero();
     let [low, high, dual_clip] = [1.0 - op.clip_low, 1.0 + op.clip_high, op.dual_clip.unwrap_or(f64::INFINITY)].map(T::of);
-    let log_ratio = logp - old_logp;
     let ratio = log_ratio.exp();
     let clipped_ratio = if ratio < low {
         low
@@ -147,14 +146,14 @@ fn value_loss<T: Real>(kind: ValueLoss, value: T, target: T, old_value: T) -> (T
     }
 }
 
-/// All of one sample.
-pub fn sample_loss<T: Real>(op: &Surrogate, logp: T, value: T, row: &[T]) -> SampleLoss<T> {
+/// All of one sample. The log-probability comes unrounded: the log ratio is far smaller, and the rounding would be all of its error.
+pub fn sample_loss<T: Real>(op: &Surrogate, logp: f64, value: T, row: &[T]) -> SampleLoss<T> {
     let (clipped_value, v_loss, slope) = value_loss(op.value_loss, value, row[sample::RETURN], row[sample::OLD_VALUE]);
     SampleLoss {
         clipped_value,
         v_loss,
         d_value: T::of(op.vf_coef) * slope / T::of(op.batch as f64),
-        ..policy_loss(op, logp, row[sample::OLD_LOGP], row[sample::ADVANTAGE])
+        ..policy_loss(op, T::of(logp - row[sample::OLD_LOGP].f64()), row[sample::ADVANTAGE])
     }
 }
 
@@ -238,7 +237,7 @@ pub fn surrogate<T: Real>(
         let mut sums = Sums::default();
         let rows = terms.chunks_exact_mut(term::COLUMNS).zip(d_logp).zip(d_values);
         for (i, ((terms, d_logp), d_value)) in rows.enumerate().map(|(k, row)| (c * chunk + k, row)) {
-            let loss = sample_loss(op, logp[i], values[i], &samples[i * sample::COLUMNS..][..sample::COLUMNS]);
+            let loss = sample_loss(op, logp[i].f64(), values[i], &samples[i * sample::COLUMNS..][..sample::COLUMNS]);
             terms.fill(T::zero());
             terms[term::LOG_RATIO] = loss.log_ratio;
             terms[term::RATIO] = loss.ratio;
@@ -313,9 +312,9 @@ fn categorical_sample<T: Real>(
     let valid = |j: usize| mask.is_none_or(|mask| mask[j] != 0);
     let softmax = log_softmax(logits, valid, d_logits);
     let (logp, counts) = match logits.get(action) {
-        None => (T::nan(), true),
-        Some(_) if !valid(action) => (T::zero(), false),
-        Some(&logit) => (logit - softmax.largest - softmax.log_sum, true),
+        None => (f64::NAN, true),
+        Some(_) if !valid(action) => (0.0, false),
+        Some(&logit) => (logit.f64() - softmax.largest.f64() - softmax.log_sum.f64(), true),
     };
     let loss = sample_loss(op, logp, value, row);
     let slope = if counts { loss.d_logp } else { T::zero() };
@@ -391,7 +390,7 @@ pub fn surrogate_categorical<T: Real>(
 }
 
 /// Log-probability and entropy of one sample of a diagonal Gaussian; leaves (action − mean)/std in `z`.
-fn gaussian_sample<T: Real>(mean: &[T], log_std: &[T], inverse_std: &[T], action: &[T], z: &mut [T]) -> (T, T) {
+fn gaussian_sample<T: Real>(mean: &[T], log_std: &[T], inverse_std: &[T], action: &[T], z: &mut [T]) -> (f64, T) {
     let (mut squares, mut log_stds) = (0.0, 0.0);
     for ((((z, &mean), &log_std), &inverse_std), &action) in z.iter_mut().zip(mean).zip(log_std).zip(inverse_std).zip(action) {
         *z = (action - mean) * inverse_std;
@@ -400,7 +399,7 @@ fn gaussian_sample<T: Real>(mean: &[T], log_std: &[T], inverse_std: &[T], action
     }
     let half_log_2pi = 0.5 * (2.0 * std::f64::consts::PI).ln();
     let dim = mean.len() as f64;
-    (T::of(-0.5 * squares - (log_stds + dim * half_log_2pi)), T::of(log_stds + dim * (0.5 + half_log_2pi)))
+    (-0.5 * squares - (log_stds + dim * half_log_2pi), T::of(log_stds + dim * (0.5 + half_log_2pi)))
 }
 
 /// 1/σ of each dimension.

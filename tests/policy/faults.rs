@@ -47,7 +47,7 @@ fn wrong_categorical_kernels_are_caught() {
     // (actions, operation, tensor, from, to)
     for (actions, operation, tensor, from, to) in [
         (6, "categorical_distribution", "log_probs", "log_probs[base + a] = log_p;", "log_probs[base + a] = log_p + 1e-4;"),
-        (6, "categorical_distribution", "probs", "exp(log_p), is_valid", "exp(log_p), true"),
+        (6, "categorical_distribution", "probs", "exp_of(log_p), is_valid", "exp_of(log_p), true"),
         (
             6,
             "categorical_distribution",
@@ -71,7 +71,7 @@ fn wrong_categorical_kernels_are_caught() {
             "select(0.0, log_prob(logits[element], sums), valid(element))",
             "log_prob(logits[element], sums)",
         ),
-        (6, "categorical_evaluate", "entropy", "share -= exp(log_p) * log_p", "share -= exp(log_p) * log_p * 1.001"),
+        (6, "categorical_evaluate", "entropy", "share -= exp_of(log_p) * log_p", "share -= exp_of(log_p) * log_p * 1.001"),
         (70, "categorical_evaluate", "entropy", "entropy[at.row] = h;", "entropy[at.row] = h * 0.999;"),
         (6, "categorical_sample", "actions", "cumulative > wanted", "cumulative > wanted + 0.01"),
         (70, "categorical_sample", "actions", "lane < at.lane; lane += 1u", "lane + 1u < at.lane; lane += 1u"),
@@ -90,12 +90,12 @@ fn wrong_categorical_kernels_are_caught() {
             6,
             "categorical_kl",
             "kl",
-            "exp(log_p) * (log_p - log_prob(q_logits[base + a], q))",
-            "exp(log_p) * (log_p - log_prob(q_logits[base + a], p))",
+            "exp_of(log_p) * (log_p - log_prob(q_logits[base + a], q))",
+            "exp_of(log_p) * (log_p - log_prob(q_logits[base + a], p))",
         ),
         (70, "categorical_kl", "kl", "kl_out[at.row] = value;", "kl_out[at.row] = value + 1e-3;"),
         (6, "categorical_kl_backward", "d_logits", "(log_p - log_q - value)", "(log_p - log_q)"),
-        (70, "categorical_kl_backward", "d_logits", "exp(log_q) - exp(log_p), WITH", "exp(log_p) - exp(log_q), WITH"),
+        (70, "categorical_kl_backward", "d_logits", "exp_of(log_q) - exp_of(log_p), WITH", "exp_of(log_p) - exp_of(log_q), WITH"),
     ] {
         both.a.context.replace_shader("policy/categorical", plant(source, from, to));
         let caught = expect_mismatch(categorical(&mut both, &rows(actions), operation));
@@ -111,7 +111,7 @@ fn wrong_gaussian_kernels_are_caught() {
         (false, "gaussian_evaluate", "logp", "logp[row] = sum;\n    entropy", "logp[row] = sum + 1e-4;\n    entropy"),
         (true, "gaussian_evaluate", "logp", "select(d, row * params.dim + d, STATE_DEPENDENT)", "d"),
         (false, "gaussian_evaluate", "entropy", "h += s + (HALF_LOG_TWO_PI + 0.5)", "h += s + HALF_LOG_TWO_PI"),
-        (false, "gaussian_sample", "actions", "exp(s) * x[at]", "exp(-s) * x[at]"),
+        (false, "gaussian_sample", "actions", "exp_of(s) * x[at]", "exp_of(-s) * x[at]"),
         (true, "gaussian_sample", "logp", "sum += log_density(x[at], s)", "sum += log_density(x[at], -s)"),
         (true, "gaussian_backward", "d_mean", "d_logp[row] * z * inverse, d_logp", "d_logp[row] * z, d_logp"),
         (true, "gaussian_backward", "d_log_std", "(z * z - 1.0) + d_entropy[row]", "(z * z - 1.0) - d_entropy[row]"),

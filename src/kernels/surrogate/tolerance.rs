@@ -329,7 +329,11 @@ impl Surrogate {
             let first = if policy.state_dependent_std { row.start } else { 0 };
             let log_std = &log_std[first..first + policy.dim];
             let gaussian = RoughGaussian::new(&mean[row.clone()], log_std, &actions[row]);
-            let loss = RoughLoss::new(self, gaussian.logp, value, row_of(samples, i));
+            let sample = row_of(samples, i);
+            // old_logp is subtracted before the last three additions; each of their results is the log ratio and what is still to come.
+            let log_ratio = (gaussian.logp.value - sample[sample::OLD_LOGP]).abs();
+            let logp = Rough::new(gaussian.logp.value, gaussian.logp.error + 3.0 * U * log_ratio);
+            let loss = RoughLoss::new(self, logp, value, sample);
             for (d, &(z, inverse_std)) in gaussian.scaled.iter().enumerate() {
                 let slope = loss.d_logp;
                 let (z_abs, scale) = (z.value.abs(), inverse_std.value);
@@ -438,7 +442,7 @@ struct RoughGaussian {
 
 impl RoughGaussian {
     fn new(mean: &[f64], log_std: &[f64], actions: &[f64]) -> Self {
-        let additions = (mean.len() + 3) as f64 * U;
+        let additions = (mean.len() + 6) as f64 * U;
         let (mut logp, mut logp_error, mut entropy, mut entropy_size) = (0.0, 0.0, 0.0, 0.0);
         let mut scaled = Vec::with_capacity(mean.len());
         for ((&mean, &log_std), &action) in mean.iter().zip(log_std).zip(actions) {

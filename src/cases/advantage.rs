@@ -1,0 +1,81 @@
+//! Advantages, returns, and their normalisation.
+
+use super::Problem;
+use crate::backend::Backend;
+use crate::error::Result;
+use crate::kernels::advantage::{DiscountedReturns, Gae};
+use crate::kernels::normalize::{EpsilonMode, Normalize};
+
+/// GAE in both conventions, discounted returns and reward-to-go. Rollout tensors are `[T, N]`.
+pub(super) fn gae<B: Backend>(problem: &mut Problem<'_, B>) -> Result<()> {
+    let file = problem.file;
+    let (steps, envs) = (file.size("T")?, file.size("N")?);
+    let (gamma, gae_lambda) = (file.number("gamma")?, file.number("lam")?);
+    let shape = [steps, envs];
+    let [rewards, values, next_values] =
+        [problem.input("rewards", &shape)?, problem.input("values", &shape)?, problem.input("next_values", &shape)?];
+    let [terminated, truncated] = [problem.flags("terminated", &shape)?, problem.flags("truncated", &shape)?];
+    let n = steps * envs;
+    let [mut advantages, mut returns] = [problem.room(n)?, problem.room(n)?];
+
+    let op = Gae { steps, envs, gamma, gae_lambda };
+    let Problem { backend, .. } = problem;
+    backend.gae(&op, &rewards, &values, &next_values, &terminated, &truncated, &mut advantages, &mut returns)?;
+    problem.keep("out.advantages", &advantages)?;
+    problem.keep("out.returns", &returns)?;
+
+    // Without λ nothing is carried from step to step: the advantages are the temporal differences.
+    let op = Gae { gae_lambda: 0.0, ..op };
+    let Problem { backend, .. } = problem;
+    backend.gae(&op, &rewards, &values, &next_values, &terminated, &truncated, &mut advantages, &mut returns)?;
+    problem.keep("out.delta", &advantages)?;
+
+    let dones = problem.f32_flags("dones", &shape)?;
+    let [next_value, next_done] = [problem.input("next_value", &[envs])?, problem.f32_flags("next_done", &[envs])?];
+    let op = Gae { gae_lambda, ..op };
+    let Problem { backend, .. } = problem;
+    backend.gae_cleanrl(&op, &rewards, &values, &dones, &next_value, &next_done, &mut advantages, &mut returns)?;
+    problem.keep("out.cleanrl_advantages", &advantages)?;
+    problem.keep("out.cleanrl_returns", &returns)?;
+
+    let op = DiscountedReturns { steps, envs, gamma };
+    let Problem { backend, .. } = problem;
+    backend.discounted_returns(&op, &rewards, &next_values, &next_value, &terminated, &truncated, &mut returns)?;
+    problem.keep("out.discounted_returns", &returns)?;
+    problem.backend.reward_to_go(&op, &rewards, &terminated, &truncated, &mut returns)?;
+    problem.keep("out.reward_to_go", &returns)
+}
+
+/// Mean, standard deviation and normalised values `[batch]`, of a sample and of a population, and the gradient of Σ w·normalised.
+pub(super) fn normalisation<B: Backend>(problem: &mut Problem<'_, B>) -> Result<()> {
+    let file = problem.file;
+    let (len, epsilon) = (file.size("batch")?, file.number("eps")?);
+    let w = file.f32s("w", &[len])?;
+    for (ddof, suffix) in [(1, ""), (0, "_population")] {
+        let mut x = problem.input("advantages", &[len])?;
+        let mut moments = problem.room(Normalize::MOMENTS)?;
+        let op = Normalize { len, offset: 0, stride: 1, ddof, epsilon, epsilon_mode: EpsilonMode::AddToStd };
+        problem.backend.normalize(&op, &mut x, &mut moments)?;
+        let normalised = problem.read(&x)?;
+        let moments = problem.read(&moments)?;
+        let (mean, std) = (moments[0], moments[1]);
+        if ddof == 1 {
+            problem.keep_values("out.mean", vec![mean]);
+            if std > 0.0 {
+                problem.keep_values("grad.advantages", gradient(&normalised, w, std, epsilon));
+            }
+        }
+        problem.keep_values(format!("out.std{suffix}"), vec![std]);
+        problem.keep_values(format!("out.normalised{suffix}"), normalised);
+    }
+    Ok(())
+}
+
+/// (w − w̄)/(σ + ε) − n·Σ w·n/((len − 1)·σ), n being the normalised values: PPO takes advantages as constants, so no kernel has this.
+fn gradient(normalised: &[f64], w: &[f32], std: f64, epsilon: f64) -> Vec<f64> {
+    let len = normalised.len() as f64;
+    let mean_w = w.iter().copied().map(f64::from).sum::<f64>() / len;
+    let weighted: f64 = normalised.iter().zip(w).map(|(n, &w)| n * f64::from(w)).sum();
+    let of_std = weighted / ((len - 1.0) * std);
+    normalised.iter().zip(w).map(|(n, &w)| (f64::from(w) - mean_w) / (std + epsilon) - n * of_std).collect()
+}

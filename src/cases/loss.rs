@@ -1,0 +1,291 @@
+//! The terms of PPO's objective, alone and together.
+
+use super::Problem;
+use super::policy::Head;
+use crate::backend::Backend;
+use crate::error::Result;
+use crate::kernels::normalize::{EpsilonMode, Normalize};
+use crate::kernels::surrogate::{Surrogate, ValueLoss, sample, stat, term};
+
+/// Torch-style code normalises advantages with this ε; case files say only whether it is done.
+const NORMALISATION_EPSILON: f64 = 1e-8;
+
+/// Nothing clipped, penalised or added: each kind of case sets what it is about.
+const PLAIN: Surrogate = Surrogate {
+    batch: 0,
+    clip_low: f64::INFINITY,
+    clip_high: f64::INFINITY,
+    dual_clip: None,
+    vf_coef: 0.0,
+    ent_coef: 0.0,
+    kl_coef: 0.0,
+    value_loss: ValueLoss::Mse,
+    stats_row: 0,
+};
+
+/// What the elementwise objective makes of a batch.
+struct Evaluated<F> {
+    /// `[batch, term::COLUMNS]`.
+    terms: Vec<f64>,
+    /// `[batch]`.
+    d_logp: F,
+    /// `[batch]`.
+    d_values: F,
+    /// One row.
+    stats: Vec<f64>,
+}
+
+impl<F> Evaluated<F> {
+    fn term(&self, column: usize) -> Vec<f64> {
+        column_of(&self.terms, column, term::COLUMNS)
+    }
+}
+
+fn column_of(matrix: &[f64], column: usize, columns: usize) -> Vec<f64> {
+    matrix.iter().skip(column).step_by(columns).copied().collect()
+}
+
+/// Packs `[batch]` each of old log-probabilities, advantages, returns and old values into `[batch, sample::COLUMNS]`; zeros where none.
+fn pack<B: Backend>(problem: &mut Problem<'_, B>, batch: usize, columns: [(usize, &[f64]); 4]) -> Result<B::Floats> {
+    let mut samples = problem.room(batch * sample::COLUMNS)?;
+    let mut packed = vec![0.0; batch * sample::COLUMNS];
+    for (column, values) in columns {
+        packed.iter_mut().skip(column).step_by(sample::COLUMNS).zip(values).for_each(|(to, &from)| *to = from);
+    }
+    problem.backend.write_f64(&mut samples, 0, &packed)?;
+    Ok(samples)
+}
+
+/// The input as the numbers that all backends get.
+fn column<B: Backend>(problem: &Problem<'_, B>, name: &str, batch: usize) -> Result<Vec<f64>> {
+    Ok(problem.file.f32s(name, &[batch])?.iter().copied().map(f64::from).collect())
+}
+
+/// Normalises the advantages within packed samples, where the case asks for it.
+fn normalise<B: Backend>(problem: &mut Problem<'_, B>, batch: usize, samples: &mut B::Floats) -> Result<()> {
+    if !problem.file.switch("normalise_advantages")? {
+        return Ok(());
+    }
+    let op = Normalize {
+        len: batch,
+        offset: sample::ADVANTAGE,
+        stride: sample::COLUMNS,
+        ddof: 1,
+        epsilon: NORMALISATION_EPSILON,
+        epsilon_mode: EpsilonMode::AddToStd,
+    };
+    let mut moments = problem.room(Normalize::MOMENTS)?;
+    problem.backend.normalize(&op, samples, &mut moments)
+}
+
+fn evaluate<B: Backend>(
+    problem: &mut Problem<'_, B>,
+    op: &Surrogate,
+    logp: &B::Floats,
+    values: &B::Floats,
+    samples: &B::Floats,
+) -> Result<Evaluated<B::Floats>> {
+    let batch = op.batch;
+    let entropy = problem.filled(batch, 0.0)?;
+    let [mut terms, mut stats] = [problem.room(batch * term::COLUMNS)?, problem.room(stat::COLUMNS)?];
+    let [mut d_logp, mut d_values] = [problem.room(batch)?, problem.room(batch)?];
+    let Problem { backend, .. } = problem;
+    backend.surrogate(op, logp, &entropy, values, samples, &mut terms, &mut d_logp, &mut d_values, &mut stats)?;
+    Ok(Evaluated { terms: problem.read(&terms)?, d_logp, d_values, stats: problem.read(&stats)? })
+}
+
+/// The clipped (or dual-clipped) surrogate from log-probabilities `[batch]`.
+pub(super) fn clipped_surrogate<B: Backend>(problem: &mut Problem<'_, B>) -> Result<()> {
+    let file = problem.file;
+    let (batch, clip, dual_clip) = (file.size("batch")?, file.number("clip")?, file.optional_number("dual_clip")?);
+    let logp = problem.input("logp", &[batch])?;
+    let (old_logp, advantages) = (column(problem, "old_logp", batch)?, column(problem, "advantages", batch)?);
+    let columns =
+        [(sample::OLD_LOGP, &old_logp[..]), (sample::ADVANTAGE, &advantages), (sample::RETURN, &[]), (sample::OLD_VALUE, &[])];
+    let mut samples = pack(problem, batch, columns)?;
+    normalise(problem, batch, &mut samples)?;
+    let used = problem.read(&samples)?;
+    problem.keep_values("out.advantages_used", column_of(&used, sample::ADVANTAGE, sample::COLUMNS));
+    let values = problem.filled(batch, 0.0)?;
+    let op = Surrogate { batch, clip_low: clip, clip_high: clip, dual_clip, ..PLAIN };
+    let evaluated = evaluate(problem, &op, &logp, &values, &samples)?;
+    for (name, column) in [
+        ("logratio", term::LOG_RATIO),
+        ("ratio", term::RATIO),
+        ("clipped_ratio", term::CLIPPED_RATIO),
+        ("per_sample", term::PG_LOSS),
+    ] {
+        problem.keep_values(format!("out.{name}"), evaluated.term(column));
+    }
+    for (name, column) in [
+        ("loss", stat::LOSS),
+        ("approx_kl_k1", stat::OLD_APPROX_KL),
+        ("approx_kl_k3", stat::APPROX_KL),
+        ("clipfrac", stat::CLIPFRAC),
+    ] {
+        problem.keep_values(format!("out.{name}"), vec![evaluated.stats[column]]);
+    }
+    problem.keep("grad.logp", &evaluated.d_logp)
+}
+
+/// The three value losses on values `[batch]`, and the explained variance.
+pub(super) fn value_loss<B: Backend>(problem: &mut Problem<'_, B>) -> Result<()> {
+    let file = problem.file;
+    let (batch, clip) = (file.size("batch")?, file.number("clip")?);
+    let values = problem.input("values", &[batch])?;
+    let (old_values, returns) = (column(problem, "old_values", batch)?, column(problem, "returns", batch)?);
+    let columns =
+        [(sample::OLD_LOGP, &[][..]), (sample::ADVANTAGE, &[]), (sample::RETURN, &returns), (sample::OLD_VALUE, &old_values)];
+    let samples = pack(problem, batch, columns)?;
+    let logp = problem.filled(batch, 0.0)?;
+    for (name, value_loss) in
+        [("unclipped", ValueLoss::Mse), ("clipped", ValueLoss::Clipped { clip }), ("huber", ValueLoss::Huber { delta: 1.0 })]
+    {
+        let op = Surrogate { batch, vf_coef: 1.0, value_loss, ..PLAIN };
+        let evaluated = evaluate(problem, &op, &logp, &values, &samples)?;
+        problem.keep_values(format!("out.loss_{name}"), vec![evaluated.stats[stat::V_LOSS]]);
+        problem.keep(format!("grad.values_{name}"), &evaluated.d_values)?;
+        if name == "clipped" {
+            problem.keep_values("out.v_clipped", evaluated.term(term::CLIPPED_VALUE));
+        }
+    }
+    let [old_values, returns] = [problem.input("old_values", &[batch])?, problem.input("returns", &[batch])?];
+    let mut stats = problem.filled(stat::COLUMNS, 0.0)?;
+    problem.backend.explained_variance(batch, &old_values, &returns, &mut stats, 0)?;
+    let explained = problem.read(&stats)?[stat::EXPLAINED_VARIANCE];
+    problem.keep_values("out.explained_variance", vec![explained]);
+    Ok(())
+}
+
+/// The unclipped surrogate with a KL penalty: the exact KL(old ‖ new), and the estimator k3. The penalty's weight adapts.
+pub(super) fn kl_penalty<B: Backend>(problem: &mut Problem<'_, B>) -> Result<()> {
+    let (beta, target) = (problem.file.number("beta")?, problem.file.number("kl_target")?);
+    let (new, old) = (Head::input(problem, "")?, Head::input(problem, "old_")?);
+    let batch = new.batch();
+    let ((logp, _), (old_logp, _)) = (new.evaluate(problem)?, old.evaluate(problem)?);
+    problem.keep("out.logp", &logp)?;
+    problem.keep("out.old_logp", &old_logp)?;
+    let (old_logp, advantages) = (problem.read(&old_logp)?, column(problem, "advantages", batch)?);
+    let columns =
+        [(sample::OLD_LOGP, &old_logp[..]), (sample::ADVANTAGE, &advantages), (sample::RETURN, &[]), (sample::OLD_VALUE, &[])];
+    let samples = pack(problem, batch, columns)?;
+    let values = problem.filled(batch, 0.0)?;
+
+    let op = Surrogate { batch, ..PLAIN };
+    let evaluated = evaluate(problem, &op, &logp, &values, &samples)?;
+    let pg_loss = evaluated.stats[stat::PG_LOSS];
+    problem.keep_values("out.ratio", evaluated.term(term::RATIO));
+    problem.keep_values("out.pg_loss", vec![pg_loss]);
+
+    let (kl, of_kl) = old.kl_to(problem, &new, beta / batch as f64)?;
+    let kl_mean = kl.iter().sum::<f64>() / batch as f64;
+    problem.keep_values("out.kl", kl);
+    problem.keep_values("out.kl_mean", vec![kl_mean]);
+    problem.keep_values("out.loss", vec![pg_loss + beta * kl_mean]);
+    problem.keep_values("out.next_beta", vec![adapted(beta, kl_mean, target)]);
+    for ((name, of_ratio), (_, of_kl)) in new.backward(problem, &evaluated.d_logp)?.into_iter().zip(of_kl) {
+        problem.keep_values(format!("grad.{name}"), of_ratio.iter().zip(&of_kl).map(|(a, b)| a + b).collect());
+    }
+
+    let op = Surrogate { kl_coef: beta, ..op };
+    let evaluated = evaluate(problem, &op, &logp, &values, &samples)?;
+    problem.keep_values("out.loss_k3", vec![evaluated.stats[stat::LOSS]]);
+    for (name, gradient) in new.backward(problem, &evaluated.d_logp)? {
+        problem.keep_values(format!("grad.{name}_k3"), gradient);
+    }
+    Ok(())
+}
+
+/// Schulman et al. 2017 §4: the weight doubles where KL is more than 1.5 times the target, and halves where it is less than a 1.5th.
+fn adapted(beta: f64, kl: f64, target: f64) -> f64 {
+    if kl > 1.5 * target {
+        2.0 * beta
+    } else if kl < target / 1.5 {
+        0.5 * beta
+    } else {
+        beta
+    }
+}
+
+/// The whole objective on the outputs of policy and value function.
+pub(super) fn ppo_loss<B: Backend>(problem: &mut Problem<'_, B>) -> Result<()> {
+    let file = problem.file;
+    let clip = file.number("clip")?;
+    let value_loss = if file.switch("clip_vloss")? { ValueLoss::Clipped { clip } } else { ValueLoss::Mse };
+    let (vf_coef, ent_coef) = (file.number("vf_coef")?, file.number("ent_coef")?);
+    let head = Head::input(problem, "")?;
+    let batch = head.batch();
+    let [old_logp, advantages] = [column(problem, "old_logp", batch)?, column(problem, "advantages", batch)?];
+    let [returns, old_values] = [column(problem, "returns", batch)?, column(problem, "old_values", batch)?];
+    let columns = [
+        (sample::OLD_LOGP, &old_logp[..]),
+        (sample::ADVANTAGE, &advantages),
+        (sample::RETURN, &returns),
+        (sample::OLD_VALUE, &old_values),
+    ];
+    let mut samples = pack(problem, batch, columns)?;
+    normalise(problem, batch, &mut samples)?;
+    let (logp, entropy) = head.evaluate(problem)?;
+    problem.keep("out.logp", &logp)?;
+    problem.keep("out.entropy", &entropy)?;
+
+    let values = problem.input("values", &[batch])?;
+    let [mut d_values, mut stats] = [problem.room(batch)?, problem.room(stat::COLUMNS)?];
+    let op = Surrogate { batch, clip_low: clip, clip_high: clip, vf_coef, ent_coef, value_loss, ..PLAIN };
+    match &head {
+        Head::Categorical { op: policy, logits, action } => {
+            let mut d_logits = problem.room(policy.elements())?;
+            let Problem { backend, .. } = problem;
+            backend.surrogate_categorical(
+                &op,
+                policy,
+                logits,
+                None,
+                action,
+                &values,
+                &samples,
+                &mut d_logits,
+                &mut d_values,
+                &mut stats,
+            )?;
+            problem.keep("grad.logits", &d_logits)?;
+        }
+        Head::Gaussian { op: policy, mean, log_std, action } => {
+            let [mut d_mean, mut d_log_std] = [problem.room(policy.elements())?, problem.room(policy.dim)?];
+            let Problem { backend, .. } = problem;
+            backend.surrogate_gaussian(
+                &op,
+                policy,
+                mean,
+                log_std,
+                action,
+                &values,
+                &samples,
+                &mut d_mean,
+                &mut d_log_std,
+                0,
+                &mut d_values,
+                &mut stats,
+            )?;
+            problem.keep("grad.mean", &d_mean)?;
+            problem.keep("grad.logstd", &d_log_std)?;
+        }
+    }
+    problem.keep("grad.values", &d_values)?;
+    let stats = problem.read(&stats)?;
+    for (name, column) in LOGGED {
+        problem.keep_values(format!("out.{name}"), vec![stats[column]]);
+    }
+    Ok(())
+}
+
+/// The names that case files have for the statistics of a loss.
+pub(super) const LOGGED: [(&str, usize); 7] = [
+    ("loss", stat::LOSS),
+    ("pg_loss", stat::PG_LOSS),
+    ("v_loss", stat::V_LOSS),
+    ("entropy_mean", stat::ENTROPY),
+    ("old_approx_kl", stat::OLD_APPROX_KL),
+    ("approx_kl", stat::APPROX_KL),
+    ("clipfrac", stat::CLIPFRAC),
+];

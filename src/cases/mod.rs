@@ -1,0 +1,198 @@
+//! Case files: problems with their solutions in double precision, computed here by the crate's kernels and compared.
+//!
+//! A case is a safetensors file. Its metadata names the `kind` of problem and the hyper-parameters; `in.NAME.f32` are the inputs,
+//! `out.NAME` and `grad.NAME` the solution, and `f32err:`, `f32abs:` in the metadata how far PyTorch's own single precision is from it.
+
+mod advantage;
+mod compare;
+mod file;
+mod loss;
+mod mlp;
+mod optimizer;
+mod policy;
+mod update;
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+
+pub use compare::TensorReport;
+pub use file::{CaseFile, Tensor, Values, case_name};
+use safetensors::tensor::{Dtype, TensorView};
+
+use crate::backend::{Backend, Length};
+use crate::error::{Error, Result};
+
+/// The largest tensor that is computed: what a gigabyte of `f32` holds.
+const MOST_ELEMENTS: usize = 1 << 28;
+
+/// How the problems of a kind are solved.
+type Solve<B> = fn(&mut Problem<'_, B>) -> Result<()>;
+
+fn solver<B: Backend>(kind: &str) -> Option<Solve<B>> {
+    Some(match kind {
+        "activations" => mlp::activations,
+        "mlp" => mlp::mlp,
+        "gae" => advantage::gae,
+        "advantage_normalisation" => advantage::normalisation,
+        "categorical" => policy::categorical,
+        "masked_categorical" => policy::masked_categorical,
+        "diag_gaussian" => policy::diag_gaussian,
+        "tanh_gaussian" => policy::tanh_gaussian,
+        "clipped_surrogate" => loss::clipped_surrogate,
+        "value_loss" => loss::value_loss,
+        "kl_penalty" => loss::kl_penalty,
+        "ppo_loss" => loss::ppo_loss,
+        "adam" => optimizer::adam,
+        "ppo_update" => update::ppo_update,
+        _ => return None,
+    })
+}
+
+/// What came of a case.
+#[derive(Debug, Clone)]
+pub struct CaseReport {
+    /// The file's name without folder and extension.
+    pub case: String,
+    /// The kind of problem.
+    pub kind: String,
+    /// Every `out.` and `grad.` tensor of the file.
+    pub tensors: Vec<TensorReport>,
+    /// What was computed of them.
+    pub outputs: BTreeMap<String, Tensor>,
+}
+
+impl CaseReport {
+    /// Whether every tensor passed.
+    pub fn passed(&self) -> bool {
+        self.tensors.iter().all(|tensor| tensor.passed)
+    }
+
+    /// The tensor that is furthest from the truth, in units of what is allowed.
+    pub fn worst(&self) -> Option<&TensorReport> {
+        self.tensors.iter().max_by(|a, b| a.badness().total_cmp(&b.badness()))
+    }
+
+    /// The outputs as a safetensors file.
+    ///
+    /// # Errors
+    /// [`Error::File`] where they do not fit into one.
+    pub fn to_safetensors(&self, backend: &str) -> Result<Vec<u8>> {
+        let unusable = |error: safetensors::SafeTensorError| Error::File { path: (&self.case).into(), reason: error.to_string() };
+        let encoded: Vec<(Dtype, Vec<u8>)> = self.outputs.values().map(|tensor| encode(&tensor.values)).collect();
+        let views = self.outputs.iter().zip(&encoded).map(|((name, tensor), (dtype, bytes))| {
+            TensorView::new(*dtype, tensor.shape.clone(), bytes).map(|view| (name.as_str(), view)).map_err(unusable)
+        });
+        let views = views.collect::<Result<Vec<_>>>()?;
+        let metadata = [("kind", self.kind.as_str()), ("case", &self.case), ("backend", backend)];
+        let metadata: HashMap<String, String> = metadata.map(|(name, text)| (name.to_owned(), text.to_owned())).into();
+        safetensors::serialize(views, Some(metadata)).map_err(unusable)
+    }
+}
+
+fn encode(values: &Values) -> (Dtype, Vec<u8>) {
+    match values {
+        Values::F32(values) => (Dtype::F32, values.iter().flat_map(|value| value.to_le_bytes()).collect()),
+        Values::F64(values) => (Dtype::F64, values.iter().flat_map(|value| value.to_le_bytes()).collect()),
+        Values::I64(values) => (Dtype::I64, values.iter().flat_map(|value| value.to_le_bytes()).collect()),
+        Values::U8(values) => (Dtype::U8, values.clone()),
+    }
+}
+
+/// Reads a file and [`check`]s it.
+///
+/// # Errors
+/// Those of [`CaseFile::open`] and [`check`].
+pub fn check_file<B: Backend>(backend: &mut B, path: &Path) -> Result<CaseReport> {
+    check(backend, &CaseFile::open(path)?)
+}
+
+/// Computes everything that the file has a solution for, and compares. What could not be computed counts as failed.
+///
+/// # Errors
+/// An unknown kind; inputs or hyper-parameters that are missing or make no sense; nothing to compare; those of the backend.
+pub fn check<B: Backend>(backend: &mut B, file: &CaseFile) -> Result<CaseReport> {
+    let solve = solver(file.kind()).ok_or_else(|| file.unusable(format!("unknown kind {:?}", file.kind())))?;
+    let mut problem = Problem { backend, file, computed: BTreeMap::new() };
+    solve(&mut problem)?;
+    let computed = problem.computed;
+    let compared = file
+        .expected()
+        .map(|(name, expected)| compare::compare(file, name, expected, computed.get(name).map(Vec::as_slice)))
+        .collect::<Result<Vec<_>>>()?;
+    if compared.is_empty() {
+        return Err(file.unusable("no out. or grad. tensor to compare"));
+    }
+    let output = |(name, expected): (&str, &Tensor)| {
+        let values = computed.get(name).filter(|values| values.len() == expected.len())?;
+        // Integers stay integers; all else is written in double precision, without rounding.
+        let values = match expected.values {
+            Values::I64(_) => Values::I64(values.iter().map(|&value| value as i64).collect()),
+            _ => Values::F64(values.clone()),
+        };
+        Some((name.to_owned(), Tensor { shape: expected.shape.clone(), values }))
+    };
+    let outputs = file.expected().filter_map(output).collect();
+    Ok(CaseReport { case: file.case(), kind: file.kind().to_owned(), tensors: compared, outputs })
+}
+
+/// A case on a backend, with what has been computed so far.
+struct Problem<'a, B: Backend> {
+    backend: &'a mut B,
+    file: &'a CaseFile,
+    computed: BTreeMap<String, Vec<f64>>,
+}
+
+impl<B: Backend> Problem<'_, B> {
+    /// The input `in.NAME.f32` of exactly this shape. Sizes from the metadata are to be trusted only once a tensor has confirmed them.
+    fn input(&mut self, name: &str, shape: &[usize]) -> Result<B::Floats> {
+        self.backend.upload_floats(self.file.f32s(name, shape)?)
+    }
+
+    /// Flags `in.NAME.f32`, as CleanRL keeps them.
+    fn f32_flags(&mut self, name: &str, shape: &[usize]) -> Result<B::Floats> {
+        self.backend.upload_floats(self.file.f32_flags(name, shape)?)
+    }
+
+    /// Flags `in.NAME`.
+    fn flags(&mut self, name: &str, shape: &[usize]) -> Result<B::Words> {
+        self.backend.upload_words(&self.file.flags(name, shape)?)
+    }
+
+    /// Indices `in.NAME` below `below`.
+    fn indices(&mut self, name: &str, shape: &[usize], below: usize) -> Result<B::Words> {
+        self.backend.upload_words(&self.file.indices(name, shape, below)?)
+    }
+
+    /// A buffer to be written.
+    fn room(&mut self, len: usize) -> Result<B::Floats> {
+        // A product of sizes can ask for far more than the file that named them holds.
+        if len > MOST_ELEMENTS {
+            return Err(self.file.unusable(format!("a tensor of {len} elements, at most {MOST_ELEMENTS} are computed")));
+        }
+        self.backend.alloc_floats(len)
+    }
+
+    /// A buffer of one number over and over.
+    fn filled(&mut self, len: usize, value: f64) -> Result<B::Floats> {
+        let mut buffer = self.room(len)?;
+        self.backend.write_f64(&mut buffer, 0, &vec![value; len])?;
+        Ok(buffer)
+    }
+
+    /// All of a buffer.
+    fn read(&mut self, buffer: &B::Floats) -> Result<Vec<f64>> {
+        self.backend.read_f64(buffer, 0, buffer.len())
+    }
+
+    /// Keeps all of a buffer under a name of the file.
+    fn keep(&mut self, name: impl Into<String>, buffer: &B::Floats) -> Result<()> {
+        let values = self.read(buffer)?;
+        self.keep_values(name, values);
+        Ok(())
+    }
+
+    /// Keeps numbers that are on the host already.
+    fn keep_values(&mut self, name: impl Into<String>, values: Vec<f64>) {
+        self.computed.insert(name.into(), values);
+    }
+}

@@ -1,0 +1,246 @@
+//! Action distributions.
+
+use super::Problem;
+use crate::backend::Backend;
+use crate::error::{Error, Result};
+use crate::kernels::policy::{Categorical, Gaussian, KlArgument, SquashedGaussian};
+
+/// Everything about a batch of categorical distributions, `logits [batch, actions]`.
+pub(super) fn categorical<B: Backend>(problem: &mut Problem<'_, B>) -> Result<()> {
+    solve_categorical(problem, false)
+}
+
+/// The same under `mask [batch, actions]`.
+pub(super) fn masked_categorical<B: Backend>(problem: &mut Problem<'_, B>) -> Result<()> {
+    solve_categorical(problem, true)
+}
+
+fn solve_categorical<B: Backend>(problem: &mut Problem<'_, B>, masked: bool) -> Result<()> {
+    let (batch, actions) = (problem.file.size("batch")?, problem.file.size("actions")?);
+    let op = Categorical { batch, actions };
+    let shape = [batch, actions];
+    let [logits, q_logits] = [problem.input("logits", &shape)?, problem.input("q_logits", &shape)?];
+    let mask = if masked { Some(problem.flags("mask", &shape)?) } else { None };
+    let mask = mask.as_ref();
+    let action = problem.indices("action", &[batch], actions)?;
+    let w = problem.input("w", &[batch])?;
+    let zeros = problem.filled(batch, 0.0)?;
+    let n = batch * actions;
+
+    let [mut log_probs, mut probs, mut logsumexp] = [problem.room(n)?, problem.room(n)?, problem.room(batch)?];
+    let mut mode = problem.backend.alloc_words(batch)?;
+    let Problem { backend, .. } = problem;
+    backend.categorical_distribution(&op, &logits, mask, &mut log_probs, &mut probs, &mut logsumexp, &mut mode)?;
+    problem.keep("out.log_probs", &log_probs)?;
+    problem.keep("out.probs", &probs)?;
+    problem.keep("out.logsumexp", &logsumexp)?;
+    let mode = problem.backend.read_words(&mode, 0, batch)?;
+    problem.keep_values("out.mode", mode.into_iter().map(f64::from).collect());
+
+    let [mut logp, mut entropy, mut kl] = [problem.room(batch)?, problem.room(batch)?, problem.room(batch)?];
+    problem.backend.categorical_evaluate(&op, &logits, mask, &action, &mut logp, &mut entropy)?;
+    problem.backend.categorical_kl(&op, &logits, &q_logits, mask, &mut kl)?;
+    problem.keep("out.logp", &logp)?;
+    problem.keep("out.entropy", &entropy)?;
+    problem.keep("out.kl", &kl)?;
+
+    let mut d_logits = problem.room(n)?;
+    for (name, d_logp, d_entropy) in [("logp", &w, &zeros), ("entropy", &zeros, &w)] {
+        problem.backend.categorical_backward(&op, &logits, mask, &action, d_logp, d_entropy, &mut d_logits)?;
+        problem.keep(format!("grad.logits_of_{name}"), &d_logits)?;
+    }
+    for (name, argument) in [("logits", KlArgument::P), ("q_logits", KlArgument::Q)] {
+        problem.backend.categorical_kl_backward(&op, argument, &logits, &q_logits, mask, &w, &mut d_logits)?;
+        problem.keep(format!("grad.{name}_of_kl"), &d_logits)?;
+    }
+    Ok(())
+}
+
+/// Everything about a batch of diagonal Gaussians, `mean [batch, dim]`, `logstd [dim]` or `[batch, dim]`.
+pub(super) fn diag_gaussian<B: Backend>(problem: &mut Problem<'_, B>) -> Result<()> {
+    let file = problem.file;
+    let (batch, dim) = (file.size("batch")?, file.size("dim")?);
+    let state_dependent_std = file.one_of("logstd_shape", &[("(D,)", false), ("(B,D)", true)])?;
+    let op = Gaussian { batch, dim, state_dependent_std, log_std_offset: 0 };
+    let wide = [batch, dim];
+    let log_std_shape = if state_dependent_std { &wide[..] } else { &wide[1..] };
+    let [mean, q_mean, action] =
+        [problem.input("mean", &wide)?, problem.input("q_mean", &wide)?, problem.input("action", &wide)?];
+    let [log_std, q_log_std] = [problem.input("logstd", log_std_shape)?, problem.input("q_logstd", log_std_shape)?];
+    let w = problem.input("w", &[batch])?;
+    let zeros = problem.filled(batch, 0.0)?;
+
+    let [mut logp, mut entropy, mut kl] = [problem.room(batch)?, problem.room(batch)?, problem.room(batch)?];
+    problem.backend.gaussian_evaluate(&op, &mean, &log_std, &action, &mut logp, &mut entropy)?;
+    problem.backend.gaussian_kl(&op, &mean, &log_std, &q_mean, &q_log_std, &mut kl)?;
+    problem.keep("out.logp", &logp)?;
+    problem.keep("out.entropy", &entropy)?;
+    problem.keep("out.kl", &kl)?;
+    logp_per_dim(problem, &op, &mean, &action, log_std_shape)?;
+
+    let [mut d_mean, mut d_log_std] = [problem.room(batch * dim)?, problem.room(op.log_std_len())?];
+    let Problem { backend, .. } = problem;
+    backend.gaussian_backward(&op, &mean, &log_std, &action, &w, &zeros, &mut d_mean, &mut d_log_std, 0)?;
+    problem.keep("grad.mean_of_logp", &d_mean)?;
+    problem.keep("grad.logstd_of_logp", &d_log_std)?;
+    let Problem { backend, .. } = problem;
+    backend.gaussian_backward(&op, &mean, &log_std, &action, &zeros, &w, &mut d_mean, &mut d_log_std, 0)?;
+    problem.keep("grad.logstd_of_entropy", &d_log_std)?;
+    for (prefix, argument) in [("", KlArgument::P), ("q_", KlArgument::Q)] {
+        let Problem { backend, .. } = problem;
+        backend.gaussian_kl_backward(&op, argument, &mean, &log_std, &q_mean, &q_log_std, &w, &mut d_mean, &mut d_log_std)?;
+        problem.keep(format!("grad.{prefix}mean_of_kl"), &d_mean)?;
+        problem.keep(format!("grad.{prefix}logstd_of_kl"), &d_log_std)?;
+    }
+    Ok(())
+}
+
+/// log N(action; mean, σ) of every dimension by itself: batch·dim distributions of one dimension, each with its own log-std.
+fn logp_per_dim<B: Backend>(
+    problem: &mut Problem<'_, B>,
+    op: &Gaussian,
+    mean: &B::Floats,
+    action: &B::Floats,
+    log_std_shape: &[usize],
+) -> Result<()> {
+    let batch = op.batch * op.dim;
+    let log_std = problem.file.f32s("logstd", log_std_shape)?;
+    let each: Vec<f32> = log_std.iter().copied().cycle().take(batch).collect();
+    let each = problem.backend.upload_floats(&each)?;
+    let alone = Gaussian { batch, dim: 1, state_dependent_std: true, log_std_offset: 0 };
+    let [mut logp, mut entropy] = [problem.room(batch)?, problem.room(batch)?];
+    problem.backend.gaussian_evaluate(&alone, mean, &each, action, &mut logp, &mut entropy)?;
+    problem.keep("out.logp_per_dim", &logp)
+}
+
+/// tanh-squashed Gaussians, `mean [batch, dim]`, `logstd [dim]`: for a given u, and for u = mean + e^logstd·noise.
+pub(super) fn tanh_gaussian<B: Backend>(problem: &mut Problem<'_, B>) -> Result<()> {
+    let file = problem.file;
+    let (batch, dim) = (file.size("batch")?, file.size("dim")?);
+    let (low, high) = (file.number("low")?, file.number("high")?);
+    let wide = [batch, dim];
+    let gaussian = Gaussian { batch, dim, state_dependent_std: false, log_std_offset: 0 };
+    let plain = SquashedGaussian { gaussian, low: -1.0, high: 1.0 };
+    let [mean, u, noise] = [problem.input("mean", &wide)?, problem.input("u", &wide)?, problem.input("noise", &wide)?];
+    let [log_std, w] = [problem.input("logstd", &[dim])?, problem.input("w", &[batch])?];
+    let n = batch * dim;
+    let [mut moved, mut actions, mut log_det] = [problem.room(n)?, problem.room(n)?, problem.room(n)?];
+    let mut logp = problem.room(batch)?;
+
+    for (op, suffix) in [(SquashedGaussian { low, high, ..plain }, "_scaled"), (plain, "")] {
+        let Problem { backend, .. } = problem;
+        backend.squashed_gaussian_evaluate(&op, &mean, &log_std, &u, &mut actions, &mut log_det, &mut logp)?;
+        problem.keep(format!("out.action{suffix}"), &actions)?;
+        problem.keep(format!("out.logp{suffix}"), &logp)?;
+    }
+    problem.keep("out.log_det", &log_det)?;
+
+    problem.backend.gaussian_sample(&gaussian, &mean, &log_std, &noise, 0, &mut moved, &mut logp)?;
+    let Problem { backend, .. } = problem;
+    backend.squashed_gaussian_evaluate(&plain, &mean, &log_std, &moved, &mut actions, &mut log_det, &mut logp)?;
+    problem.keep("out.logp_reparam", &logp)?;
+
+    let [mut d_mean, mut d_log_std] = [problem.room(n)?, problem.room(dim)?];
+    for (suffix, reparameterised, at) in [("", false, &u), ("_reparam", true, &moved)] {
+        let Problem { backend, .. } = problem;
+        backend.squashed_gaussian_backward(&plain, reparameterised, &mean, &log_std, at, &w, &mut d_mean, &mut d_log_std)?;
+        problem.keep(format!("grad.mean_of_logp{suffix}"), &d_mean)?;
+        problem.keep(format!("grad.logstd_of_logp{suffix}"), &d_log_std)?;
+    }
+    Ok(())
+}
+
+/// Parameters of a policy's head on the backend, with the actions whose probability is asked for.
+pub(super) enum Head<B: Backend> {
+    /// `logits [batch, actions]`, `action [batch]`.
+    Categorical { op: Categorical, logits: B::Floats, action: B::Words },
+    /// `mean [batch, dim]`, `logstd [dim]`, `action [batch, dim]`.
+    Gaussian { op: Gaussian, mean: B::Floats, log_std: B::Floats, action: B::Floats },
+}
+
+/// Gradients with respect to the parameters of a head, under the names of the parameters.
+pub(super) type HeadGradients = Vec<(&'static str, Vec<f64>)>;
+
+impl<B: Backend> Head<B> {
+    /// The head whose parameters are `in.PREFIX…`, of the case's policy, batch and dim.
+    pub(super) fn input(problem: &mut Problem<'_, B>, prefix: &str) -> Result<Self> {
+        let file = problem.file;
+        let (batch, dim) = (file.size("batch")?, file.size("dim")?);
+        let wide = [batch, dim];
+        if file.one_of("policy", &[("categorical", true), ("gaussian", false)])? {
+            let logits = problem.input(&format!("{prefix}logits"), &wide)?;
+            let action = problem.indices("action", &[batch], dim)?;
+            return Ok(Head::Categorical { op: Categorical { batch, actions: dim }, logits, action });
+        }
+        let mean = problem.input(&format!("{prefix}mean"), &wide)?;
+        let log_std = problem.input(&format!("{prefix}logstd"), &[dim])?;
+        let action = problem.input("action", &wide)?;
+        let op = Gaussian { batch, dim, state_dependent_std: false, log_std_offset: 0 };
+        Ok(Head::Gaussian { op, mean, log_std, action })
+    }
+
+    pub(super) fn batch(&self) -> usize {
+        match self {
+            Head::Categorical { op, .. } => op.batch,
+            Head::Gaussian { op, .. } => op.batch,
+        }
+    }
+
+    /// logp and entropy, `[batch]` each.
+    pub(super) fn evaluate(&self, problem: &mut Problem<'_, B>) -> Result<(B::Floats, B::Floats)> {
+        let batch = self.batch();
+        let [mut logp, mut entropy] = [problem.room(batch)?, problem.room(batch)?];
+        let Problem { backend, .. } = problem;
+        match self {
+            Head::Categorical { op, logits, action } => {
+                backend.categorical_evaluate(op, logits, None, action, &mut logp, &mut entropy)?;
+            }
+            Head::Gaussian { op, mean, log_std, action } => {
+                backend.gaussian_evaluate(op, mean, log_std, action, &mut logp, &mut entropy)?;
+            }
+        }
+        Ok((logp, entropy))
+    }
+
+    /// Gradients of Σ d_logp·logp.
+    pub(super) fn backward(&self, problem: &mut Problem<'_, B>, d_logp: &B::Floats) -> Result<HeadGradients> {
+        let no_entropy = problem.filled(self.batch(), 0.0)?;
+        match self {
+            Head::Categorical { op, logits, action } => {
+                let mut d_logits = problem.room(op.elements())?;
+                problem.backend.categorical_backward(op, logits, None, action, d_logp, &no_entropy, &mut d_logits)?;
+                Ok(vec![("logits", problem.read(&d_logits)?)])
+            }
+            Head::Gaussian { op, mean, log_std, action } => {
+                let [mut d_mean, mut d_log_std] = [problem.room(op.elements())?, problem.room(op.dim)?];
+                let Problem { backend, .. } = problem;
+                backend.gaussian_backward(op, mean, log_std, action, d_logp, &no_entropy, &mut d_mean, &mut d_log_std, 0)?;
+                Ok(vec![("mean", problem.read(&d_mean)?), ("logstd", problem.read(&d_log_std)?)])
+            }
+        }
+    }
+
+    /// KL(self ‖ new) `[batch]`, and the gradients of Σ d_kl·KL with respect to the parameters of `new`.
+    pub(super) fn kl_to(&self, problem: &mut Problem<'_, B>, new: &Self, d_kl: f64) -> Result<(Vec<f64>, HeadGradients)> {
+        let batch = self.batch();
+        let mut kl = problem.room(batch)?;
+        let d_kl = problem.filled(batch, d_kl)?;
+        let gradients = match (self, new) {
+            (Head::Categorical { op, logits: old, .. }, Head::Categorical { logits: new, .. }) => {
+                let mut d_logits = problem.room(op.elements())?;
+                problem.backend.categorical_kl(op, old, new, None, &mut kl)?;
+                problem.backend.categorical_kl_backward(op, KlArgument::Q, old, new, None, &d_kl, &mut d_logits)?;
+                vec![("logits", problem.read(&d_logits)?)]
+            }
+            (Head::Gaussian { op, mean: old, log_std: old_std, .. }, Head::Gaussian { mean: new, log_std: new_std, .. }) => {
+                let [mut d_mean, mut d_std] = [problem.room(op.elements())?, problem.room(op.dim)?];
+                let Problem { backend, .. } = problem;
+                backend.gaussian_kl(op, old, old_std, new, new_std, &mut kl)?;
+                backend.gaussian_kl_backward(op, KlArgument::Q, old, old_std, new, new_std, &d_kl, &mut d_mean, &mut d_std)?;
+                vec![("mean", problem.read(&d_mean)?), ("logstd", problem.read(&d_std)?)]
+            }
+            _ => return Err(Error::value("policy", "two heads of the same kind", "a categorical and a Gaussian one")),
+        };
+        Ok((problem.read(&kl)?, gradients))
+    }
+}

@@ -1,0 +1,163 @@
+//! Whole PPO updates.
+
+use super::Problem;
+use super::loss::LOGGED;
+use super::mlp::ACTIVATIONS;
+use crate::backend::Backend;
+use crate::error::{Error, Result};
+use crate::kernels::policy::Categorical;
+use crate::kernels::surrogate::stat;
+use crate::ppo::{Actions, AdvantageScope, Config, Ends, Learner, Network, NetworkSpec, PolicyKind, Rollout};
+
+/// What a case says about the learner.
+struct Setup {
+    config: Config,
+    minibatch_size: usize,
+    observation_size: usize,
+    policy: PolicyKind,
+    /// `[parameters]`, in the network's order.
+    initial: Vec<f32>,
+    /// `[epochs, T·N]`.
+    permutations: Vec<u32>,
+}
+
+/// A rollout learned from, minibatch by minibatch, by the learner itself.
+pub(super) fn ppo_update<B: Backend>(problem: &mut Problem<'_, B>) -> Result<()> {
+    let setup = read_setup(problem)?;
+    let rollout = read_rollout(problem, &setup)?;
+    let Setup { config, minibatch_size, observation_size, policy, initial, permutations } = setup;
+    let (learning_rate, epochs) = (config.learning_rate, config.update_epochs);
+    let backend = &mut *problem.backend;
+    let mut learner = Learner::with_minibatch_size(backend, observation_size, policy, config, minibatch_size)?;
+    learner.set_parameters(backend, &initial)?;
+    learner.begin(backend, &rollout, learning_rate, Some(&permutations))?;
+    let per_epoch = learner.steps_per_epoch();
+    learner.step(backend, &rollout, 0)?;
+    let first = minibatch_size.min(permutations.len() / epochs);
+    keep_first(problem, &learner, &initial, first)?;
+    for step in 1..epochs * per_epoch {
+        learner.step(problem.backend, &rollout, step)?;
+    }
+    let stats = learner.finish(problem.backend, learning_rate)?;
+
+    problem.keep("out.advantages", &learner.advantages)?;
+    problem.keep("out.returns", &learner.returns)?;
+    for (name, column) in LOGGED.into_iter().chain([("grad_norm", stat::GRAD_NORM), ("clip_coef", stat::CLIP_COEF)]) {
+        problem.keep_values(format!("out.steps.{name}"), stats.log.iter().map(|row| row[column]).collect());
+    }
+    problem.keep_values("out.epochs_done", vec![stats.steps.div_ceil(per_epoch) as f64]);
+    let [params, m, v] = learner.state_f64(problem.backend)?;
+    let delta: Vec<f64> = params.iter().zip(&initial).map(|(after, &before)| after - f64::from(before)).collect();
+    for (name, values) in [("after", &params), ("delta", &delta), ("adam_m", &m), ("adam_v", &v)] {
+        keep_tensors(problem, &format!("out.{name}"), learner.network(), values);
+    }
+    Ok(())
+}
+
+/// Keeps every tensor of the network out of a flat buffer, as PREFIX.NAME.
+fn keep_tensors<B: Backend>(problem: &mut Problem<'_, B>, prefix: &str, network: &Network, flat: &[f64]) {
+    for tensor in network.tensors() {
+        problem.keep_values(format!("{prefix}.{}", tensor.name), flat[tensor.offset..][..tensor.len()].to_vec());
+    }
+}
+
+/// What the learner holds once the first minibatch of `count` samples has been learned from.
+fn keep_first<B: Backend>(problem: &mut Problem<'_, B>, learner: &Learner<B>, initial: &[f32], count: usize) -> Result<()> {
+    let network = learner.network();
+    let grads = problem.read(&learner.grads)?;
+    keep_tensors(problem, "grad.first", network, &grads);
+    let [params, ..] = learner.state_f64(problem.backend)?;
+    keep_tensors(problem, "out.after_first", network, &params);
+
+    // From the heads' outputs of that minibatch. The parameters have moved on, so the log-std comes from those it began with.
+    let [mut logp, mut entropy] = [problem.room(count)?, problem.room(count)?];
+    let head = learner.minibatch.actor.head();
+    match (network.spec().policy, &learner.minibatch.actions) {
+        (PolicyKind::Categorical { actions: n }, Actions::Discrete(actions)) => {
+            let op = Categorical { batch: count, actions: n };
+            problem.backend.categorical_evaluate(&op, head, None, actions, &mut logp, &mut entropy)?;
+        }
+        (PolicyKind::Gaussian { dim }, Actions::Continuous(actions)) => {
+            let op = network.gaussian(count, dim);
+            let initial = problem.backend.upload_floats(initial)?;
+            problem.backend.gaussian_evaluate(&op, head, &initial, actions, &mut logp, &mut entropy)?;
+        }
+        _ => return Err(Error::value("actions", "the kind of actions the policy draws", "the other kind")),
+    }
+    problem.keep("out.first.logp", &logp)?;
+    problem.keep("out.first.entropy", &entropy)?;
+    let values = problem.backend.read_f64(learner.minibatch.critic.head(), 0, count)?;
+    problem.keep_values("out.first.value", values);
+    Ok(())
+}
+
+/// Hyper-parameters, parameters and permutations. Everything that sizes a buffer has been confirmed by a tensor's shape.
+fn read_setup<B: Backend>(problem: &Problem<'_, B>) -> Result<Setup> {
+    let file = problem.file;
+    let (num_steps, num_envs) = (file.size("T")?, file.size("N")?);
+    file.f32s("rewards", &[num_steps, num_envs])?;
+    let batch = num_steps * num_envs;
+    let epochs = file.size("epochs")?;
+    let permutations = file.indices("perms", &[epochs, batch], batch)?;
+    let (observation_size, outputs) = (file.size("obs_dim")?, file.size("act_dim")?);
+    let policy = match file.one_of("policy", &[("categorical", true), ("gaussian", false)])? {
+        true => PolicyKind::Categorical { actions: outputs },
+        false => PolicyKind::Gaussian { dim: outputs },
+    };
+    let activation = file.one_of("activation", &ACTIVATIONS)?;
+    let hidden = file.sizes("hidden")?;
+    let network = Network::new(NetworkSpec { observation_size, hidden: hidden.clone(), activation, policy })?;
+    let mut initial = Vec::new();
+    for tensor in network.tensors() {
+        initial.extend(file.f32s(&tensor.name, &tensor.shape)?);
+    }
+    let config = Config {
+        total_timesteps: batch as u64,
+        learning_rate: file.number("lr")?,
+        num_envs,
+        num_steps,
+        gamma: file.number("gamma")?,
+        gae_lambda: file.number("lam")?,
+        num_minibatches: 1,
+        update_epochs: epochs,
+        norm_adv: if file.switch("norm_adv")? { AdvantageScope::Minibatch } else { AdvantageScope::None },
+        clip_coef: file.number("clip")?,
+        clip_vloss: file.switch("clip_vloss")?,
+        ent_coef: file.number("ent_coef")?,
+        vf_coef: file.number("vf_coef")?,
+        max_grad_norm: file.number("max_grad_norm")?,
+        target_kl: file.optional_number("target_kl")?,
+        adam_beta1: file.number("beta1")?,
+        adam_beta2: file.number("beta2")?,
+        adam_eps: file.number("adam_eps")?,
+        hidden,
+        activation,
+        // CleanRL's is the default; everything else in it is what these cases take for granted.
+        ..Config::default()
+    };
+    Ok(Setup { config, minibatch_size: file.size("minibatch")?, observation_size, policy, initial, permutations })
+}
+
+/// The rollout in CleanRL's convention: `[T, N]` flattened by t·N + n.
+fn read_rollout<B: Backend>(problem: &mut Problem<'_, B>, setup: &Setup) -> Result<Rollout<B>> {
+    let Config { num_steps: steps, num_envs: envs, .. } = setup.config;
+    let batch = steps * envs;
+    let actions = match setup.policy {
+        PolicyKind::Categorical { actions } => Actions::Discrete(problem.indices("actions", &[batch], actions)?),
+        PolicyKind::Gaussian { dim } => Actions::Continuous(problem.input("actions", &[batch, dim])?),
+    };
+    Ok(Rollout {
+        steps,
+        envs,
+        observations: problem.input("obs", &[batch, setup.observation_size])?,
+        actions,
+        logp: problem.input("old_logp", &[batch])?,
+        values: problem.input("old_values", &[batch])?,
+        rewards: problem.input("rewards", &[steps, envs])?,
+        ends: Ends::BeforeStep {
+            dones: problem.f32_flags("dones", &[steps, envs])?,
+            next_value: problem.input("next_value", &[envs])?,
+            next_done: problem.f32_flags("next_done", &[envs])?,
+        },
+    })
+}

@@ -1,0 +1,206 @@
+//! `ppo-kernels check`: case files, problems with their solutions, computed on a backend and compared.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+
+use clap::ValueEnum;
+use ppo_kernels::backend::{Backend, Cpu};
+use ppo_kernels::cases::{CaseFile, CaseReport, TensorReport, case_name, check};
+use ppo_kernels::{Error, Result};
+use serde::Serialize;
+
+use super::backend::{open_gpu, refuse_adapter};
+use super::run_folder::write_whole;
+use super::{Outcome, output};
+
+/// Failed tensors listed one by one; a wrong kernel fails all that come after it.
+const FAILURES_LISTED: usize = 5;
+
+/// Run case files: compute every `out.` and `grad.` tensor from the inputs, and compare with the solution.
+///
+/// A tensor passes when its relative error in the norm is at most ten times that of PyTorch's single precision (which the file names), or
+/// 1e-5; where the solution is zero, the largest absolute error counts, and 1e-6. Exits 1 if anything failed: a tensor, an unknown kind, a
+/// file that cannot be used.
+#[derive(Debug, clap::Args)]
+pub struct CheckArgs {
+    /// What computes
+    #[arg(long, value_enum, default_value = "gpu")]
+    backend: CheckedBackend,
+    /// The first adapter whose name contains NAME [default: the best, software ones included]
+    #[arg(long, value_name = "NAME")]
+    adapter: Option<String>,
+    /// One line of JSON a file
+    #[arg(long)]
+    json: bool,
+    /// Write what was computed to DIR/<case>.safetensors, under the names of the case file
+    #[arg(long, value_name = "DIR")]
+    outputs: Option<PathBuf>,
+    /// Case files
+    #[arg(value_name = "FILE", required = true)]
+    files: Vec<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum CheckedBackend {
+    /// The WGSL kernels
+    Gpu,
+    /// The CPU backend in f32
+    Cpu,
+    /// The CPU backend in double precision
+    CpuF64,
+}
+
+impl CheckedBackend {
+    fn name(self) -> String {
+        self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+    }
+}
+
+/// The tensor that is furthest from the truth. Numbers that JSON lacks (not computed, not a number) are null.
+#[derive(Debug, Serialize)]
+struct Worst<'a> {
+    tensor: &'a str,
+    error: f64,
+    allowed: f64,
+}
+
+/// A line of `--json`.
+#[derive(Debug, Serialize)]
+struct Line<'a> {
+    case: &'a str,
+    /// null where the file could not be read.
+    kind: Option<&'a str>,
+    backend: &'a str,
+    adapter: &'a str,
+    /// Computed and compared, every tensor of it.
+    passed: bool,
+    worst: Option<Worst<'a>>,
+    /// How many were compared.
+    tensors: usize,
+    /// Why the case could not be computed, or its outputs not be written.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+}
+
+/// Runs all files; one that cannot be used does not keep the others from being run.
+pub fn run(args: &CheckArgs) -> Result<Outcome> {
+    match args.backend {
+        CheckedBackend::Gpu => {
+            let mut gpu = open_gpu(&args.adapter)?;
+            let adapter = gpu.context.name().to_owned();
+            Run::new(args, &adapter).all(&mut gpu)
+        }
+        CheckedBackend::Cpu => {
+            refuse_adapter(&args.adapter)?;
+            on_cpu(args, &mut Cpu::<f32>::new())
+        }
+        CheckedBackend::CpuF64 => {
+            refuse_adapter(&args.adapter)?;
+            on_cpu(args, &mut Cpu::<f64>::new())
+        }
+    }
+}
+
+fn on_cpu<B: Backend>(args: &CheckArgs, cpu: &mut B) -> Result<Outcome> {
+    let adapter = cpu.describe();
+    Run::new(args, &adapter).all(cpu)
+}
+
+struct Run<'a> {
+    args: &'a CheckArgs,
+    backend: String,
+    adapter: &'a str,
+    /// The files checked, as the file system knows them: no output may replace one.
+    inputs: HashSet<PathBuf>,
+    written: HashSet<PathBuf>,
+}
+
+impl<'a> Run<'a> {
+    fn new(args: &'a CheckArgs, adapter: &'a str) -> Self {
+        let inputs = args.files.iter().filter_map(|file| file.canonicalize().ok()).collect();
+        Self { args, backend: args.backend.name(), adapter, inputs, written: HashSet::new() }
+    }
+
+    fn all<B: Backend>(mut self, backend: &mut B) -> Result<Outcome> {
+        let (mut passed, mut unwritten) = (0, 0);
+        for path in &self.args.files {
+            let file = CaseFile::open(path);
+            let kind = file.as_ref().ok().map(|file| file.kind().to_owned());
+            let report = file.and_then(|file| check(backend, &file));
+            if report.is_err() {
+                // What the device has not told yet belongs to this file, not to the next.
+                let _ = backend.flush();
+            }
+            let not_written = report.as_ref().ok().and_then(|report| self.write(report).err());
+            passed += usize::from(report.as_ref().is_ok_and(CaseReport::passed));
+            unwritten += usize::from(not_written.is_some());
+            self.tell(path, kind.as_deref(), &report, not_written.as_ref())?;
+        }
+        let files = self.args.files.len();
+        if !self.args.json {
+            let outputs = if unwritten == 0 { String::new() } else { format!(", outputs of {unwritten} not written") };
+            output::line(&format!("{passed} of {files} cases passed on {}{outputs}", self.adapter))?;
+        }
+        Ok(if passed == files && unwritten == 0 { Outcome::Success } else { Outcome::Negative })
+    }
+
+    /// Writes the outputs, where that is asked for.
+    fn write(&mut self, report: &CaseReport) -> Result<()> {
+        let Some(folder) = &self.args.outputs else { return Ok(()) };
+        let path = folder.join(format!("{}.safetensors", report.case));
+        if !self.written.insert(path.clone()) {
+            return Err(Error::File { path, reason: "holds the outputs of another case of this name already".to_owned() });
+        }
+        std::fs::create_dir_all(folder).map_err(|source| Error::Io { path: folder.clone(), source })?;
+        if path.canonicalize().is_ok_and(|target| self.inputs.contains(&target)) {
+            return Err(Error::File { path, reason: "is a case file, which outputs must not replace".to_owned() });
+        }
+        write_whole(&path, &report.to_safetensors(&self.backend)?)
+    }
+
+    fn tell(&self, path: &Path, kind: Option<&str>, report: &Result<CaseReport>, not_written: Option<&Error>) -> Result<()> {
+        if self.args.json { self.tell_json(path, kind, report, not_written) } else { self.tell_people(path, report, not_written) }
+    }
+
+    fn tell_json(&self, path: &Path, kind: Option<&str>, report: &Result<CaseReport>, not_written: Option<&Error>) -> Result<()> {
+        let computed = report.as_ref().ok();
+        let worst = computed.and_then(CaseReport::worst);
+        let line = Line {
+            case: &case_name(path),
+            kind,
+            backend: &self.backend,
+            adapter: self.adapter,
+            passed: computed.is_some_and(CaseReport::passed),
+            worst: worst.map(|worst| Worst { tensor: &worst.name, error: worst.error, allowed: worst.allowed }),
+            tensors: computed.map_or(0, |report| report.tensors.len()),
+            error: report.as_ref().err().or(not_written).map(Error::to_string),
+        };
+        let text = serde_json::to_string(&line).map_err(|error| Error::Io { path: "stdout".into(), source: error.into() })?;
+        output::line(&text)
+    }
+
+    fn tell_people(&self, path: &Path, report: &Result<CaseReport>, not_written: Option<&Error>) -> Result<()> {
+        match report {
+            Err(error) => output::line(&format!("FAIL {}: {error}", case_name(path)))?,
+            Ok(report) => {
+                let verdict = if report.passed() { "ok  " } else { "FAIL" };
+                let worst = report.worst().map_or_else(String::new, |worst| format!(", worst {}", describe(worst)));
+                let count = report.tensors.len();
+                output::line(&format!("{verdict} {} ({}): {count} tensors{worst}", report.case, report.kind))?;
+                let failed: Vec<&TensorReport> = report.tensors.iter().filter(|tensor| !tensor.passed).collect();
+                failed.iter().take(FAILURES_LISTED).try_for_each(|tensor| output::line(&format!("     {}", describe(tensor))))?;
+                if failed.len() > FAILURES_LISTED {
+                    output::line(&format!("     and {} more tensors", failed.len() - FAILURES_LISTED))?;
+                }
+            }
+        }
+        not_written.map_or(Ok(()), |error| output::line(&format!("     not written: {error}")))
+    }
+}
+
+fn describe(tensor: &TensorReport) -> String {
+    if tensor.error.is_infinite() {
+        return format!("{}: not computed in this shape", tensor.name);
+    }
+    format!("{}: {:.1e} of {:.1e} allowed", tensor.name, tensor.error, tensor.allowed)
+}
