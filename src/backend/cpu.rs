@@ -44,6 +44,10 @@ impl<T: Real> Memory for Cpu<T> {
     type Floats = Vec<T>;
     type Words = Vec<u32>;
 
+    fn run_together<R: Send>(&mut self, operations: impl FnOnce(&mut Self) -> R + Send) -> R {
+        rayon::scope(|_| operations(self))
+    }
+
     fn describe(&self) -> String {
         format!("CPU ({})", T::NAME)
     }

@@ -65,11 +65,11 @@ pub struct Position {
 }
 
 /// Buffers, and moving numbers between them and the host.
-pub trait Memory {
+pub trait Memory: Send {
     /// A buffer of real numbers: `f32`, or what the backend computes in.
-    type Floats: Length + std::fmt::Debug;
+    type Floats: Length + std::fmt::Debug + Send + Sync;
     /// A buffer of `u32`: indices, actions, masks, flags.
-    type Words: Length + std::fmt::Debug;
+    type Words: Length + std::fmt::Debug + Send + Sync;
 
     /// Backend and adapter, for people.
     fn describe(&self) -> String;
@@ -136,6 +136,14 @@ pub trait Memory {
     /// Whatever the device reported since the last call.
     fn flush(&mut self) -> Result<()> {
         Ok(())
+    }
+
+    /// Runs many operations one after the other. A backend with threads of its own does so on one of them, which then shares its work faster.
+    fn run_together<R: Send>(&mut self, operations: impl FnOnce(&mut Self) -> R + Send) -> R
+    where
+        Self: Sized,
+    {
+        operations(self)
     }
 
     /// Where the caller is, so that a cross-check can say where it failed.

@@ -317,14 +317,16 @@ impl<B: Backend> Learner<B> {
     /// [`Error::NonFinite`] when an input or a gradient is NaN or infinite, and those of the backend. After an error, parameters and
     /// optimiser are as they were before.
     pub fn update(&mut self, backend: &mut B, rollout: &Rollout<B>, learning_rate: f64) -> Result<UpdateStats> {
-        self.begin(backend, rollout, learning_rate, None)?;
-        let recorded = (0..self.config.update_epochs * self.steps_per_epoch())
-            .try_for_each(|step| self.step(backend, rollout, step))
-            .and_then(|()| self.finish(backend, learning_rate));
-        if recorded.is_err() {
-            self.roll_back(backend)?;
-        }
-        recorded
+        backend.run_together(|backend| {
+            self.begin(backend, rollout, learning_rate, None)?;
+            let recorded = (0..self.config.update_epochs * self.steps_per_epoch())
+                .try_for_each(|step| self.step(backend, rollout, step))
+                .and_then(|()| self.finish(backend, learning_rate));
+            if recorded.is_err() {
+                self.roll_back(backend)?;
+            }
+            recorded
+        })
     }
 
     /// Records everything that comes before the first minibatch. `permutations [epochs, T·N]` replaces the learner's own.
