@@ -29,7 +29,7 @@ pub enum Head<'a, T> {
 }
 
 impl<'a, T> Head<'a, T> {
-    fn from_row(self, first: usize) -> Self {
+    fn starting_at(self, first: usize) -> Self {
         match self {
             Head::Categorical(actions, taken) => Head::Categorical(actions, &taken[first..]),
             Head::Gaussian(policy, taken) => Head::Gaussian(policy, &taken[first * policy.dim..]),
@@ -227,7 +227,7 @@ pub fn minibatch_gradient<T: Real>(
         let first = i * TILE_ROWS;
         let observations = &observations[first * observation_size..];
         let samples = &samples[first * sample::COLUMNS..];
-        Tile { rows: TILE_ROWS.min(op.batch - first), observations, head: head.from_row(first), samples, actor, critic }
+        Tile { rows: TILE_ROWS.min(op.batch - first), observations, head: head.starting_at(first), samples, actor, critic }
     });
     let groups = actors.into_iter().zip(critics).map(|(actor, critic)| {
         let tiles = tiles.by_ref().take(tiles_per_group).collect();

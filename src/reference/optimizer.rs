@@ -73,13 +73,16 @@ pub fn adam_step<T: Real>(
         *param = *param * kept - row[schedule::STEP_SIZE] * (*m / denominator);
     };
     let (params, grads, m, v) = (&mut params[..op.len], &grads[..op.len], &mut m[..op.len], &mut v[..op.len]);
-    let chunk = |(((params, grads), m), v): (((&mut [T], &[T]), &mut [T]), &mut [T])| {
+    let chunk = |params: &mut [T], grads: &[T], m: &mut [T], v: &mut [T]| {
         vectorised(|| params.iter_mut().zip(grads).zip(m).zip(v).for_each(step));
     };
     if op.len <= CHUNK {
-        chunk((((params, grads), m), v));
+        chunk(params, grads, m, v);
     } else {
         let parts = params.par_chunks_mut(CHUNK).zip(grads.par_chunks(CHUNK));
-        parts.zip(m.par_chunks_mut(CHUNK)).zip(v.par_chunks_mut(CHUNK)).for_each(chunk);
+        parts
+            .zip(m.par_chunks_mut(CHUNK))
+            .zip(v.par_chunks_mut(CHUNK))
+            .for_each(|(((params, grads), m), v)| chunk(params, grads, m, v));
     }
 }
