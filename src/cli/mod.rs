@@ -2,11 +2,13 @@
 
 mod adapters;
 mod backend;
+mod bench;
 mod hyperparameters;
 mod interrupt;
 mod learning_curve;
 mod output;
 mod progress;
+mod roofline;
 mod run_folder;
 mod train;
 mod verify;
@@ -15,7 +17,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// PPO on any GPU: train, and check that an adapter computes what it should.
+/// PPO on any GPU: train, check that an adapter computes what it should, and measure how fast.
 #[derive(Debug, Parser)]
 #[command(name = "ppo-kernels", version, arg_required_else_help = true, after_help = EXIT_CODES)]
 struct Program {
@@ -35,6 +37,7 @@ RUST_LOG=info shows what wgpu has to say.";
 enum Command {
     Train(Box<train::TrainArgs>),
     Verify(verify::VerifyArgs),
+    Bench(bench::BenchArgs),
     Adapters(adapters::AdaptersArgs),
 }
 
@@ -68,6 +71,7 @@ pub fn main() -> ExitCode {
     let result = match Program::parse().command {
         Command::Train(args) => train::run(*args),
         Command::Verify(args) => verify::run(&args),
+        Command::Bench(args) => bench::run(&args),
         Command::Adapters(args) => adapters::run(&args),
     };
     match result {

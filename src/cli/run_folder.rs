@@ -174,7 +174,7 @@ fn fresh_folder(output: &Path, name: &str) -> Result<PathBuf> {
 }
 
 /// Writes a file beside its place and moves it there: whoever looks finds the old contents or the new, never half.
-fn write_whole(path: &Path, contents: &[u8]) -> Result<()> {
+pub fn write_whole(path: &Path, contents: &[u8]) -> Result<()> {
     let beside = path.with_extension("partial");
     let written = File::create(&beside)
         .and_then(|mut file| file.write_all(contents).and_then(|()| file.sync_all()))
@@ -187,7 +187,7 @@ fn write_whole(path: &Path, contents: &[u8]) -> Result<()> {
 }
 
 /// Year to second in UTC, as `20260131-235959`.
-fn utc(time: SystemTime) -> String {
+pub fn utc(time: SystemTime) -> String {
     let seconds = time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let (days, second) = (seconds / 86_400, seconds % 86_400);
     let (year, month, day) = civil(days);

@@ -230,6 +230,19 @@ impl<B: Backend> Learner<B> {
         backend.write_floats(&mut self.state.params, 0, parameters)
     }
 
+    /// Starts over: these parameters, an optimiser that has done nothing, and the random numbers of the first update.
+    ///
+    /// # Errors
+    /// As [`set_parameters`](Self::set_parameters).
+    pub fn reset(&mut self, backend: &mut B, parameters: &[f32]) -> Result<()> {
+        self.set_parameters(backend, parameters)?;
+        let zeros = vec![0.0; parameters.len()];
+        backend.write_floats(&mut self.state.m, 0, &zeros)?;
+        backend.write_floats(&mut self.state.v, 0, &zeros)?;
+        (self.updates, self.optimizer_steps) = (0, 0);
+        Ok(())
+    }
+
     /// Buffers for a rollout of this learner's size and convention.
     ///
     /// # Errors
