@@ -217,6 +217,8 @@ mod gpu {
 
     const SHADER: Shader = Shader { name: "peaks", source: include_str!("peaks.wgsl") };
     const WORKGROUP_SIZE: usize = 256;
+    /// Elements of four numbers that one invocation copies.
+    const COPIED: usize = 8;
     /// Numbers that one invocation keeps multiplying.
     const CHAINS: usize = 12;
     const MULTIPLIER: f32 = 0.998;
@@ -246,7 +248,7 @@ mod gpu {
             let len = source.len() / 4;
             let params = PeakParams { len: len as u32, rounds: 0, multiplier: 0.0, addend: 0.0 };
             let buffers = [bind(1, source), bind(2, target)];
-            self.context.dispatch(SHADER, "copy", &[], &params, &buffers, Grid::covering(len, WORKGROUP_SIZE))
+            self.context.dispatch(SHADER, "copy", &[], &params, &buffers, Grid::covering(len, COPIED * WORKGROUP_SIZE))
         }
 
         fn arithmetic(&mut self, [_, _, result]: &mut [Buffer<f32>; 3]) -> Result<()> {

@@ -4,7 +4,7 @@
 //   fma:  twelve numbers an invocation, each `rounds` times x <- x * multiplier + addend; result[i] holds their sums in threes
 //
 // Shapes        source, result [len] of four numbers each
-// Grid          one invocation an element of result
+// Grid          copy: one invocation for every eight elements; multiply_add: one an element of result
 // Workgroup     256 invocations
 // Bindings      0 params, 1 source, 2 result
 // Preconditions 1 <= len; rounds < 65 535
@@ -19,14 +19,11 @@ struct PeakParams {
 }
 
 const WORKGROUP_SIZE = 256u;
+const COPIED = 8u;
 
 @group(0) @binding(0) var<uniform> params: PeakParams;
 @group(0) @binding(1) var<storage, read> source: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read_write> result: array<vec4<f32>>;
-
-fn element(workgroup: vec3<u32>, workgroups: vec3<u32>, lane: u32) -> u32 {
-    return (workgroup.x + workgroup.y * workgroups.x) * WORKGROUP_SIZE + lane;
-}
 
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn copy(
@@ -34,9 +31,13 @@ fn copy(
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let i = element(workgroup, workgroups, lane);
-    if i < params.len {
-        result[i] = source[i];
+    // Neighbours copy neighbouring elements; several each, because starting an invocation costs too.
+    let first = (workgroup.x + workgroup.y * workgroups.x) * WORKGROUP_SIZE * COPIED + lane;
+    for (var k = 0u; k < COPIED; k++) {
+        let i = first + k * WORKGROUP_SIZE;
+        if i < params.len {
+            result[i] = source[i];
+        }
     }
 }
 
@@ -47,7 +48,7 @@ fn multiply_add(
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let i = element(workgroup, workgroups, lane);
+    let i = (workgroup.x + workgroup.y * workgroups.x) * WORKGROUP_SIZE + lane;
     let multiplier = vec4<f32>(params.multiplier);
     let addend = vec4<f32>(params.addend);
     var x = vec4<f32>(0.0, 1.0, 2.0, 3.0) + f32(lane);
