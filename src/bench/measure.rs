@@ -9,7 +9,7 @@ use crate::error::Result;
 pub struct Effort {
     /// Time to spend on one bench, not counting its warm-up.
     pub budget: Duration,
-    /// Samples at least, even when that takes longer.
+    /// Samples at least, even when that takes longer; three where one call alone does.
     pub fewest: usize,
     /// Samples at most.
     pub most: usize,
@@ -68,7 +68,8 @@ impl Samples {
             warm = sample(inner)?;
         }
         let fits = (effort.budget.as_secs_f64() / (warm * inner as f64)) as usize;
-        let samples = (0..fits.clamp(effort.fewest, effort.most)).map(|_| sample(inner)).collect::<Result<Vec<f64>>>()?;
+        let fewest = if fits == 0 { effort.fewest.min(3) } else { effort.fewest };
+        let samples = (0..fits.clamp(fewest, effort.most)).map(|_| sample(inner)).collect::<Result<Vec<f64>>>()?;
         Ok(Self::new(samples, first_call, inner))
     }
 
@@ -133,8 +134,10 @@ mod tests {
     #[test]
     fn what_cannot_be_repeated_is_prepared_before_each_call() {
         let mut counter = Counter { prepared: 0, calls: 0, waits: 0 };
-        let samples = Samples::collect(Effort { budget: Duration::ZERO, fewest: 5, most: 5 }, &mut counter).unwrap();
+        let samples = Samples::collect(Effort { budget: Duration::from_secs(60), fewest: 5, most: 5 }, &mut counter).unwrap();
         assert_eq!((samples.count(), samples.inner), (5, 1));
         assert_eq!((counter.prepared, counter.calls, counter.waits), (7, 7, 7), "two calls of warm-up, five samples");
+        let hurried = Samples::collect(Effort { budget: Duration::ZERO, fewest: 5, most: 5 }, &mut counter).unwrap();
+        assert_eq!(hurried.count(), 3, "a budget that one call exceeds");
     }
 }
