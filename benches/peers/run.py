@@ -36,7 +36,7 @@ def arguments():
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=1.0, help="of samples of one peer in one round")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of the peers; the program takes all")
-    parser.add_argument("--quick", action="store_true", help="little time for the program: to see that everything runs")
+    parser.add_argument("--quick", action="store_true", help="little time for the program, which then knows small shapes only")
     parser.add_argument("--out", type=Path, help="folder for the figures")
     return parser.parse_args()
 
