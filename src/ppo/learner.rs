@@ -236,11 +236,9 @@ impl<B: Backend> Learner<B> {
     /// As [`set_parameters`](Self::set_parameters).
     pub fn reset(&mut self, backend: &mut B, parameters: &[f32]) -> Result<()> {
         self.set_parameters(backend, parameters)?;
-        let zeros = vec![0.0; parameters.len()];
-        backend.write_floats(&mut self.state.m, 0, &zeros)?;
-        backend.write_floats(&mut self.state.v, 0, &zeros)?;
         (self.updates, self.optimizer_steps) = (0, 0);
-        Ok(())
+        let zeros = vec![0.0; parameters.len()];
+        [&mut self.state.m, &mut self.state.v].into_iter().try_for_each(|moments| backend.write_floats(moments, 0, &zeros))
     }
 
     /// Buffers for a rollout of this learner's size and convention.
