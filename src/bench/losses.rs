@@ -48,6 +48,12 @@ impl Head {
 /// Distance of old from new log-probabilities: a tenth to a third of the ratios is beyond the clip.
 const LOG_RATIO: f64 = 0.15;
 
+/// A log-ratio that is not on the edge of the clip, where rounding decides whether a sample has a gradient: one of a million is.
+fn off_the_edges(log_ratio: f64) -> f64 {
+    let near = |edge: f64| (log_ratio - edge.ln()).abs() < 1e-3;
+    if near(0.8) || near(1.2) { 0.9 * log_ratio } else { log_ratio }
+}
+
 /// Log-probability of each row's action under softmax, on the host.
 fn categorical_logp(logits: &[f32], actions: &[u32]) -> Vec<f64> {
     let width = logits.len() / actions.len();
@@ -77,7 +83,7 @@ fn samples(inputs: &mut Inputs, logp: &[f64]) -> (Vec<f32>, Vec<f32>) {
     let mut samples = Vec::with_capacity(logp.len() * sample::COLUMNS);
     let mut values = Vec::with_capacity(logp.len());
     for logp in logp {
-        let old_logp = logp + LOG_RATIO * inputs.normal();
+        let old_logp = logp - off_the_edges(LOG_RATIO * inputs.normal());
         let (advantage, old_value) = (inputs.normal(), inputs.normal());
         let target = old_value + inputs.normal();
         samples.extend([old_logp, advantage, target, old_value].map(|x| x as f32));
