@@ -69,6 +69,14 @@ pub enum Error {
     /// Two backends disagree; see [`Mismatch`].
     #[error("{0}")]
     Mismatch(Box<Mismatch>),
+    /// A bench that did not compute what it should, or could not run.
+    #[error("{bench}: {source}")]
+    Bench {
+        /// The bench's name.
+        bench: String,
+        /// What went wrong in it.
+        source: Box<Error>,
+    },
     /// A case file or checkpoint that cannot be used.
     #[error("{}: {reason}", path.display())]
     File {

@@ -6,12 +6,14 @@
 //!   field of its [`Config`](ppo::Config).
 //! - [`train`] and [`env`]: an agent in an environment, from scratch.
 //! - [`verify`] and [`cases`]: whether an adapter computes what it should.
+//! - [`bench`]: how fast an adapter computes it.
 //! - [`kernels`]: shapes, limits and tolerances of each operation. [`reference`]: the twins. [`gpu`]: devices, buffers, recording.
 //!
 //! Matrices are row-major; weights are `[out, in]`; rollouts are time-major, row t·N + n. Storage is `f32`. The crate builds without the
 //! features `cli` (the program) and `gpu` (wgpu); the CPU backends then remain.
 
 pub mod backend;
+pub mod bench;
 pub mod cases;
 mod elementary;
 pub mod env;

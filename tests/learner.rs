@@ -10,6 +10,7 @@ use ppo_kernels::ppo::{Actions, Config, Ends, KlStop, Learner, PolicyKind, Rollo
 on_every_backend!(
     an_update_moves_the_parameters_and_reports,
     the_same_seed_gives_the_same_bits,
+    a_reset_learner_starts_over,
     a_nan_reward_stops_the_update_and_leaves_no_trace,
     an_infinite_gradient_stops_the_update_and_names_the_tensor,
     target_kl_after_an_epoch_leaves_the_remaining_epochs_out,
@@ -54,6 +55,21 @@ fn learner_and_rollout<B: Backend>(backend: &mut B, policy: PolicyKind, config: 
     let mut learner = Learner::new(backend, OBSERVATION_SIZE, policy, config).unwrap();
     let rollout = rollout(backend, &mut learner);
     (learner, rollout)
+}
+
+fn a_reset_learner_starts_over<B: Backend>(backend: &mut B) {
+    let (mut learner, rollout) = learner_and_rollout(backend, DISCRETE, small());
+    let start = learner.parameters(backend).unwrap();
+    let first = learner.update(backend, &rollout, 1e-3).unwrap();
+    let end = learner.state_f64(backend).unwrap();
+    learner.reset(backend, &start).unwrap();
+    assert_eq!(
+        learner.update(backend, &rollout, 1e-3).unwrap(),
+        first,
+        "moments, steps and shuffles are those of a first update"
+    );
+    assert_eq!(learner.state_f64(backend).unwrap(), end);
+    assert!(matches!(learner.reset(backend, &start[1..]), Err(Error::Shape { .. })));
 }
 
 fn an_update_moves_the_parameters_and_reports<B: Backend>(backend: &mut B) {

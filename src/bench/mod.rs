@@ -1,19 +1,24 @@
-//! What a backend can do: every kernel and four whole PPO updates, checked against double precision before they are timed.
+//! What a backend can do: every kernel and four whole PPO updates, checked against double precision before they are timed, beside peaks
+//! measured in the same run.
 //!
-//! Names and shapes are those of common peer benchmarks, so that figures can be laid side by side.
+//! Names and shapes are those of `benches/peers`, so that figures can be laid side by side.
 
-mod kernels;
+mod cases;
+mod inputs;
+mod losses;
 mod measure;
+mod peaks;
 mod update;
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-pub use measure::{Effort, Samples};
+pub use measure::Effort;
+pub use peaks::{Bandwidth, Benchmarked, Peaks};
 
-use crate::backend::Backend;
-use crate::error::Result;
+use crate::error::{Error, Result};
+use measure::Samples;
 
 /// One figure.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -21,7 +26,7 @@ pub struct Record {
     /// `section/shape`.
     pub bench: String,
     /// Which way of computing it.
-    pub variant: String,
+    pub variant: &'static str,
     /// This crate.
     pub framework: &'static str,
     /// Backend and adapter.
@@ -40,65 +45,144 @@ pub struct Record {
     pub inner: usize,
     /// Seconds of the first call.
     pub first_call_s: f64,
-    /// Rates at the median: `gflops`, `gbps`, samples or elements a second.
+    /// Floating-point operations a call; a transcendental function counts as one.
+    pub flops: f64,
+    /// Bytes a call has to read and write at least; 0 where nobody has counted them.
+    pub bytes: f64,
+    /// At the median: `gflops`, `eff_gbps`, `percent_of_peak`, samples or elements a second.
     pub derived: BTreeMap<&'static str, f64>,
-    /// How far the result was from double precision, by tensor.
-    pub check: BTreeMap<&'static str, f64>,
+    /// By tensor: the worst error as a share of what its kernel's contract allows; of a whole update: its relative deviations.
+    pub check: BTreeMap<String, f64>,
 }
 
-/// What a call does, as its kernel's contract declares it.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Work {
+/// What came of one bench.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum Finding {
+    /// Checked and timed.
+    Timed(Box<Record>),
+    /// The adapter cannot hold it.
+    Skipped {
+        /// `section/shape`.
+        bench: String,
+        /// This crate.
+        framework: &'static str,
+        /// Backend and adapter.
+        device: String,
+        /// Why.
+        skipped: String,
+    },
+}
+
+/// What to run.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Parts of names, separated by commas; empty for all.
+    pub only: String,
+    /// How long to measure.
+    pub effort: Effort,
+    /// Leave out shapes that take seconds or gigabytes.
+    pub small: bool,
+}
+
+impl Options {
+    fn wants(&self, name: &str) -> bool {
+        self.only.is_empty() || self.only.split(',').any(|part| !part.is_empty() && name.contains(part))
+    }
+}
+
+const FRAMEWORK: &str = "ppo-kernels";
+
+/// What a call does.
+#[derive(Debug, Clone, Copy)]
+struct Work {
     /// Floating-point operations.
-    pub flops: f64,
+    flops: f64,
     /// Bytes that have to be read and written at least.
-    pub bytes: f64,
+    bytes: f64,
     /// Samples or elements, with the name of that rate.
-    pub items: Option<(&'static str, f64)>,
+    items: Option<(&'static str, f64)>,
 }
 
 impl Work {
-    fn rates(self, seconds: f64) -> BTreeMap<&'static str, f64> {
+    fn rates(&self, seconds: f64, peaks: Option<&Peaks>) -> BTreeMap<&'static str, f64> {
         let mut rates = BTreeMap::new();
         if self.flops > 0.0 {
             rates.insert("gflops", self.flops / seconds / 1e9);
         }
         if self.bytes > 0.0 {
-            rates.insert("gbps", self.bytes / seconds / 1e9);
+            rates.insert("eff_gbps", self.bytes / seconds / 1e9);
         }
         if let Some((name, items)) = self.items {
             rates.insert(name, items / seconds);
+        }
+        if let Some(peaks) = peaks {
+            rates.insert("percent_of_peak", 100.0 * peaks.least_seconds(self.flops, self.bytes) / seconds);
         }
         rates
     }
 }
 
-/// Runs all benches whose name contains `only`, on `backend`, and hands each record to `report` as soon as there is one.
-///
-/// # Errors
-/// Those of the backend, and a result that is not what double precision says: such a thing is not timed.
-pub fn run<B: Backend>(
-    backend: &mut B,
-    only: &str,
-    effort: Effort,
-    report: &mut dyn FnMut(Record),
-) -> Result<()> {
-    kernels::run(backend, only, effort, report)?;
-    update::run(backend, only, effort, report)
+/// Names of all benches that `options` leave in, whatever it says of names.
+pub fn names(options: &Options) -> Vec<String> {
+    let cases = cases::all(options.small).into_iter().map(|case| case.name);
+    peaks::NAMES.iter().map(|name| (*name).to_owned()).chain(cases).chain(update::names(options.small)).collect()
 }
 
-pub(crate) fn record<B: Backend>(
-    backend: &B,
-    bench: String,
+/// Measures the peaks of `backend`, then runs all benches that `options` want and hands each finding to `report` as soon as there is one.
+/// Returns the backend and its peaks.
+///
+/// # Errors
+/// A pattern that fits no name; those of the backend; [`Error::Bench`] for a result that is not what double precision says: such a thing is
+/// not timed.
+pub fn run<B: Benchmarked>(mut backend: B, options: &Options, report: &mut dyn FnMut(Finding)) -> Result<(B, Peaks)> {
+    let names = names(options);
+    if !names.iter().any(|name| options.wants(name)) {
+        return Err(Error::value("only", format!("part of one of {}", names.join(", ")), &options.only));
+    }
+    let peaks = peaks::measure(&mut backend, options.effort, report)?;
+    for case in cases::all(options.small).iter().filter(|case| options.wants(&case.name)) {
+        let (back, outcome) = cases::run(backend, case, options.effort, &peaks);
+        backend = back;
+        settle(&backend, &case.name, outcome, report)?;
+        backend.release();
+    }
+    for workload in update::workloads(options.small).iter().filter(|workload| options.wants(workload.name)) {
+        let outcome = update::run(&mut backend, workload, options.effort, &peaks);
+        settle(&backend, workload.name, outcome, report)?;
+        backend.release();
+    }
+    Ok((backend, peaks))
+}
+
+/// Reports a record; where the adapter is too small for it, says so; names the bench in every other error.
+fn settle<B: Benchmarked>(backend: &B, name: &str, outcome: Result<Record>, report: &mut dyn FnMut(Finding)) -> Result<()> {
+    match outcome {
+        Ok(record) => report(Finding::Timed(Box::new(record))),
+        Err(error @ (Error::LimitExceeded { .. } | Error::OutOfMemory { .. })) => report(Finding::Skipped {
+            bench: name.to_owned(),
+            framework: FRAMEWORK,
+            device: backend.describe(),
+            skipped: error.to_string(),
+        }),
+        Err(error) => return Err(Error::Bench { bench: name.to_owned(), source: Box::new(error) }),
+    }
+    Ok(())
+}
+
+fn record(
+    bench: &str,
+    device: String,
     samples: &Samples,
     work: Work,
-    check: BTreeMap<&'static str, f64>,
+    peaks: Option<&Peaks>,
+    check: BTreeMap<String, f64>,
 ) -> Record {
     Record {
-        bench,
-        variant: "default".to_owned(),
-        framework: "ppo-kernels",
-        device: backend.describe(),
+        bench: bench.to_owned(),
+        variant: "default",
+        framework: FRAMEWORK,
+        device,
         median_s: samples.quantile(0.5),
         min_s: samples.quantile(0.0),
         p10_s: samples.quantile(0.1),
@@ -106,7 +190,9 @@ pub(crate) fn record<B: Backend>(
         reps: samples.count(),
         inner: samples.inner,
         first_call_s: samples.first_call,
-        derived: work.rates(samples.quantile(0.5)),
+        flops: work.flops,
+        bytes: work.bytes,
+        derived: work.rates(samples.quantile(0.5), peaks),
         check,
     }
 }

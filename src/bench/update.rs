@@ -2,25 +2,24 @@
 
 use std::collections::BTreeMap;
 
-use rand::{RngExt, SeedableRng};
-use rand_chacha::ChaCha8Rng;
-use rand_distr::{Distribution, StandardNormal};
-
-use super::{Effort, Record, Samples, Work, record};
+use super::inputs::Inputs;
+use super::measure::{Effort, Samples, Timed};
+use super::peaks::{Benchmarked, Peaks};
+use super::{Record, Work, record};
 use crate::backend::{Backend, Cpu, Memory};
 use crate::error::{Error, Result};
 use crate::kernels::linear::Activation;
 use crate::kernels::surrogate::stat;
 use crate::ppo::{Actions, Config, Ends, Learner, Network, PolicyKind, Rollout};
 
-struct Workload {
-    name: &'static str,
+pub(super) struct Workload {
+    pub name: &'static str,
     observation_size: usize,
     policy: PolicyKind,
     config: Config,
 }
 
-fn workloads() -> [Workload; 4] {
+fn every() -> [Workload; 4] {
     let tanh = |hidden: usize| Config { hidden: vec![hidden, hidden], seed: 1, ..Config::default() };
     [
         Workload {
@@ -68,6 +67,16 @@ fn workloads() -> [Workload; 4] {
     ]
 }
 
+/// All workloads; with `small` those whose networks are.
+pub(super) fn workloads(small: bool) -> Vec<Workload> {
+    every().into_iter().take(if small { 2 } else { 4 }).collect()
+}
+
+/// Their names.
+pub(super) fn names(small: bool) -> impl Iterator<Item = String> {
+    workloads(small).into_iter().map(|workload| workload.name.to_owned())
+}
+
 impl Workload {
     /// Matrix products alone: forward, dW, and dx below all layers but the first.
     fn flops(&self) -> f64 {
@@ -84,7 +93,7 @@ impl Workload {
     }
 
     /// Parameters as peers draw them: normal, 1.4/√in for hidden layers and ½ or 1/√in for the heads, biases of 0.1.
-    fn parameters(&self, network: &Network, rng: &mut ChaCha8Rng) -> Vec<f32> {
+    fn parameters(&self, network: &Network, inputs: &mut Inputs) -> Vec<f32> {
         let last = self.config.hidden.len();
         let mut parameters = Vec::with_capacity(network.len());
         for tensor in network.tensors() {
@@ -95,14 +104,10 @@ impl Workload {
                 (_, "logstd") => 0.0,
                 _ => 0.1,
             };
-            parameters.extend((0..tensor.len()).map(|_| (scale * normal(rng)) as f32));
+            parameters.extend(inputs.floats(tensor.len(), scale));
         }
         parameters
     }
-}
-
-fn normal(rng: &mut ChaCha8Rng) -> f64 {
-    StandardNormal.sample(rng)
 }
 
 /// A rollout on the host, drawn from a slightly older policy, so that ratios differ from 1 and clipping acts.
@@ -121,25 +126,24 @@ struct HostRollout {
 
 impl HostRollout {
     fn draw(workload: &Workload) -> Result<Self> {
-        let mut rng = ChaCha8Rng::seed_from_u64(1);
+        let mut inputs = Inputs::new();
         let mut cpu = Cpu::<f32>::new();
         let Config { num_steps, num_envs, .. } = workload.config;
         let rows = num_steps * num_envs;
         let mut older = Learner::new(&mut cpu, workload.observation_size, workload.policy, workload.config.clone())?;
-        let parameters = workload.parameters(older.network(), &mut rng);
+        let parameters = workload.parameters(older.network(), &mut inputs);
         let mut moved = parameters.clone();
         for tensor in older.network().tensors() {
-            if let &[_, inputs] = tensor.shape.as_slice() {
-                let scale = 0.05 / (inputs as f64).sqrt();
-                moved[tensor.offset..tensor.offset + tensor.len()].iter_mut().for_each(|w| *w += (scale * normal(&mut rng)) as f32);
+            if let &[_, in_features] = tensor.shape.as_slice() {
+                let scale = 0.05 / (in_features as f64).sqrt();
+                let noise = inputs.floats(tensor.len(), scale);
+                moved[tensor.offset..].iter_mut().zip(noise).for_each(|(weight, by)| *weight += by);
             }
         }
         older.set_parameters(&mut cpu, &moved)?;
-        let mut floats = |n: usize| (0..n).map(|_| normal(&mut rng) as f32).collect::<Vec<f32>>();
-        let observations = floats(rows * workload.observation_size);
-        let (rewards, next_value) = (floats(rows), floats(num_envs));
-        let mut flags = |n: usize| (0..n).map(|_| f32::from(u8::from(rng.random_bool(0.02)))).collect::<Vec<f32>>();
-        let (dones, next_done) = (flags(rows), flags(num_envs));
+        let observations = inputs.floats(rows * workload.observation_size, 1.0);
+        let (rewards, next_value) = (inputs.floats(rows, 1.0), inputs.floats(num_envs, 1.0));
+        let (dones, next_done) = (inputs.ends(rows), inputs.ends(num_envs));
         let mut rollout = older.new_rollout(&mut cpu)?;
         cpu.write_floats(&mut rollout.observations, 0, &observations)?;
         older.draw_noise(&mut cpu)?;
@@ -187,7 +191,7 @@ fn compare(
     host: &HostRollout,
     (losses, parameters): &(Vec<f64>, Vec<f64>),
     (expected_losses, expected): &(Vec<f64>, Vec<f64>),
-) -> Result<BTreeMap<&'static str, f64>> {
+) -> Result<BTreeMap<String, f64>> {
     let first = (losses[0] - expected_losses[0]).abs() / expected_losses[0].abs();
     let deviation: f64 = losses.iter().zip(expected_losses).map(|(a, b)| (a - b).abs()).sum();
     let mean = deviation / expected_losses.iter().map(|b| b.abs()).sum::<f64>();
@@ -200,33 +204,48 @@ fn compare(
             return Err(Error::value(name, format!("within {limit} of double precision"), value));
         }
     }
-    Ok(BTreeMap::from([("first_loss_rel", first), ("losses_rel", mean), ("params_rel_to_move", relative)]))
+    Ok([("first_loss_rel", first), ("losses_rel", mean), ("params_rel_to_move", relative)]
+        .map(|(name, value)| (name.to_owned(), value))
+        .into())
 }
 
-pub(super) fn run<B: Backend>(backend: &mut B, only: &str, effort: Effort, report: &mut dyn FnMut(Record)) -> Result<()> {
-    for workload in workloads().iter().filter(|w| w.name.contains(only)) {
-        let host = HostRollout::draw(workload)?;
-        let expected = one_update(&mut Cpu::<f64>::new(), workload, &host)?;
-        let check = compare(&host, &one_update(backend, workload, &host)?, &expected)?;
-        let mut learner = Learner::new(backend, workload.observation_size, workload.policy, workload.config.clone())?;
-        let rollout = host.upload(backend, &learner)?;
-        let shared = std::cell::RefCell::new((backend, &mut learner));
-        let samples = Samples::collect(
-            effort,
-            false,
-            || {
-                let (backend, learner) = &mut *shared.borrow_mut();
-                learner.reset(*backend, &host.parameters)
-            },
-            || {
-                let (backend, learner) = &mut *shared.borrow_mut();
-                learner.update(*backend, &rollout, workload.config.learning_rate).map(|_| ())
-            },
-        )?;
-        let (back, _) = shared.into_inner();
-        let samples_learned = (workload.config.batch_size() * workload.config.update_epochs) as f64;
-        let work = Work { flops: workload.flops(), bytes: 0.0, items: Some(("learner_samples_per_s", samples_learned)) };
-        report(record(back, workload.name.to_owned(), &samples, work, check));
+struct Updating<'a, B: Benchmarked> {
+    backend: &'a mut B,
+    learner: Learner<B>,
+    rollout: Rollout<B>,
+    host: &'a HostRollout,
+}
+
+impl<B: Benchmarked> Timed for Updating<'_, B> {
+    /// A second update would start from other parameters, beyond the clip, where there is less to do.
+    const REPEATABLE: bool = false;
+
+    fn prepare(&mut self) -> Result<()> {
+        self.learner.reset(self.backend, &self.host.parameters)?;
+        // Waits, so that the writes are not part of the sample.
+        self.learner.parameters(self.backend).map(drop)
     }
-    Ok(())
+
+    fn call(&mut self) -> Result<()> {
+        let learning_rate = self.learner.config().learning_rate;
+        self.learner.update(self.backend, &self.rollout, learning_rate).map(drop)
+    }
+
+    /// An update reads its statistics back before it returns.
+    fn wait(&mut self) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// Checks one update against double precision, then times it.
+pub(super) fn run<B: Benchmarked>(backend: &mut B, workload: &Workload, effort: Effort, peaks: &Peaks) -> Result<Record> {
+    let host = HostRollout::draw(workload)?;
+    let found = one_update(backend, workload, &host)?;
+    let check = compare(&host, &found, &one_update(&mut Cpu::<f64>::new(), workload, &host)?)?;
+    let learner = Learner::new(backend, workload.observation_size, workload.policy, workload.config.clone())?;
+    let rollout = host.upload(backend, &learner)?;
+    let samples = Samples::collect(effort, &mut Updating { backend, learner, rollout, host: &host })?;
+    let learned = (workload.config.batch_size() * workload.config.update_epochs) as f64;
+    let work = Work { flops: workload.flops(), bytes: 0.0, items: Some(("learner_samples_per_s", learned)) };
+    Ok(record(workload.name, backend.describe(), &samples, work, Some(peaks), check))
 }

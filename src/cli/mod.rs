@@ -2,12 +2,14 @@
 
 mod adapters;
 mod backend;
+mod bench;
 mod check;
 mod hyperparameters;
 mod interrupt;
 mod learning_curve;
 mod output;
 mod progress;
+mod roofline;
 mod run_folder;
 mod train;
 mod verify;
@@ -16,7 +18,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// PPO on any GPU: train, and check that an adapter computes what it should.
+/// PPO on any GPU: train, check that an adapter computes what it should, and measure how fast.
 #[derive(Debug, Parser)]
 #[command(name = "ppo-kernels", version, arg_required_else_help = true, after_help = EXIT_CODES)]
 struct Program {
@@ -37,6 +39,7 @@ enum Command {
     Train(Box<train::TrainArgs>),
     Verify(verify::VerifyArgs),
     Check(check::CheckArgs),
+    Bench(bench::BenchArgs),
     Adapters(adapters::AdaptersArgs),
 }
 
@@ -71,6 +74,7 @@ pub fn main() -> ExitCode {
         Command::Train(args) => train::run(*args),
         Command::Verify(args) => verify::run(&args),
         Command::Check(args) => check::run(&args),
+        Command::Bench(args) => bench::run(&args),
         Command::Adapters(args) => adapters::run(&args),
     };
     match result {

@@ -121,6 +121,11 @@ impl Context {
         &self.name
     }
 
+    /// What the adapter says of itself: kind, driver, API.
+    pub fn adapter_info(&self) -> wgpu::AdapterInfo {
+        self.device.adapter_info()
+    }
+
     /// Whether the adapter is a program on the CPU, such as llvmpipe, whose best variants are not a GPU's.
     pub fn is_software(&self) -> bool {
         self.device.adapter_info().device_type == wgpu::DeviceType::Cpu
@@ -184,6 +189,12 @@ impl Context {
         let made: Buffer<u32> = self.alloc(len)?;
         self.scratch.insert(name, made.clone());
         Ok(made.cast())
+    }
+
+    /// Lets go of bind groups and scratch buffers kept for reuse, and so of the buffers that only they hold.
+    pub fn release(&mut self) {
+        self.bind_groups.clear();
+        self.scratch.clear();
     }
 
     fn create(&self, size: u64, usage: wgpu::BufferUsages, what: &str) -> Result<wgpu::Buffer> {

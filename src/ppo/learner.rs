@@ -229,6 +229,17 @@ impl<B: Backend> Learner<B> {
         backend.write_floats(&mut self.state.params, 0, parameters)
     }
 
+    /// Starts over: these parameters, an optimiser that has done nothing, and the random numbers of the first update.
+    ///
+    /// # Errors
+    /// As [`set_parameters`](Self::set_parameters).
+    pub fn reset(&mut self, backend: &mut B, parameters: &[f32]) -> Result<()> {
+        self.set_parameters(backend, parameters)?;
+        (self.updates, self.optimizer_steps) = (0, 0);
+        let zeros = vec![0.0; parameters.len()];
+        [&mut self.state.m, &mut self.state.v].into_iter().try_for_each(|moments| backend.write_floats(moments, 0, &zeros))
+    }
+
     /// Buffers for a rollout of this learner's size and convention.
     ///
     /// # Errors

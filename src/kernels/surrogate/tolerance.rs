@@ -104,7 +104,9 @@ impl RoughLoss {
         };
         let flips = ends.iter().any(|end| end.outside != exact.outside);
         let batch = op.batch as f64;
-        let live = advantage * exact.ratio * f64::from(u8::from(exact.d_logp != 0.0));
+        // Where the clip takes the gradient away, but would not within the error, what is rounded is the gradient that stayed.
+        let stays = exact.d_logp != 0.0 || ends.iter().any(|end| end.d_logp != 0.0);
+        let live = if stays { advantage * exact.ratio } else { 0.0 };
         let pulled = if op.kl_coef == 0.0 { 0.0 } else { op.kl_coef * (-exact.log_ratio).exp_m1().abs() };
         let d_logp = spread(|loss| loss.d_logp, 0.0);
         let [clipped_value, v_loss, d_value] = value_bounds(op, value, row, &exact);

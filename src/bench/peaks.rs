@@ -1,0 +1,285 @@
+//! What a device can do at best, measured rather than looked up: copying, and arithmetic.
+
+use std::collections::BTreeMap;
+
+use rayon::prelude::*;
+
+use super::inputs::Inputs;
+use super::measure::{Effort, Samples, Timed};
+use super::{Finding, Record, Work, record};
+use crate::backend::{Backend, Cpu, LinearOps, Memory};
+use crate::error::{Error, Result};
+use crate::kernels::linear::{Activation, Linear};
+
+const MIB: usize = 1 << 20;
+/// Bytes of the source: one that fits a last-level cache, one that fits few.
+const COPIES: [(&str, usize); 2] = [("limits/copy_16MiB", 16 * MIB), ("limits/copy_128MiB", 128 * MIB)];
+const ARITHMETIC: &str = "limits/arithmetic";
+/// Names of all peaks.
+pub(super) const NAMES: [&str; 3] = [COPIES[0].0, COPIES[1].0, ARITHMETIC];
+
+/// How fast a backend copies.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Bandwidth {
+    /// Bytes read and written by the copy.
+    pub bytes: f64,
+    /// Gigabytes a second, reading and writing.
+    pub gbps: f64,
+}
+
+/// The fastest that the adapter did in this run.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Peaks {
+    /// 10⁹ floating-point operations a second.
+    pub gflops: f64,
+    /// Copies, the small one first.
+    pub copies: [Bandwidth; 2],
+}
+
+impl Peaks {
+    /// Bandwidth of the copy that is of that size: a kernel whose data fit the cache is not measured against main memory.
+    fn bandwidth(&self, bytes: f64) -> f64 {
+        let [small, large] = self.copies;
+        if bytes <= small.bytes { small.gbps } else { large.gbps }
+    }
+
+    /// Seconds below which nothing with that work can be, by these peaks (the roofline).
+    pub fn least_seconds(&self, flops: f64, bytes: f64) -> f64 {
+        (flops / self.gflops).max(bytes / self.bandwidth(bytes)) / 1e9
+    }
+}
+
+/// A backend that can be benchmarked: one whose peaks somebody knows how to measure.
+pub trait Benchmarked: Backend<Floats: 'static, Words: 'static> + 'static {
+    /// Floating-point operations of one call of [`arithmetic`](Self::arithmetic).
+    fn arithmetic_flops(&self) -> f64;
+    /// Copies `source` to `target`, as fast as it goes.
+    ///
+    /// # Errors
+    /// Those of the backend.
+    fn copy_fast(&mut self, source: &Self::Floats, target: &mut Self::Floats) -> Result<()>;
+    /// As much arithmetic as the device can do, on the [`operands`](Self::operands).
+    ///
+    /// # Errors
+    /// Those of the backend.
+    fn arithmetic(&mut self, operands: &mut [Self::Floats; 3]) -> Result<()>;
+    /// Two inputs and a result.
+    ///
+    /// # Errors
+    /// Those of the backend.
+    fn operands(&mut self) -> Result<[Self::Floats; 3]>;
+    /// Relative deviation of the result from double precision.
+    ///
+    /// # Errors
+    /// Those of the backend.
+    fn deviation(&mut self, operands: &[Self::Floats; 3]) -> Result<f64>;
+    /// Frees what is kept for reuse.
+    fn release(&mut self) {}
+}
+
+struct Copying<'a, B: Benchmarked> {
+    backend: &'a mut B,
+    source: B::Floats,
+    target: B::Floats,
+}
+
+impl<B: Benchmarked> Timed for Copying<'_, B> {
+    const REPEATABLE: bool = true;
+
+    fn prepare(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    fn call(&mut self) -> Result<()> {
+        self.backend.copy_fast(&self.source, &mut self.target)
+    }
+
+    fn wait(&mut self) -> Result<()> {
+        self.backend.read_floats(&self.target, 0, 1).map(drop)
+    }
+}
+
+struct Computing<'a, B: Benchmarked> {
+    backend: &'a mut B,
+    operands: [B::Floats; 3],
+}
+
+impl<B: Benchmarked> Timed for Computing<'_, B> {
+    const REPEATABLE: bool = true;
+
+    fn prepare(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    fn call(&mut self) -> Result<()> {
+        self.backend.arithmetic(&mut self.operands)
+    }
+
+    fn wait(&mut self) -> Result<()> {
+        self.backend.read_floats(&self.operands[2], 0, 1).map(drop)
+    }
+}
+
+fn copying<B: Benchmarked>(backend: &mut B, name: &str, bytes: usize, effort: Effort) -> Result<Record> {
+    // A sixteenth is drawn and repeated: drawing 32 million numbers would take longer than all else.
+    let len = bytes / 4;
+    let drawn = Inputs::new().floats(len / 16, 1.0);
+    let data: Vec<f32> = drawn.iter().copied().cycle().take(len).collect();
+    let (source, target) = (backend.upload_floats(&data)?, backend.alloc_floats(len)?);
+    let mut copying = Copying { backend, source, target };
+    copying.call()?;
+    if copying.backend.read_floats(&copying.target, 0, len)? != data {
+        return Err(Error::value(name, "an exact copy", "another"));
+    }
+    let samples = Samples::collect(effort, &mut copying)?;
+    let work = Work { flops: 0.0, bytes: 2.0 * bytes as f64, items: None };
+    Ok(record(name, copying.backend.describe(), &samples, work, None, BTreeMap::from([("target".to_owned(), 0.0)])))
+}
+
+fn computing<B: Benchmarked>(backend: &mut B, effort: Effort) -> Result<Record> {
+    let operands = backend.operands()?;
+    let mut computing = Computing { backend, operands };
+    computing.call()?;
+    let deviation = computing.backend.deviation(&computing.operands)?;
+    if !(deviation <= 1e-4) {
+        return Err(Error::value(ARITHMETIC, "at most 1e-4 from double precision", deviation));
+    }
+    let samples = Samples::collect(effort, &mut computing)?;
+    let work = Work { flops: computing.backend.arithmetic_flops(), bytes: 0.0, items: None };
+    let check = BTreeMap::from([("result".to_owned(), deviation)]);
+    Ok(record(ARITHMETIC, computing.backend.describe(), &samples, work, None, check))
+}
+
+/// All peaks, each the fastest sample.
+pub(super) fn measure<B: Benchmarked>(backend: &mut B, effort: Effort, report: &mut dyn FnMut(Finding)) -> Result<Peaks> {
+    let mut copies = [Bandwidth { bytes: 0.0, gbps: 0.0 }; 2];
+    for ((name, bytes), copy) in COPIES.into_iter().zip(&mut copies) {
+        let record = copying(backend, name, bytes, effort)?;
+        *copy = Bandwidth { bytes: record.bytes, gbps: record.bytes / record.min_s / 1e9 };
+        report(Finding::Timed(Box::new(record)));
+        backend.release();
+    }
+    let record = computing(backend, effort)?;
+    let gflops = record.flops / record.min_s / 1e9;
+    report(Finding::Timed(Box::new(record)));
+    backend.release();
+    Ok(Peaks { gflops, copies })
+}
+
+/// Side of the square matrices whose product stands for a CPU's arithmetic.
+const SIDE: usize = 2048;
+/// Elements of a share of a copy: enough to be worth a thread's attention, few enough to be spread evenly.
+const CHUNK: usize = MIB / 4;
+
+impl Benchmarked for Cpu<f32> {
+    fn arithmetic_flops(&self) -> f64 {
+        2.0 * (SIDE as f64).powi(3)
+    }
+
+    fn copy_fast(&mut self, source: &Vec<f32>, target: &mut Vec<f32>) -> Result<()> {
+        target.par_chunks_mut(CHUNK).zip(source.par_chunks(CHUNK)).for_each(|(to, from)| to.copy_from_slice(from));
+        Ok(())
+    }
+
+    fn arithmetic(&mut self, [x, params, y]: &mut [Vec<f32>; 3]) -> Result<()> {
+        let layer = Linear { batch: SIDE, in_features: SIDE, out_features: SIDE, weight_offset: 0, bias_offset: SIDE * SIDE };
+        self.linear_forward(&layer, Activation::Identity, x, 0, params, None, y, 0)
+    }
+
+    fn operands(&mut self) -> Result<[Vec<f32>; 3]> {
+        let mut inputs = Inputs::new();
+        let (x, params) = (inputs.floats(SIDE * SIDE, 1.0), inputs.floats(SIDE * (SIDE + 1), 1.0));
+        Ok([x, params, self.alloc_floats(SIDE * SIDE)?])
+    }
+
+    /// Of one row in 64, relative to the length of the rows.
+    fn deviation(&mut self, [x, params, y]: &[Vec<f32>; 3]) -> Result<f64> {
+        let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum::<f64>();
+        let mut sums = (0.0, 0.0);
+        for row in (0..SIDE).step_by(64) {
+            for column in 0..SIDE {
+                let expected = dot(&x[row * SIDE..][..SIDE], &params[column * SIDE..][..SIDE]);
+                let expected = expected + f64::from(params[SIDE * SIDE + column]);
+                sums.0 += (f64::from(y[row * SIDE + column]) - expected).powi(2);
+                sums.1 += expected.powi(2);
+            }
+        }
+        Ok((sums.0 / sums.1).sqrt())
+    }
+}
+
+#[cfg(feature = "gpu")]
+mod gpu {
+    use super::{Benchmarked, Memory};
+    use crate::backend::Gpu;
+    use crate::error::Result;
+    use crate::gpu::{Buffer, Grid, Shader, bind, shader_params};
+
+    const SHADER: Shader = Shader { name: "peaks", source: include_str!("peaks.wgsl") };
+    const WORKGROUP_SIZE: usize = 256;
+    /// Elements of four numbers that one invocation copies.
+    const COPIED: usize = 8;
+    /// Numbers that one invocation keeps multiplying.
+    const CHAINS: usize = 12;
+    const MULTIPLIER: f32 = 0.998;
+    const ADDEND: f32 = 0.5;
+
+    shader_params! {
+        struct PeakParams {
+            len: u32,
+            rounds: u32,
+            multiplier: f32,
+            addend: f32,
+        }
+    }
+
+    /// Workgroups and rounds: milliseconds of work for a large GPU, less for a program that plays one.
+    fn size(gpu: &Gpu) -> (usize, usize) {
+        if gpu.context.is_software() { (64, 4096) } else { (8192, 4096) }
+    }
+
+    impl Benchmarked for Gpu {
+        fn arithmetic_flops(&self) -> f64 {
+            let (workgroups, rounds) = size(self);
+            (2 * CHAINS * rounds * workgroups * WORKGROUP_SIZE) as f64
+        }
+
+        fn copy_fast(&mut self, source: &Buffer<f32>, target: &mut Buffer<f32>) -> Result<()> {
+            let len = source.len() / 4;
+            let params = PeakParams { len: len as u32, rounds: 0, multiplier: 0.0, addend: 0.0 };
+            let buffers = [bind(1, source), bind(2, target)];
+            self.context.dispatch(SHADER, "copy", &[], &params, &buffers, Grid::covering(len, COPIED * WORKGROUP_SIZE))
+        }
+
+        fn arithmetic(&mut self, [_, _, result]: &mut [Buffer<f32>; 3]) -> Result<()> {
+            let (workgroups, rounds) = size(self);
+            let len = (workgroups * WORKGROUP_SIZE) as u32;
+            let params = PeakParams { len, rounds: rounds as u32, multiplier: MULTIPLIER, addend: ADDEND };
+            self.context.dispatch(SHADER, "multiply_add", &[], &params, &[bind(2, result)], Grid::Linear(workgroups))
+        }
+
+        /// The kernel has no inputs.
+        fn operands(&mut self) -> Result<[Buffer<f32>; 3]> {
+            let (workgroups, _) = size(self);
+            Ok([self.alloc_floats(1)?, self.alloc_floats(1)?, self.alloc_floats(4 * workgroups * WORKGROUP_SIZE)?])
+        }
+
+        fn deviation(&mut self, [_, _, result]: &[Buffer<f32>; 3]) -> Result<f64> {
+            let rounds = size(self).1 as i32;
+            let (multiplier, addend) = (f64::from(MULTIPLIER), f64::from(ADDEND));
+            // x after n rounds is mⁿ·x₀ + addend·(1 − mⁿ)/(1 − m).
+            let power = multiplier.powi(rounds);
+            let end = |start: f64| power * start + addend * (1.0 - power) / (1.0 - multiplier);
+            let values = self.read_f64(result, 0, result.len())?;
+            let expected = |i: usize| {
+                let start = (i % 4 + i / 4 % WORKGROUP_SIZE) as f64;
+                end(start) + end(start + 4.0) + end(start + 8.0)
+            };
+            Ok(values.iter().enumerate().map(|(i, value)| (value / expected(i) - 1.0).abs()).fold(0.0, f64::max))
+        }
+
+        fn release(&mut self) {
+            self.context.release();
+        }
+    }
+}
