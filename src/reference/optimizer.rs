@@ -7,8 +7,10 @@ use crate::kernels::optimizer::{Adam, GradientNorm, control, schedule, stop};
 use crate::kernels::surrogate::stat;
 use crate::real::Real;
 
-/// Elements a thread takes at once. Smaller buffers stay on one thread, which is done before another has woken up.
+/// Elements of a sum that a thread takes at once. Smaller buffers stay on one thread, which is done before another has woken up.
 const CHUNK: usize = 1 << 15;
+/// And of a step, which has a root and a division an element; also so that the other threads of an update do not fall asleep.
+const STEP_CHUNK: usize = 1 << 12;
 
 /// Σ x², in eight sums side by side: a single one would wait for each addition before the next.
 fn sum_of_squares<T: Real>(x: &[T]) -> f64 {
@@ -76,13 +78,13 @@ pub fn adam_step<T: Real>(
     let chunk = |params: &mut [T], grads: &[T], m: &mut [T], v: &mut [T]| {
         vectorised(|| params.iter_mut().zip(grads).zip(m).zip(v).for_each(step));
     };
-    if op.len <= CHUNK {
+    if op.len <= STEP_CHUNK {
         chunk(params, grads, m, v);
     } else {
-        let parts = params.par_chunks_mut(CHUNK).zip(grads.par_chunks(CHUNK));
+        let parts = params.par_chunks_mut(STEP_CHUNK).zip(grads.par_chunks(STEP_CHUNK));
         parts
-            .zip(m.par_chunks_mut(CHUNK))
-            .zip(v.par_chunks_mut(CHUNK))
+            .zip(m.par_chunks_mut(STEP_CHUNK))
+            .zip(v.par_chunks_mut(STEP_CHUNK))
             .for_each(|(((params, grads), m), v)| chunk(params, grads, m, v));
     }
 }
