@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
+use crate::elementary::vectorised;
 use crate::kernels::advantage::{DiscountedReturns, Gae};
 use crate::real::Real;
 
@@ -142,7 +143,7 @@ pub fn reward_to_go<T: Real>(op: &DiscountedReturns, rewards: &[T], terminated: 
 }
 
 /// now + decay·later, where `later` does not enter at all (not even as NaN·0) at an end or when `decay` is 0.
-#[inline]
+#[inline(always)]
 fn discounted(now: f64, decay: f64, later: f64, ends: bool) -> f64 {
     if ends || decay == 0.0 { now } else { now + decay * later }
 }
@@ -173,10 +174,12 @@ fn backwards<T: Real, const OUTPUTS: usize>(
     };
     if block >= envs {
         let mut later: Vec<f64> = (0..envs).map(initial).collect();
-        for start in (0..steps).rev().map(|t| t * envs) {
-            let outputs = outputs.each_mut().map(|output| &mut output[start..start + envs]);
-            step(Step { start, first_env: 0, outputs, later: &mut later });
-        }
+        vectorised(|| {
+            for start in (0..steps).rev().map(|t| t * envs) {
+                let outputs = outputs.each_mut().map(|output| &mut output[start..start + envs]);
+                step(Step { start, first_env: 0, outputs, later: &mut later });
+            }
+        });
         return;
     }
     let mut blocks: Vec<(Range<usize>, Vec<_>)> =
@@ -189,7 +192,8 @@ fn backwards<T: Real, const OUTPUTS: usize>(
     blocks.into_par_iter().for_each(|(block, rows)| {
         let mut later: Vec<f64> = block.clone().map(&initial).collect();
         for (t, outputs) in rows.into_iter().enumerate().rev() {
-            step(Step { start: t * envs + block.start, first_env: block.start, outputs, later: &mut later });
+            let (start, first_env) = (t * envs + block.start, block.start);
+            vectorised(|| step(Step { start, first_env, outputs, later: &mut later }));
         }
     });
 }
