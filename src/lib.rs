@@ -4,10 +4,10 @@
 //!   [`CrossCheck`](backend::CrossCheck), which implement all of them. Start here to use kernels in a trainer of your own.
 //! - [`ppo`]: a [`Learner`](ppo::Learner) that makes whole PPO updates of them, with every choice in which implementations differ as a
 //!   field of its [`Config`](ppo::Config).
-//! - [`train`] and [`env`]: an agent in an environment, from scratch.
+//! - [`train`] and [`mod@env`]: an agent in an environment, from scratch.
 //! - [`verify`] and [`cases`]: whether an adapter computes what it should.
-//! - [`bench`]: how fast an adapter computes it.
-//! - [`kernels`]: shapes, limits and tolerances of each operation. [`reference`]: the twins. [`gpu`]: devices, buffers, recording.
+//! - [`mod@bench`]: how fast an adapter computes it.
+//! - [`kernels`]: shapes, limits and tolerances of each operation. [`mod@reference`]: the twins. [`gpu`]: devices, buffers, recording.
 //!
 //! Matrices are row-major; weights are `[out, in]`; rollouts are time-major, row t·N + n. Storage is `f32`. The crate builds without the
 //! features `cli` (the program) and `gpu` (wgpu); the CPU backends then remain.
