@@ -80,6 +80,7 @@ const SUM_K1 = 3u;
 const SUM_K3 = 4u;
 const SUM_OUTSIDE = 5u;
 const SUM_KL_PENALTY = 6u;
+const SUM_PG_LOSS_REST = 7u;
 
 const STATS_COLUMNS = 16u;
 const STAT_LOSS = 0u;
@@ -250,8 +251,16 @@ fn stage_nothing(local: u32) {
     }
 }
 
+// The multiple of 2^-12 next to x, as long as x is small enough to have digits after that.
+fn coarse(x: f32) -> f32 {
+    return select(x, round(x * 4096.0) / 4096.0, abs(x) < 2048.0);
+}
+
+// Surrogate losses all but cancel where advantages are normalised: multiples of 2^-12 add up without rounding, and their small rests apart.
 fn stage_sums(local: u32, loss: SampleLoss, sample_entropy: f32) {
-    sh_sums[local * SUMS + SUM_PG_LOSS] = loss.pg_loss;
+    let pg_loss = coarse(loss.pg_loss);
+    sh_sums[local * SUMS + SUM_PG_LOSS] = pg_loss;
+    sh_sums[local * SUMS + SUM_PG_LOSS_REST] = select(loss.pg_loss - pg_loss, 0.0, pg_loss == loss.pg_loss);
     sh_sums[local * SUMS + SUM_V_LOSS] = loss.v_loss;
     sh_sums[local * SUMS + SUM_ENTROPY] = sample_entropy;
     sh_sums[local * SUMS + SUM_K1] = -loss.log_ratio;
@@ -305,14 +314,15 @@ fn mean_of(column: u32) -> f32 {
 }
 
 fn write_stats() {
+    let pg_loss = (sh_segments[SUM_PG_LOSS] + sh_segments[SUM_PG_LOSS_REST]) * params.one_over_batch;
     let row = params.stats_row * STATS_COLUMNS;
     let kl_penalty = mean_of(SUM_KL_PENALTY);
-    var loss = mean_of(SUM_PG_LOSS) - params.ent_coef * mean_of(SUM_ENTROPY) + params.vf_coef * mean_of(SUM_V_LOSS);
+    var loss = pg_loss - params.ent_coef * mean_of(SUM_ENTROPY) + params.vf_coef * mean_of(SUM_V_LOSS);
     if params.kl_coef != 0.0 {
         loss += params.kl_coef * kl_penalty;
     }
     stats[row + STAT_LOSS] = loss;
-    stats[row + STAT_PG_LOSS] = mean_of(SUM_PG_LOSS);
+    stats[row + STAT_PG_LOSS] = pg_loss;
     stats[row + STAT_V_LOSS] = mean_of(SUM_V_LOSS);
     stats[row + STAT_ENTROPY] = mean_of(SUM_ENTROPY);
     stats[row + STAT_OLD_APPROX_KL] = mean_of(SUM_K1);
