@@ -136,6 +136,23 @@ fn moments_of_x(start: u32, count: u32, pivot: f32, local: u32) -> MomentsOfX {
     return MomentsOfX(centre, moments_about(totals, count));
 }
 
+// The first 12 bits of x's mantissa, and the others: a product of two first halves is exact.
+fn halves(x: f32) -> vec2<f32> {
+    let high = bitcast<f32>(bitcast<u32>(x) & 0xfffff000u);
+    return vec2<f32>(high, x - high);
+}
+
+// (x - pivot - shift) * factor, rounded once where the result is normal: normalised values are averaged again, and what rounding does to
+// them must not exceed what storing them does. All but the last sum is exact or small.
+fn scaled_distance(x: f32, pivot: vec2<f32>, shift: f32, factor: vec2<f32>) -> f32 {
+    let x_halves = halves(x);
+    let high = x_halves.x - pivot.x;
+    let low = (x_halves.y - pivot.y) - shift;
+    let distance_high = halves(high + low).x;
+    let distance_low = (high - distance_high) + low;
+    return distance_high * factor.x + (distance_high * factor.y + distance_low * (factor.x + factor.y));
+}
+
 // Normalises elements start .. start + count, with the mean relative to the pivot. Whoever has element 0 writes the moments.
 fn normalize_x(start: u32, count: u32, pivot: f32, all: Moments, local: u32) {
     let leaves_x = params.len <= params.ddof;
@@ -155,9 +172,10 @@ fn normalize_x(start: u32, count: u32, pivot: f32, all: Moments, local: u32) {
         denominator = max(deviation, params.epsilon);
     }
     if !leaves_x {
+        let pivot_halves = halves(pivot);
+        let factor = halves(select(0.0, 1.0 / denominator, denominator > 0.0));
         for (var i = local; i < count; i += WORKGROUP_SIZE) {
-            let centred = x[at(start + i)] - pivot - all.mean.x;
-            x[at(start + i)] = select(0.0, centred / denominator, denominator > 0.0);
+            x[at(start + i)] = scaled_distance(x[at(start + i)], pivot_halves, all.mean.x, factor);
         }
     }
 }

@@ -148,6 +148,7 @@ struct SampleLoss {
     ratio: f32,
     clipped_ratio: f32,
     pg_loss: f32,
+    pg_loss_parts: vec2<f32>,
     clipped_value: f32,
     v_loss: f32,
     k3: f32,
@@ -209,19 +210,25 @@ fn loss_terms(log_ratio: f32, value: f32, sample: vec4<f32>) -> SampleLoss {
     let above_low = select(ratio, params.ratio_low, ratio < params.ratio_low);
     let clipped_ratio = select(above_low, params.ratio_high, ratio > params.ratio_high);
     // -A is the slope of the loss in ratio; slope * ratio its derivative with respect to logp.
+    let inverse_ratio = exp_of(-log_ratio);
+    let residuals = exp_residuals(log_ratio, ratio, inverse_ratio);
     var pg_loss = -advantage * ratio;
+    var pg_loss_parts = vec2<f32>(pg_loss, 0.0);
+    if abs(log_ratio) < 0.5 {
+        pg_loss_parts = -advantage * vec2<f32>(1.0, log_ratio + residuals.x);
+    }
     var slope = -advantage;
     if (advantage > 0.0 && ratio > params.ratio_high) || (advantage < 0.0 && ratio < params.ratio_low) {
         pg_loss = -advantage * clipped_ratio;
+        pg_loss_parts = vec2<f32>(pg_loss, 0.0);
         slope = 0.0;
     }
     if advantage < 0.0 && ratio >= params.dual_clip {
         pg_loss = -advantage * params.dual_clip;
+        pg_loss_parts = vec2<f32>(pg_loss, 0.0);
         slope = select(0.0, -0.5 * advantage, ratio == params.dual_clip);
     }
     var d_log_ratio = select(slope * ratio, 0.0, slope == 0.0);
-    let inverse_ratio = exp_of(-log_ratio);
-    let residuals = exp_residuals(log_ratio, ratio, inverse_ratio);
     let kl_penalty = residuals.y;
     if params.kl_coef != 0.0 {
         // 1 - e^-log_ratio, from the residual where its terms would cancel.
@@ -231,6 +238,7 @@ fn loss_terms(log_ratio: f32, value: f32, sample: vec4<f32>) -> SampleLoss {
     loss.ratio = ratio;
     loss.clipped_ratio = clipped_ratio;
     loss.pg_loss = pg_loss;
+    loss.pg_loss_parts = pg_loss_parts;
     loss.k3 = residuals.x;
     loss.kl_penalty = kl_penalty;
     loss.outside = select(0.0, 1.0, ratio < params.ratio_low || ratio > params.ratio_high);
@@ -256,11 +264,13 @@ fn coarse(x: f32) -> f32 {
     return select(x, round(x * 4096.0) / 4096.0, abs(x) < 2048.0);
 }
 
-// Surrogate losses all but cancel where advantages are normalised: multiples of 2^-12 add up without rounding, and their small rests apart.
+// Surrogate losses all but cancel where advantages are normalised: multiples of 2^-12 add up without rounding, and their small rests apart,
+// with what the ratio's distance from 1 contributes.
 fn stage_sums(local: u32, loss: SampleLoss, sample_entropy: f32) {
-    let pg_loss = coarse(loss.pg_loss);
-    sh_sums[local * SUMS + SUM_PG_LOSS] = pg_loss;
-    sh_sums[local * SUMS + SUM_PG_LOSS_REST] = select(loss.pg_loss - pg_loss, 0.0, pg_loss == loss.pg_loss);
+    let most = loss.pg_loss_parts.x;
+    let digits = coarse(most);
+    sh_sums[local * SUMS + SUM_PG_LOSS] = digits;
+    sh_sums[local * SUMS + SUM_PG_LOSS_REST] = select(most - digits, 0.0, most == digits) + loss.pg_loss_parts.y;
     sh_sums[local * SUMS + SUM_V_LOSS] = loss.v_loss;
     sh_sums[local * SUMS + SUM_ENTROPY] = sample_entropy;
     sh_sums[local * SUMS + SUM_K1] = -loss.log_ratio;

@@ -131,8 +131,9 @@ fn a_planted_fault_fails_and_names_what_it_spoils() {
             "let ratio = exp_of(log_ratio);",
             "let ratio = 1.0 + log_ratio;",
             "update_single_step",
-            "out.steps.loss",
+            "grad.first.actor.W0",
         ),
+        ("surrogate", surrogate, "log_ratio + residuals.x", "log_ratio", "update_single_step", "out.steps.pg_loss"),
         (
             "policy/gaussian",
             gaussian,
