@@ -120,36 +120,46 @@ struct MomentsOfX {
     about_centre: Moments,
 }
 
-fn moments_of_x(start: u32, count: u32, pivot: f32, local: u32) -> MomentsOfX {
-    var sum = 0.0;
-    for (var i = local; i < count; i += WORKGROUP_SIZE) {
-        sum += x[at(start + i)] - pivot;
-    }
-    let mean = pivot + total(vec4<f32>(sum, 0.0, 0.0, 0.0), local).x / f32(count);
-    let centre = as_rounded(vec2<f32>(mean, 0.0), local).x;
-    var sums = vec2<f32>();
-    for (var i = local; i < count; i += WORKGROUP_SIZE) {
-        let distance = x[at(start + i)] - centre;
-        sums += vec2<f32>(distance, distance * distance);
-    }
-    let totals = total(vec4<f32>(sums.x, 0.0, sums.y, 0.0), local);
-    return MomentsOfX(centre, moments_about(totals, count));
-}
-
 // The first 12 bits of x's mantissa, and the others: a product of two first halves is exact.
 fn halves(x: f32) -> vec2<f32> {
     let high = bitcast<f32>(bitcast<u32>(x) & 0xfffff000u);
     return vec2<f32>(high, x - high);
 }
 
+// The power of two below x, which is normal.
+fn binade(x: f32) -> f32 {
+    return bitcast<f32>(bitcast<u32>(x) & 0x7f800000u);
+}
+
+fn moments_of_x(start: u32, count: u32, pivot: f32, local: u32) -> MomentsOfX {
+    var from_pivot = vec2<f32>();
+    for (var i = local; i < count; i += WORKGROUP_SIZE) {
+        let distance = x[at(start + i)] - pivot;
+        from_pivot += vec2<f32>(distance, abs(distance));
+    }
+    let means = total(vec4<f32>(from_pivot, 0.0, 0.0), local).xy / f32(count);
+    let centre = as_rounded(vec2<f32>(pivot + means.x, 0.0), local).x;
+    // Distances to the centre all but cancel: multiples of `step` add up without rounding, and the small rests apart.
+    let centre_halves = halves(centre);
+    let step = max(binade(means.y), 1e-30) / 1024.0;
+    var sums = vec3<f32>();
+    for (var i = local; i < count; i += WORKGROUP_SIZE) {
+        let distance = halves(x[at(start + i)]) - centre_halves;
+        let steps = round(distance.x / step) * step;
+        let whole_distance = distance.x + distance.y;
+        sums += vec3<f32>(steps, (distance.x - steps) + distance.y, whole_distance * whole_distance);
+    }
+    let totals = total(vec4<f32>(sums, 0.0), local);
+    return MomentsOfX(centre, moments_about(vec4<f32>(totals.x + totals.y, 0.0, totals.z, 0.0), count));
+}
+
 // (x - pivot - shift) * factor, rounded once where the result is normal: normalised values are averaged again, and what rounding does to
 // them must not exceed what storing them does. All but the last sum is exact or small.
 fn scaled_distance(x: f32, pivot: vec2<f32>, shift: f32, factor: vec2<f32>) -> f32 {
-    let x_halves = halves(x);
-    let high = x_halves.x - pivot.x;
-    let low = (x_halves.y - pivot.y) - shift;
-    let distance_high = halves(high + low).x;
-    let distance_low = (high - distance_high) + low;
+    let from_pivot = halves(x) - pivot;
+    let low = from_pivot.y - shift;
+    let distance_high = halves(from_pivot.x + low).x;
+    let distance_low = (from_pivot.x - distance_high) + low;
     return distance_high * factor.x + (distance_high * factor.y + distance_low * (factor.x + factor.y));
 }
 

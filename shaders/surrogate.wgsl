@@ -133,14 +133,20 @@ var<workgroup> sh_lanes: array<f32, WORKGROUP_SIZE>;
 // e^x to a unit in the last place: e^r by its series, r = x - n ln 2, times 2^n. The builtin of some devices always errs to the same side,
 // and then so do means over samples, in which errors should cancel. Beyond the normal range, and for NaN, the builtin.
 fn exp_of(x: f32) -> f32 {
+    let parts = exp_parts(x);
+    return parts.x + parts.y;
+}
+
+// The same as a power of two and what that lacks: whoever multiplies by the one and by the other shares no rounding with anybody else.
+fn exp_parts(x: f32) -> vec2<f32> {
     if !(abs(x) < 86.0) {
-        return exp(x);
+        return vec2<f32>(exp(x), 0.0);
     }
     let n = round(x * 1.4426950409);
     let r = (x - n * 0.693359375) + n * 2.12194440e-4; // ln 2 in two parts, the first, 355/512, times n is exact
     let series = 0.5 + r * (1.0 / 6.0 + r * (1.0 / 24.0 + r * (1.0 / 120.0 + r * (1.0 / 720.0 + r * (1.0 / 5040.0)))));
     let power = bitcast<f32>(u32(i32(n) + 127) << 23u);
-    return power + power * (r + r * r * series);
+    return power * vec2<f32>(1.0, r + r * r * series);
 }
 
 struct SampleLoss {
@@ -504,16 +510,18 @@ fn categorical(
     stage_nothing(local);
     if in_batch {
         action = actions[row];
-        var action_logp = params.not_a_number;
+        let old_logp = samples[row][OLD_LOGP];
+        var log_ratio = params.not_a_number;
         var counts = 1.0;
         if action < width {
-            action_logp = (logits[first + action] - largest) - log_sum;
+            // old_logp meets the sum first, which it nearly cancels: rounding logp by itself would cost digits.
+            log_ratio = (logits[first + action] - largest) - (old_logp + log_sum);
             if !is_valid(first + action) {
-                action_logp = 0.0;
+                log_ratio = -old_logp;
                 counts = 0.0;
             }
         }
-        let loss = loss_terms(action_logp - samples[row][OLD_LOGP], values[row], samples[row]);
+        let loss = loss_terms(log_ratio, values[row], samples[row]);
         slope = counts * loss.d_logp;
         if lane == 0u {
             d_values[row] = loss.d_value;
@@ -582,18 +590,22 @@ fn gaussian(
     sh_lanes[local] = 0.0;
     if row < params.batch {
         let first = row * params.width;
-        // Two sums that stay small. The constant meets old_logp first, which it nearly cancels: rounding it would move all ratios alike.
-        var squares = 0.0;
+        // Nothing is rounded for all samples alike, which would move all ratios. The constant meets old_logp first, which it nearly cancels.
+        var minus_logp = 0.0;
         var log_stds = 0.0;
         for (var d = 0u; d < params.width; d++) {
             let own_log_std = log_std[params.log_std_offset + d];
-            let z = (gaussian_actions[first + d] - mean[first + d]) * exp_of(-own_log_std);
-            squares += z * z;
+            let inverse_std = exp_parts(-own_log_std);
+            let distance = gaussian_actions[first + d] - mean[first + d];
+            // The last bit is cleared so that compilers do not take `distance` out of the sum.
+            let rest = bitcast<f32>(bitcast<u32>(distance * inverse_std.y) & 0xfffffffeu);
+            let z = distance * inverse_std.x + rest;
+            minus_logp += 0.5 * z * z + own_log_std;
             log_stds += own_log_std;
         }
         let sample = samples[row];
         let width = f32(params.width);
-        let log_ratio = (((-sample[OLD_LOGP] - width * HALF_LOG_2PI_HIGH) - 0.5 * squares) - log_stds) - width * HALF_LOG_2PI_LOW;
+        let log_ratio = ((-sample[OLD_LOGP] - width * HALF_LOG_2PI_HIGH) - minus_logp) - width * HALF_LOG_2PI_LOW;
         let row_entropy = log_stds + width * (0.5 + HALF_LOG_2PI_HIGH + HALF_LOG_2PI_LOW);
         let loss = loss_terms(log_ratio, values[row], sample);
         for (var d = 0u; d < params.width; d++) {

@@ -252,12 +252,12 @@ fn wrong_kernels_are_caught() {
     let source = include_str!("../shaders/normalize.wgsl");
     for (variant, operation, tensor, from, to) in [
         (Variant::Fast, "normalize", "moments", "f32(params.len - params.ddof)", "f32(params.len)"),
-        (Variant::Fast, "normalize", "moments", "let distance = x[at(start + i)] - centre;", "let distance = x[at(start + i)];"),
+        (Variant::Fast, "normalize", "moments", "halves(x[at(start + i)]) - centre_halves", "halves(x[at(start + i)])"),
         (Variant::Fast, "normalize", "moments", "reach > 0u; reach /= 2u", "reach > 1u; reach /= 2u"),
         (Variant::Fast, "normalize", "x", "var denominator = deviation + params.epsilon;", "var denominator = deviation;"),
         (Variant::Plain, "normalize", "moments", "+ off * off * f32(count_of(chunk))", ""),
         (Variant::Plain, "normalize", "moments", "f32(count_of(chunk)) / f32(params.len)", "1.0 / f32(params.chunks)"),
-        (Variant::Plain, "normalize", "x", "x[at(start + i)] - pivot - all.mean.x", "x[at(start + i)] - pivot"),
+        (Variant::Plain, "normalize", "x", "pivot_halves, all.mean.x, factor", "pivot_halves, 0.0, factor"),
         (Variant::Fast, "explained_variance", "stats", "returns[i] - values[i]", "values[i]"),
         (Variant::Fast, "explained_variance", "stats", "returns[i] - values[i], returns[i]", "returns[i] - values[i], values[i]"),
         (Variant::Plain, "explained_variance", "stats", "1.0 - all.squares.x / all.squares.y", "all.squares.x / all.squares.y"),
@@ -294,7 +294,7 @@ fn a_nan_where_there_is_variance_is_caught() {
 #[test]
 fn a_write_to_a_neighbouring_column_is_caught() {
     let Some(mut both) = checked() else { return };
-    let (from, to) = ("x[at(start + i)] = select", "x[at(start + i) + 1u] = 0.0; x[at(start + i)] = select");
+    let (from, to) = ("x[at(start + i)] = scaled", "x[at(start + i) + 1u] = 0.0; x[at(start + i)] = scaled");
     both.a.context.replace_shader("normalize", plant(include_str!("../shaders/normalize.wgsl"), from, to));
     let op = Normalize { stride: 2, ..torch(3) };
     let mismatch = expect_mismatch(normalize(&mut both, &op, &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]).map(drop));
