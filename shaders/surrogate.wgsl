@@ -149,6 +149,12 @@ fn exp_parts(x: f32) -> vec2<f32> {
     return power * vec2<f32>(1.0, r + r * r * series);
 }
 
+// The multiple of 2^-12 next to x, as long as x is small enough to have digits after that, and the rest. Multiples add up without rounding.
+fn coarse_and_rest(x: f32) -> vec2<f32> {
+    let coarse = select(x, round(x * 4096.0) / 4096.0, abs(x) < 2048.0);
+    return vec2<f32>(coarse, select(x - coarse, 0.0, x == coarse));
+}
+
 struct SampleLoss {
     log_ratio: f32,
     ratio: f32,
@@ -265,18 +271,11 @@ fn stage_nothing(local: u32) {
     }
 }
 
-// The multiple of 2^-12 next to x, as long as x is small enough to have digits after that.
-fn coarse(x: f32) -> f32 {
-    return select(x, round(x * 4096.0) / 4096.0, abs(x) < 2048.0);
-}
-
-// Surrogate losses all but cancel where advantages are normalised: multiples of 2^-12 add up without rounding, and their small rests apart,
-// with what the ratio's distance from 1 contributes.
+// Surrogate losses all but cancel where advantages are normalised: hence the two columns.
 fn stage_sums(local: u32, loss: SampleLoss, sample_entropy: f32) {
-    let most = loss.pg_loss_parts.x;
-    let digits = coarse(most);
-    sh_sums[local * SUMS + SUM_PG_LOSS] = digits;
-    sh_sums[local * SUMS + SUM_PG_LOSS_REST] = select(most - digits, 0.0, most == digits) + loss.pg_loss_parts.y;
+    let pg_loss = coarse_and_rest(loss.pg_loss_parts.x);
+    sh_sums[local * SUMS + SUM_PG_LOSS] = pg_loss.x;
+    sh_sums[local * SUMS + SUM_PG_LOSS_REST] = pg_loss.y + loss.pg_loss_parts.y;
     sh_sums[local * SUMS + SUM_V_LOSS] = loss.v_loss;
     sh_sums[local * SUMS + SUM_ENTROPY] = sample_entropy;
     sh_sums[local * SUMS + SUM_K1] = -loss.log_ratio;
@@ -591,7 +590,7 @@ fn gaussian(
     if row < params.batch {
         let first = row * params.width;
         // Nothing is rounded for all samples alike, which would move all ratios. The constant meets old_logp first, which it nearly cancels.
-        var minus_logp = 0.0;
+        var minus_logp = vec2<f32>();
         var log_stds = 0.0;
         for (var d = 0u; d < params.width; d++) {
             let own_log_std = log_std[params.log_std_offset + d];
@@ -600,12 +599,12 @@ fn gaussian(
             // The last bit is cleared so that compilers do not take `distance` out of the sum.
             let rest = bitcast<f32>(bitcast<u32>(distance * inverse_std.y) & 0xfffffffeu);
             let z = distance * inverse_std.x + rest;
-            minus_logp += 0.5 * z * z + own_log_std;
+            minus_logp += coarse_and_rest(0.5 * z * z + own_log_std);
             log_stds += own_log_std;
         }
         let sample = samples[row];
         let width = f32(params.width);
-        let log_ratio = ((-sample[OLD_LOGP] - width * HALF_LOG_2PI_HIGH) - minus_logp) - width * HALF_LOG_2PI_LOW;
+        let log_ratio = ((-sample[OLD_LOGP] - width * HALF_LOG_2PI_HIGH) - minus_logp.x) - (minus_logp.y + width * HALF_LOG_2PI_LOW);
         let row_entropy = log_stds + width * (0.5 + HALF_LOG_2PI_HIGH + HALF_LOG_2PI_LOW);
         let loss = loss_terms(log_ratio, values[row], sample);
         for (var d = 0u; d < params.width; d++) {
