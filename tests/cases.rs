@@ -114,9 +114,9 @@ fn a_wrong_mode_is_named() {
 
 #[test]
 fn a_planted_fault_fails_and_names_what_it_spoils() {
-    let linear = include_str!("../shaders/linear.wgsl");
+    let linear = common::shader("linear");
     let advantage = include_str!("../shaders/advantage.wgsl");
-    let surrogate = include_str!("../shaders/surrogate.wgsl");
+    let surrogate = common::shader("surrogate");
     let gaussian = include_str!("../shaders/policy/gaussian.wgsl");
     let optimizer = include_str!("../shaders/optimizer.wgsl");
     let gather = include_str!("../shaders/gather.wgsl");

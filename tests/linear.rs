@@ -274,7 +274,7 @@ fn gradients_agree_with_finite_differences() {
 #[test]
 fn wrong_kernels_are_caught() {
     let Some(mut both) = checked() else { return };
-    let source = include_str!("../shaders/linear.wgsl");
+    let source = common::shader("linear");
     let layer = layer(9, 10, 11);
     let mut draw = Draw::new(10);
     let x = both.upload_floats(&draw.floats(90, 1.0)).unwrap();

@@ -115,7 +115,7 @@ fn a_fault_planted_in_a_kernel_stops_training_and_names_exactly_that_kernel() {
             "adam_step",
         ),
         ("advantage", include_str!("../shaders/advantage.wgsl"), "params.gamma * bootstrap", "bootstrap", "gae_cleanrl"),
-        ("linear", include_str!("../shaders/linear.wgsl"), "return 1.0 - s * s;", "return 1.0 - s;", "linear_backward_input"),
+        ("linear", common::shader("linear"), "return 1.0 - s * s;", "return 1.0 - s;", "linear_backward_input"),
     ];
     for (shader, source, from, to, operation) in faults {
         let Some(gpu) = common::gpu() else { return };

@@ -52,7 +52,7 @@ fn the_cpu_backend_passes_at_single_precision() {
 #[test]
 fn a_planted_fault_is_flagged_in_exactly_its_kernel() {
     let faults = [
-        ("linear", "linear", include_str!("../shaders/linear.wgsl"), "return 1.0 - s * s;", "return 1.0 - s;"),
+        ("linear", "linear", common::shader("linear"), "return 1.0 - s * s;", "return 1.0 - s;"),
         ("advantage", "advantage", include_str!("../shaders/advantage.wgsl"), "params.gamma * bootstrap", "bootstrap"),
         (
             "policy",
@@ -71,7 +71,7 @@ fn a_planted_fault_is_flagged_in_exactly_its_kernel() {
         (
             "surrogate",
             "surrogate",
-            include_str!("../shaders/surrogate.wgsl"),
+            common::shader("surrogate"),
             "select(above_low, params.ratio_high,",
             "select(above_low, params.ratio_low,",
         ),

@@ -171,7 +171,10 @@ mod binding {
     use crate::gpu::{Buffer, Context, Grid, Shader, ShaderParams, bind, shader_params};
     use crate::kernels::ShaderInfo;
 
-    const SHADER: Shader = Shader { name: "linear", source: include_str!("../../shaders/linear.wgsl") };
+    const SHADER: Shader = Shader {
+        name: "linear",
+        source: concat!(include_str!("../../shaders/linear/activation.wgsl"), include_str!("../../shaders/linear/linear.wgsl")),
+    };
 
     /// Every value of the shader's ACTIVATION.
     const ACTIVATIONS: &[&[(&str, f64)]] = &[

@@ -50,6 +50,13 @@ pub fn expect_mismatch(result: ppo_kernels::Result<()>) -> Mismatch {
     }
 }
 
+/// The text of a kernel's shader, with what it shares with others.
+#[track_caller]
+pub fn shader(name: &str) -> &'static str {
+    let info = ppo_kernels::kernels::shaders().into_iter().find(|info| info.shader.name == name);
+    info.unwrap_or_else(|| panic!("no shader {name}")).shader.source
+}
+
 /// `text` with `from` replaced, which has to be there: a planted fault must not silently plant nothing.
 #[track_caller]
 pub fn plant(text: &str, from: &str, to: &str) -> String {

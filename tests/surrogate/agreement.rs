@@ -246,7 +246,7 @@ fn a_wrong_kernel_is_caught() {
     ];
     for (form, op, from, to) in faults {
         let Some(mut both) = checked() else { return };
-        both.a.context.replace_shader("surrogate", plant(include_str!("../../shaders/surrogate.wgsl"), from, to));
+        both.a.context.replace_shader("surrogate", plant(common::shader("surrogate"), from, to));
         let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             let inputs = Inputs::new(8, 20_000, 18, 1.0);
             match form {

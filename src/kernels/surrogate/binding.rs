@@ -6,7 +6,13 @@ use crate::gpu::{Buffer, Context, Grid, Shader, ShaderParams, bind, shader_param
 use crate::kernels::ShaderInfo;
 use crate::kernels::policy::{Categorical, Gaussian};
 
-pub(crate) const SHADER: Shader = Shader { name: "surrogate", source: include_str!("../../../shaders/surrogate.wgsl") };
+pub(crate) const SHADER: Shader = Shader {
+    name: "surrogate",
+    source: concat!(
+        include_str!("../../../shaders/surrogate/loss.wgsl"),
+        include_str!("../../../shaders/surrogate/surrogate.wgsl")
+    ),
+};
 pub(crate) const SHADERS: &[ShaderInfo] = &[ShaderInfo {
     shader: SHADER,
     params: &[
