@@ -4,7 +4,7 @@ mod common;
 
 use common::{Draw, relative_error};
 use ppo_kernels::Error;
-use ppo_kernels::backend::{Backend, Cpu, CrossCheck, Gpu, Head, MinibatchInputs, Trace, compose_minibatch_gradient};
+use ppo_kernels::backend::{Backend, Cpu, CrossCheck, Gpu, Head, MinibatchInputs, Trace, Variant, compose_minibatch_gradient};
 use ppo_kernels::kernels::actor_critic::{ActorCritic, Layer};
 use ppo_kernels::kernels::linear::{Activation, Linear};
 use ppo_kernels::kernels::policy::{Categorical, Gaussian};
@@ -160,6 +160,22 @@ fn the_adapter_passes_the_cross_check() {
         let expected = problem.solve(&mut Cpu::<f64>::new(), false).unwrap();
         let outcome = problem.solve::<CrossCheck<Gpu, Cpu<f64>>>(&mut both, true).unwrap();
         assert_eq!(first_difference(&outcome, &expected, 1e-4), None, "batch {}", problem.op.batch);
+    }
+}
+
+/// With every variant, and with fresh memory full of NaN.
+#[test]
+fn the_adapter_gives_what_the_single_operations_give() {
+    for variant in [Variant::Plain, Variant::Fast] {
+        for problem in problems() {
+            let Some(mut gpu) = common::gpu() else { return };
+            gpu.variant = variant;
+            gpu.context.set_guards(true);
+            let expected = problem.solve(&mut Cpu::<f64>::new(), false).unwrap();
+            let outcome = problem.solve(&mut gpu, true).unwrap();
+            let difference = first_difference(&outcome, &expected, 1e-4);
+            assert_eq!(difference, None, "{variant:?}, batch {}, categorical {}", problem.op.batch, problem.categorical);
+        }
     }
 }
 

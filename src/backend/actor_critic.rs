@@ -1,9 +1,13 @@
 //! Actor and critic at once: forward, loss and backward over a minibatch.
 
+use super::{Cpu, CrossCheck, Length, LinearOps, Memory, SurrogateOps};
 #[cfg(feature = "gpu")]
-use super::Gpu;
-use super::{Cpu, CrossCheck, LinearOps, Memory, SurrogateOps};
+use super::{Gpu, Variant};
 use crate::error::Result;
+#[cfg(feature = "gpu")]
+use crate::gpu::Buffer;
+#[cfg(feature = "gpu")]
+use crate::kernels::actor_critic::Plan;
 use crate::kernels::actor_critic::{ActorCritic, Layer};
 use crate::kernels::policy::{Categorical, Gaussian};
 use crate::kernels::surrogate::Surrogate;
@@ -118,7 +122,38 @@ pub trait ActorCriticOps: LinearOps + SurrogateOps {
 }
 
 #[cfg(feature = "gpu")]
-impl ActorCriticOps for Gpu {}
+impl ActorCriticOps for Gpu {
+    /// Small networks and minibatches in five dispatches, others by the composition.
+    fn minibatch_gradient(
+        &mut self,
+        networks: &ActorCritic,
+        op: &Surrogate,
+        params: &Buffer<f32>,
+        inputs: &MinibatchInputs<'_, Buffer<f32>, Buffer<u32>>,
+        actor: &mut Trace<Buffer<f32>>,
+        critic: &mut Trace<Buffer<f32>>,
+        grads: &mut Buffer<f32>,
+        stats: &mut Buffer<f32>,
+    ) -> Result<()> {
+        let (actions, log_std_offset) = match inputs.head {
+            Head::Categorical(_, actions) => (actions.clone(), None),
+            Head::Gaussian(policy, actions) => (actions.cast(), Some(policy.log_std_offset)),
+        };
+        let plan = match self.variant {
+            Variant::Plain => None,
+            Variant::Auto | Variant::Fast => Plan::new(&self.context, networks, op, log_std_offset),
+        };
+        let Some(plan) = plan else {
+            return compose_minibatch_gradient(self, networks, op, params, inputs, actor, critic, grads, stats);
+        };
+        check(networks, op, params, inputs, actor, critic, grads, stats)?;
+        let (output, d_output) = actor.head_and_gradient();
+        let (values, d_values) = critic.head_and_gradient();
+        let heads = [output, d_output, values, d_values];
+        let MinibatchInputs { observations, samples, .. } = inputs;
+        plan.record(&mut self.context, op, params, observations, &actions, samples, heads, grads, stats)
+    }
+}
 
 /// Operation by operation, so that each is compared.
 impl<A: ActorCriticOps, B: ActorCriticOps> ActorCriticOps for CrossCheck<A, B> {}
@@ -135,37 +170,55 @@ impl<T: Real> ActorCriticOps for Cpu<T> {
         grads: &mut Vec<T>,
         stats: &mut Vec<T>,
     ) -> Result<()> {
+        check(networks, op, params, inputs, actor, critic, grads, stats)?;
         let MinibatchInputs { observations, head, samples } = inputs;
-        for (layers, trace) in [(&networks.actor, &*actor), (&networks.critic, &*critic)] {
-            let mut input = observations.len();
-            for (layer, output) in layers.iter().zip(&trace.outputs) {
-                let linear = layer.with_batch(op.batch);
-                linear.check_forward((input, 0), params.len(), None, (output.len(), 0))?;
-                linear.check_backward_params(output.len(), input, grads.len())?;
-                input = output.len();
-            }
-        }
-        let (values, d_values) = critic.head_and_gradient();
-        let (output, d_output) = actor.head_and_gradient();
-        let lengths = (values.len(), samples.len(), d_values.len(), stats.len());
         let head = match head {
-            Head::Categorical(policy, actions) => {
-                let matrices = [("logits", output.len()), ("d_logits", d_output.len())];
-                op.check_categorical(policy, &matrices, actions.len(), lengths.0, lengths.1, lengths.2, lengths.3)?;
-                reference::Head::Categorical(policy.actions, actions)
-            }
-            Head::Gaussian(policy, actions) => {
-                let matrices = [("mean", output.len()), ("actions", actions.len()), ("d_mean", d_output.len())];
-                let at = policy.log_std_offset;
-                let log_stds = [("log_std", params.len(), at), ("d_log_std", grads.len(), at)];
-                op.check_gaussian(policy, matrices, log_stds, lengths.0, lengths.1, lengths.2, lengths.3)?;
-                reference::Head::Gaussian(*policy, actions)
-            }
+            Head::Categorical(policy, actions) => reference::Head::Categorical(policy.actions, actions),
+            Head::Gaussian(policy, actions) => reference::Head::Gaussian(*policy, actions),
         };
         let actor = actor.pass(&networks.actor);
         let critic = critic.pass(&networks.critic);
         reference::minibatch_gradient(networks, op, params, observations, head, samples, actor, critic, grads, stats);
         Ok(())
+    }
+}
+
+/// Checks the buffers of a whole minibatch.
+fn check<F: Length, W: Length>(
+    networks: &ActorCritic,
+    op: &Surrogate,
+    params: &F,
+    inputs: &MinibatchInputs<'_, F, W>,
+    actor: &Trace<F>,
+    critic: &Trace<F>,
+    grads: &F,
+    stats: &F,
+) -> Result<()> {
+    for (layers, trace) in [(&networks.actor, actor), (&networks.critic, critic)] {
+        let mut input = inputs.observations.len();
+        for (layer, output) in layers.iter().zip(&trace.outputs) {
+            let linear = layer.with_batch(op.batch);
+            linear.check_forward((input, 0), params.len(), None, (output.len(), 0))?;
+            linear.check_backward_params(output.len(), input, grads.len())?;
+            input = output.len();
+        }
+    }
+    let [(output, d_output), (values, d_values)] = [actor, critic].map(|trace| {
+        let last = trace.outputs.len() - 1;
+        (trace.outputs[last].len(), trace.d_pre[last].len())
+    });
+    let samples = inputs.samples.len();
+    match inputs.head {
+        Head::Categorical(policy, actions) => {
+            let matrices = [("logits", output), ("d_logits", d_output)];
+            op.check_categorical(&policy, &matrices, actions.len(), values, samples, d_values, stats.len())
+        }
+        Head::Gaussian(policy, actions) => {
+            let matrices = [("mean", output), ("actions", actions.len()), ("d_mean", d_output)];
+            let at = policy.log_std_offset;
+            let log_stds = [("log_std", params.len(), at), ("d_log_std", grads.len(), at)];
+            op.check_gaussian(&policy, matrices, log_stds, values, samples, d_values, stats.len())
+        }
     }
 }
 

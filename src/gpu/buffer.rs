@@ -66,6 +66,12 @@ impl<T> Buffer<T> {
         wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer: &self.raw, offset: self.head, size })
     }
 
+    /// `len` elements from `offset` on, which is a multiple of 64: 256 bytes, the strictest offset alignment there is.
+    pub(crate) fn slice(&self, offset: usize, len: usize) -> Self {
+        debug_assert!(offset.is_multiple_of(64) && offset + len <= self.len);
+        Self { raw: self.raw.clone(), head: self.head + 4 * offset as u64, tail: 0, len, element: PhantomData }
+    }
+
     /// The same memory seen as another four-byte type, for kernels that only move bits.
     pub(crate) fn cast<U>(&self) -> Buffer<U> {
         Buffer { raw: self.raw.clone(), head: self.head, tail: self.tail, len: self.len, element: PhantomData }

@@ -28,7 +28,7 @@ struct PipelineKey {
 struct BindGroupKey {
     pipeline: usize,
     params: Vec<u8>,
-    buffers: Vec<(u32, wgpu::Buffer, usize)>,
+    buffers: Vec<(u32, wgpu::Buffer, u64, usize)>,
 }
 
 enum Command {
@@ -171,7 +171,7 @@ impl Context {
                 return Err(Error::LimitExceeded { limit, needed: size, available });
             }
         }
-        let raw = self.create(size, Buffer::<T>::USAGES, "storage")?;
+        let raw = self.create(size, Buffer::<T>::USAGES | wgpu::BufferUsages::UNIFORM, "storage")?;
         if self.guards {
             let mut words = vec![GUARD_WORD; len + 2 * GUARD_ELEMENTS];
             words[GUARD_ELEMENTS..GUARD_ELEMENTS + len].fill(POISON_WORD);
@@ -282,7 +282,7 @@ impl Context {
         let key = BindGroupKey {
             pipeline,
             params: bytemuck::bytes_of(params).to_vec(),
-            buffers: buffers.iter().map(|(binding, b)| (*binding, b.raw.clone(), b.len())).collect(),
+            buffers: buffers.iter().map(|(binding, b)| (*binding, b.raw.clone(), b.head, b.len())).collect(),
         };
         let bind_group = match self.bind_groups.get(&key) {
             Some(known) => known.clone(),

@@ -15,6 +15,7 @@ pub mod surrogate;
 #[cfg(feature = "gpu")]
 pub fn shaders() -> Vec<ShaderInfo> {
     [
+        actor_critic::SHADERS,
         advantage::SHADERS,
         gather::SHADERS,
         linear::SHADERS,

@@ -70,7 +70,7 @@ shader_params! {
 }
 
 impl SurrogateParams {
-    fn new(op: &Surrogate, width: usize, samples_a_workgroup: usize) -> Self {
+    pub(crate) fn new(op: &Surrogate, width: usize, samples_a_workgroup: usize) -> Self {
         let (value_loss, value_range) = match op.value_loss {
             ValueLoss::Mse => (0, 0.0),
             ValueLoss::Clipped { clip } => (1, clip),
@@ -105,8 +105,42 @@ impl SurrogateParams {
         context.scratch("surrogate.partials", self.partial_rows as usize * self.partial_width as usize)
     }
 
-    fn finish(&self, context: &mut Context, partials: &Buffer<f32>, stats: &Buffer<f32>) -> Result<()> {
-        context.dispatch(SHADER, "finish", &[], self, &[bind(4, partials), bind(5, stats)], Grid::Linear(1))
+    /// Columns of partials: the sums of the loss, and with `log_std` a column each, in eights.
+    pub(crate) fn partial_width(width: usize, log_std: bool) -> usize {
+        if log_std { SUMS * (1 + width.div_ceil(SUMS)) } else { SUMS }
+    }
+
+    /// Sums partials into a row of statistics, and those of a Gaussian's log-std into the gradient, from an element on.
+    fn finish(
+        &self,
+        context: &mut Context,
+        partials: &Buffer<f32>,
+        stats: &Buffer<f32>,
+        d_log_std: Option<&Buffer<f32>>,
+    ) -> Result<()> {
+        let Some(d_log_std) = d_log_std else {
+            return context.dispatch(SHADER, "finish", &[], self, &[bind(4, partials), bind(5, stats)], Grid::Linear(1));
+        };
+        let buffers = [bind(4, partials), bind(5, stats), bind(18, d_log_std)];
+        context.dispatch(SHADER, "finish_gaussian", &[], self, &buffers, Grid::Linear(self.partial_width as usize / SUMS))
+    }
+
+    /// The same for another number of rows than this kernel's own grid has.
+    pub(crate) fn finish_rows(
+        self,
+        context: &mut Context,
+        partials: &Buffer<f32>,
+        partial_rows: usize,
+        stats: &Buffer<f32>,
+        d_log_std: Option<(&Buffer<f32>, usize)>,
+    ) -> Result<()> {
+        let params = Self {
+            partial_rows: partial_rows as u32,
+            partial_width: Self::partial_width(self.width as usize, d_log_std.is_some()) as u32,
+            d_log_std_offset: d_log_std.map_or(0, |(_, offset)| offset) as u32,
+            ..self
+        };
+        params.finish(context, partials, stats, d_log_std.map(|(buffer, _)| buffer))
     }
 }
 
@@ -137,7 +171,7 @@ pub(crate) fn record_elementwise(
         bind(9, d_logp),
     ];
     context.dispatch(SHADER, "elementwise", &[], &params, &buffers, params.grid())?;
-    params.finish(context, &partials, stats)
+    params.finish(context, &partials, stats, None)
 }
 
 /// d_entropy[i] = −ent_coef/batch, for the composition of plain operations.
@@ -174,7 +208,7 @@ pub(crate) fn record_categorical(
         bind(13, d_logits),
     ];
     context.dispatch(SHADER, "categorical", &constants, &params, &buffers, params.grid())?;
-    params.finish(context, &partials, stats)
+    params.finish(context, &partials, stats, None)
 }
 
 /// For a log-std that the batch shares. One that depends on the state would need a ninth storage buffer, for d_log_std.
@@ -193,9 +227,8 @@ pub(crate) fn record_gaussian(
     d_values: &Buffer<f32>,
     stats: &Buffer<f32>,
 ) -> Result<()> {
-    let column_groups = 1 + policy.dim.div_ceil(SUMS);
     let params = SurrogateParams {
-        partial_width: (column_groups * SUMS) as u32,
+        partial_width: SurrogateParams::partial_width(policy.dim, true) as u32,
         log_std_offset: policy.log_std_offset as u32,
         d_log_std_offset: d_log_std_offset as u32,
         ..SurrogateParams::new(op, policy.dim, WORKGROUP_SIZE)
@@ -212,8 +245,7 @@ pub(crate) fn record_gaussian(
         bind(17, d_mean),
     ];
     context.dispatch(SHADER, "gaussian", &[], &params, &buffers, params.grid())?;
-    let buffers = [bind(4, &partials), bind(5, stats), bind(18, d_log_std)];
-    context.dispatch(SHADER, "finish_gaussian", &[], &params, &buffers, Grid::Linear(column_groups))
+    params.finish(context, &partials, stats, Some(d_log_std))
 }
 
 pub(crate) fn record_stop_on_kl(
