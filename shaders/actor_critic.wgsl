@@ -10,7 +10,7 @@
 //
 // Shapes        observations [batch, observation_size], actions [batch] or [batch, width], samples [batch, 4], output and d_output
 //               [batch, width], values and d_values [batch]; a window [batch, padded sizes]; layers as `layers` says, 4 a network at most
-// Grid          pack_weights: an invocation a vector; samples_gradient: 32 samples a workgroup in x, networks in y;
+// Grid          pack_weights: an invocation a vector, layers and at last log_std in y; samples_gradient: 32 samples a workgroup in x, networks in y;
 //               parameters_gradient: 8 outputs a workgroup in x, layers in y
 // Workgroup     WORKGROUP_SIZE invocations; parameters_gradient: INPUT_LANES, each with 4 inputs
 // Bindings      0 params; 1 weights (window); 2 observations, 3 actions (words: indices, or the Gaussian's floats), 4 samples, 5 trace,
@@ -43,10 +43,10 @@ struct ActorCriticParams {
     actor_layers: u32,
     critic_layers: u32,
     network: u32,
-    packed_vectors: u32,
     packed_log_std: u32,
     unused_0: u32,
     unused_1: u32,
+    unused_2: u32,
     // Inputs, outputs, first weight, first bias among the parameters: four layers of the actor, four of the critic.
     layers: array<vec4<u32>, 8>,
     // Vectors of inputs, vectors of outputs, first vector of weights, first vector of biases in `weights`.
@@ -101,32 +101,25 @@ fn beyond(size: u32, done: u32) -> u32 {
 }
 
 @compute @workgroup_size(WORKGROUP_SIZE)
-fn pack_weights(@builtin(global_invocation_id) invocation: vec3<u32>) {
-    let i = invocation.x;
-    if i >= params.packed_vectors {
+fn pack_weights(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) local: u32) {
+    let i = workgroup.x * WORKGROUP_SIZE + local;
+    if workgroup.y == 2u * MOST_LAYERS {
+        if 4u * i < params.width {
+            packed[params.packed_log_std + i] = parameters_from(params.log_std_offset + 4u * i, params.width - 4u * i);
+        }
         return;
     }
-    var vector = vec4<f32>();
-    for (var l = 0u; l < 2u * MOST_LAYERS; l++) {
-        let layer = params.layers[l];
-        let at = params.packed_layers[l];
-        if i >= at.z && i - at.z < 4u * at.x * at.y {
-            let row = (i - at.z) / at.x;
-            let column = 4u * ((i - at.z) % at.x);
-            if row < layer.y {
-                vector = parameters_from(layer.z + row * layer.x + column, beyond(layer.x, column));
-            }
-        }
-        if i >= at.w && i - at.w < at.y {
-            let row = 4u * (i - at.w);
-            vector = parameters_from(layer.w + row, beyond(layer.y, row));
-        }
+    let layer = params.layers[workgroup.y];
+    let at = params.packed_layers[workgroup.y];
+    let weights_of_layer = 4u * at.x * at.y;
+    if i < weights_of_layer {
+        let row = i / at.x;
+        let column = 4u * (i - row * at.x);
+        packed[at.z + i] = parameters_from(layer.z + row * layer.x + column, select(0u, beyond(layer.x, column), row < layer.y));
+    } else if i - weights_of_layer < at.y {
+        let row = 4u * (i - weights_of_layer);
+        packed[at.w + (i - weights_of_layer)] = parameters_from(layer.w + row, beyond(layer.y, row));
     }
-    if GAUSSIAN && i >= params.packed_log_std {
-        let dimension = 4u * (i - params.packed_log_std);
-        vector = parameters_from(params.log_std_offset + dimension, beyond(params.width, dimension));
-    }
-    packed[i] = vector;
 }
 
 // ------------------------------------------------------------------------------------------------ a sample through a network

@@ -162,21 +162,26 @@ fn adam_step(
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
+    // What all invocations read is read before any of them leaves: software adapters then read it once and not lane by lane.
+    let row = adam_params.schedule_row * SCHEDULE_COLUMNS;
+    let learning_rate = schedule[row + LEARNING_RATE];
+    let step_size = schedule[row + STEP_SIZE];
+    let inv_sqrt_bias_correction2 = schedule[row + INV_SQRT_BIAS_CORRECTION2];
+    let coef = stats[adam_params.stats_row * STATS_COLUMNS + CLIP_COEF];
+    let stopped = control[STOP] != 0u;
     let i = (workgroup.y * groups.x + workgroup.x) * WORKGROUP_SIZE + local;
-    if i >= adam_params.len || control[STOP] != 0u {
+    if i >= adam_params.len || stopped {
         return;
     }
     if i == 0u {
         control[STEPS_DONE] += 1u;
     }
-    let row = adam_params.schedule_row * SCHEDULE_COLUMNS;
-    let coef = stats[adam_params.stats_row * STATS_COLUMNS + CLIP_COEF];
     let param = params[i];
     let g = coef * grads[i] + adam_params.l2 * param;
     let first_moment = adam_params.beta1 * m[i] + adam_params.one_minus_beta1 * g;
     let second_moment = adam_params.beta2 * v[i] + adam_params.one_minus_beta2 * (g * g);
-    let denominator = sqrt(second_moment) * schedule[row + INV_SQRT_BIAS_CORRECTION2] + adam_params.epsilon;
+    let denominator = sqrt(second_moment) * inv_sqrt_bias_correction2 + adam_params.epsilon;
     m[i] = first_moment;
     v[i] = second_moment;
-    params[i] = param * (1.0 - schedule[row + LEARNING_RATE] * adam_params.decay) - schedule[row + STEP_SIZE] * (first_moment / denominator);
+    params[i] = param * (1.0 - learning_rate * adam_params.decay) - step_size * (first_moment / denominator);
 }

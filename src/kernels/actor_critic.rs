@@ -48,14 +48,11 @@ mod binding {
         ),
     };
 
-    const GAUSSIAN: &[(&str, f64)] = &[("GAUSSIAN", 1.0)];
-    const CATEGORICAL: &[(&str, f64)] = &[("GAUSSIAN", 0.0)];
-
     pub(crate) const SHADERS: &[ShaderInfo] = &[ShaderInfo {
         shader: SHADER,
         params: &[(ActorCriticParams::NAME, size_of::<ActorCriticParams>(), ActorCriticParams::FIELDS)],
         entries: &[
-            ("pack_weights", &[CATEGORICAL, GAUSSIAN]),
+            ("pack_weights", &[&[]]),
             (
                 "samples_gradient",
                 &[
@@ -104,10 +101,10 @@ mod binding {
             actor_layers: u32,
             critic_layers: u32,
             network: u32,
-            packed_vectors: u32,
             packed_log_std: u32,
             unused_0: u32,
             unused_1: u32,
+            unused_2: u32,
             layers: [[u32; 4]; 2 * MOST_LAYERS],
             packed_layers: [[u32; 4]; 2 * MOST_LAYERS],
         }
@@ -123,6 +120,8 @@ mod binding {
         params: ActorCriticParams,
         activation: Activation,
         log_std: bool,
+        /// Most vectors of parameters of a layer.
+        most_vectors: usize,
         /// Most vectors of outputs of a layer, a network.
         widest: [usize; 2],
     }
@@ -150,7 +149,7 @@ mod binding {
                 return None;
             }
             let (mut layers, mut packed_layers) = ([[0; 4]; 2 * MOST_LAYERS], [[0; 4]; 2 * MOST_LAYERS]);
-            let mut packed = 0;
+            let (mut packed, mut most_vectors) = (0, vectors(width));
             for (first, network) in [(0, actor), (MOST_LAYERS, critic)] {
                 let mut kept = vectors(observation_size);
                 let mut hidden = 0;
@@ -161,6 +160,7 @@ mod binding {
                         [linear.in_features, linear.out_features, linear.weight_offset, linear.bias_offset].map(|x| x as u32);
                     let biases = packed + 4 * inputs * outputs;
                     packed_layers[first + i] = [inputs, outputs, packed, biases].map(|x| x as u32);
+                    most_vectors = most_vectors.max(biases + outputs - packed);
                     packed = biases + outputs;
                     kept += outputs;
                     hidden += if i + 1 < network.len() { outputs } else { 0 };
@@ -198,15 +198,21 @@ mod binding {
                 actor_layers: actor.len() as u32,
                 critic_layers: critic.len() as u32,
                 network: 0,
-                packed_vectors: packed as u32,
                 packed_log_std: packed_log_std as u32,
                 unused_0: 0,
                 unused_1: 0,
+                unused_2: 0,
                 layers,
                 packed_layers,
             };
             let widest = |layers: &[Layer]| layers.iter().map(|layer| vectors(layer.linear.out_features)).max().unwrap_or(0);
-            Some(Self { params, activation, log_std: log_std_offset.is_some(), widest: [widest(actor), widest(critic)] })
+            Some(Self {
+                params,
+                activation,
+                log_std: log_std_offset.is_some(),
+                most_vectors,
+                widest: [widest(actor), widest(critic)],
+            })
         }
 
         /// Records the minibatch. Buffers are those of `minibatch_gradient`, already checked; `actions` as words.
@@ -225,12 +231,11 @@ mod binding {
             let packed: Buffer<f32> = context.scratch("actor_critic.weights", 4 * WINDOW)?;
             let trace: Buffer<f32> = context.scratch("actor_critic.trace", WINDOWS * 4 * WINDOW)?;
             let window = |i: usize| trace.slice(4 * WINDOW * i, 4 * WINDOW);
-            let policy = if self.log_std { GAUSSIAN } else { CATEGORICAL };
-            let vectors = self.params.packed_vectors as usize;
             let buffers = [bind(10, params), bind(11, &packed)];
-            context.dispatch(SHADER, "pack_weights", policy, &self.params, &buffers, Grid::covering(vectors, WORKGROUP_SIZE))?;
+            let grid = Grid::Xyz(self.most_vectors.div_ceil(WORKGROUP_SIZE), 2 * MOST_LAYERS + usize::from(self.log_std), 1);
+            context.dispatch(SHADER, "pack_weights", &[], &self.params, &buffers, grid)?;
 
-            let constants = [("ACTIVATION", f64::from(self.activation as u8)), policy[0]];
+            let constants = [("ACTIVATION", f64::from(self.activation as u8)), ("GAUSSIAN", f64::from(u8::from(self.log_std)))];
             let buffers = [
                 bind(1, &packed.slice(0, 4 * WINDOW)),
                 bind(2, observations),
