@@ -5,7 +5,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::adapter::{self, Selection};
 use super::buffer::Buffer;
+use super::command::{Command, encode};
 use super::shader::{Grid, Shader, ShaderParams};
+use super::timing::Timing;
 use crate::error::{Error, Result};
 
 /// Elements of guard before and after each buffer in guarded mode. 64 elements are 256 bytes, WebGPU's strictest offset alignment.
@@ -29,11 +31,6 @@ struct BindGroupKey {
     pipeline: usize,
     params: Vec<u8>,
     buffers: Vec<(u32, wgpu::Buffer, usize)>,
-}
-
-enum Command {
-    Dispatch { pipeline: usize, bind_group: wgpu::BindGroup, groups: [u32; 3] },
-    Copy { source: wgpu::Buffer, source_offset: u64, target: wgpu::Buffer, target_offset: u64, size: u64 },
 }
 
 /// Errors that wgpu reports through callbacks, kept until the next read-back or flush.
@@ -60,6 +57,7 @@ pub struct Context {
     submissions: u64,
     scratch: HashMap<&'static str, Buffer<u32>>,
     reported: Arc<Mutex<Reported>>,
+    timing: Option<Timing>,
 }
 
 impl std::fmt::Debug for Context {
@@ -69,7 +67,7 @@ impl std::fmt::Debug for Context {
 }
 
 impl Context {
-    /// Opens an adapter with its own limits.
+    /// Opens an adapter with its own limits, and with timestamp queries where it has them.
     ///
     /// # Errors
     /// [`Error::NoAdapter`] when none fits, [`Error::Device`] when it cannot be opened.
@@ -77,6 +75,7 @@ impl Context {
         let adapter = adapter::select(selection)?;
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("ppo-kernels"),
+            required_features: adapter.features() & wgpu::Features::TIMESTAMP_QUERY,
             required_limits: adapter.limits(),
             memory_hints: wgpu::MemoryHints::Performance,
             ..Default::default()
@@ -113,6 +112,7 @@ impl Context {
             submissions: 0,
             scratch: HashMap::new(),
             reported: Arc::default(),
+            timing: None,
         }
     }
 
@@ -144,6 +144,32 @@ impl Context {
     /// From now on, surrounds each new buffer with guard regions and fills it with NaN; see [`check_guards`](Self::check_guards).
     pub fn set_guards(&mut self, guards: bool) {
         self.guards = guards;
+    }
+
+    /// From now on, times every submission, or none. Where nobody asks, nothing is written, resolved or read.
+    pub fn set_timing(&mut self, timing: bool) {
+        if timing != self.timing.is_some() {
+            self.timing = timing.then(|| Timing::new(&self.device, &self.queue));
+        }
+    }
+
+    /// Seconds the device has worked on what was submitted since the last call: of each submission, from the beginning of its first
+    /// compute pass to the end of its last, with the copies between passes and without those before and after. Waits for all of it.
+    ///
+    /// None without [`set_timing`](Self::set_timing) or timestamp queries, where no submission had a pass or there were more than 256, and
+    /// where a pair of timestamps makes no sense.
+    ///
+    /// # Errors
+    /// [`Error::Device`] from the device.
+    pub fn take_gpu_seconds(&mut self) -> Result<Option<f64>> {
+        let seconds = self.timing.as_mut().map_or(Ok(None), |timing| timing.take_gpu_seconds(&self.device, &self.queue))?;
+        self.raise_reported().map(|()| seconds)
+    }
+
+    /// Seconds the host has spent since the last call on what was submitted since: recording and encoding, up to each submission, without
+    /// submitting and waiting. None without [`set_timing`](Self::set_timing), and where nothing was submitted.
+    pub fn take_encode_seconds(&mut self) -> Option<f64> {
+        self.timing.as_mut().and_then(Timing::take_encode_seconds)
     }
 
     /// Replaces the text of the shader called `name`, for experiments and for tests that plant a fault.
@@ -364,27 +390,9 @@ impl Context {
         Ok(groups.map(|g| g as u32))
     }
 
-    /// Moves everything recorded into a caller's encoder. The caller submits it.
+    /// Moves everything recorded into a caller's encoder. The caller submits it; it is not timed.
     pub fn encode_into(&mut self, encoder: &mut wgpu::CommandEncoder) {
-        let commands = std::mem::take(&mut self.commands);
-        let mut next = commands.iter().peekable();
-        while let Some(command) = next.next() {
-            match command {
-                Command::Copy { source, source_offset, target, target_offset, size } => {
-                    encoder.copy_buffer_to_buffer(source, *source_offset, target, *target_offset, *size);
-                }
-                Command::Dispatch { .. } => {
-                    let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
-                    let mut dispatch = Some(command);
-                    while let Some(Command::Dispatch { pipeline, bind_group, groups: [x, y, z] }) = dispatch {
-                        pass.set_pipeline(&self.pipelines[*pipeline]);
-                        pass.set_bind_group(0, bind_group, &[]);
-                        pass.dispatch_workgroups(*x, *y, *z);
-                        dispatch = next.next_if(|c| matches!(c, Command::Dispatch { .. }));
-                    }
-                }
-            }
-        }
+        encode(&std::mem::take(&mut self.commands), &self.pipelines, encoder, None);
     }
 
     /// Submits everything recorded, without waiting for it.
@@ -393,9 +401,19 @@ impl Context {
     /// Whatever the device reported since the last call.
     pub fn flush(&mut self) -> Result<()> {
         if !self.commands.is_empty() {
+            let commands = std::mem::take(&mut self.commands);
             let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-            self.encode_into(&mut encoder);
-            self.queue.submit([encoder.finish()]);
+            let queries = self.timing.as_ref().and_then(Timing::queries);
+            encode(&commands, &self.pipelines, &mut encoder, queries);
+            if let Some(timing) = &mut self.timing
+                && commands.iter().any(Command::is_dispatch)
+            {
+                timing.keep(&mut encoder);
+            }
+            let encoded = encoder.finish();
+            self.timing.iter_mut().for_each(Timing::stop_host);
+            self.queue.submit([encoded]);
+            self.timing.iter_mut().for_each(Timing::resume_host);
             self.submissions += 1;
         }
         self.raise_reported()
@@ -436,6 +454,7 @@ impl Context {
         self.flush()?;
         staging.map_async(wgpu::MapMode::Read, ..size, |_| {});
         self.device.poll(wgpu::PollType::wait_indefinitely()).map_err(|e| Error::Device(e.to_string()))?;
+        self.timing.iter_mut().for_each(Timing::resume_host);
         self.raise_reported()?;
         let view = staging.get_mapped_range(..size).map_err(|e| Error::Device(e.to_string()))?;
         let result = convert(&view);

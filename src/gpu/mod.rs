@@ -2,8 +2,10 @@
 
 mod adapter;
 mod buffer;
+mod command;
 mod context;
 mod shader;
+mod timing;
 
 pub use adapter::{AdapterSummary, Selection, adapters};
 pub use buffer::Buffer;
