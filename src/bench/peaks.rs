@@ -231,6 +231,7 @@ mod gpu {
     use crate::backend::Gpu;
     use crate::error::Result;
     use crate::gpu::{Buffer, Grid, Shader, bind, shader_params};
+    use crate::shape::require_len;
 
     const SHADER: Shader = Shader { name: "peaks", source: include_str!("peaks.wgsl") };
     const WORKGROUP_SIZE: usize = 256;
@@ -262,6 +263,7 @@ mod gpu {
         }
 
         fn copy_fast(&mut self, source: &Buffer<f32>, target: &mut Buffer<f32>) -> Result<()> {
+            require_len("target", target.len(), source.len())?;
             let len = source.len() / 4;
             let params = PeakParams { len: len as u32, rounds: 0, multiplier: 0.0, addend: 0.0 };
             let buffers = [bind(1, source), bind(2, target)];
@@ -270,8 +272,9 @@ mod gpu {
 
         fn arithmetic(&mut self, [_, _, result]: &mut [Buffer<f32>; 3]) -> Result<()> {
             let (workgroups, rounds) = size(self);
-            let len = (workgroups * WORKGROUP_SIZE) as u32;
-            let params = PeakParams { len, rounds: rounds as u32, multiplier: MULTIPLIER, addend: ADDEND };
+            let len = workgroups * WORKGROUP_SIZE;
+            require_len("result", result.len(), 4 * len)?;
+            let params = PeakParams { len: len as u32, rounds: rounds as u32, multiplier: MULTIPLIER, addend: ADDEND };
             self.context.dispatch(SHADER, "multiply_add", &[], &params, &[bind(2, result)], Grid::Linear(workgroups))
         }
 

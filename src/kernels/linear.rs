@@ -322,9 +322,13 @@ mod binding {
         d_x: &Buffer<f32>,
     ) -> Result<()> {
         layer.check_backward_input(d_pre.len(), weights.len(), through.map(|(_, saved)| saved.len()), d_x.len())?;
-        // The identity's derivative looks at nothing, so anything can stand in for `saved`.
-        let (activation, saved) = through.unwrap_or((Activation::Identity, d_pre));
         let (rows, columns) = (layer.batch, layer.in_features);
+        // The identity's derivative makes nothing of `saved`, but the shader reads it: any numbers will do, as long as there are enough.
+        let (activation, saved) = match through {
+            Some((activation, saved)) => (activation, saved.clone()),
+            None if d_pre.len() >= rows * columns => (Activation::Identity, d_pre.clone()),
+            None => (Activation::Identity, context.scratch("linear: nothing saved", rows * columns)?),
+        };
         let params = LinearParams {
             rows: rows as u32,
             columns: columns as u32,
@@ -342,7 +346,7 @@ mod binding {
         };
         let tiled = tiled(variant, rows, columns);
         let entry = if tiled { "backward_input_tiled" } else { "backward_input_plain" };
-        let buffers = [bind(1, d_pre), bind(2, weights), bind(3, d_x), bind(4, saved)];
+        let buffers = [bind(1, d_pre), bind(2, weights), bind(3, d_x), bind(4, &saved)];
         context.dispatch(SHADER, entry, activation_constant(activation), &params, &buffers, grid(tiled, rows, columns, 1))
     }
 

@@ -5,6 +5,7 @@ use crate::error::Result;
 use crate::gpu::{Buffer, Context, Grid, Shader, ShaderParams, bind, shader_params};
 use crate::kernels::ShaderInfo;
 use crate::kernels::policy::{Categorical, Gaussian};
+use crate::shape::{elements, require_size};
 
 pub(crate) const SHADER: Shader = Shader { name: "surrogate", source: include_str!("../../../shaders/surrogate.wgsl") };
 pub(crate) const SHADERS: &[ShaderInfo] = &[ShaderInfo {
@@ -96,7 +97,8 @@ impl SurrogateParams {
     }
 
     fn partials(&self, context: &mut Context) -> Result<Buffer<f32>> {
-        context.scratch("surrogate.partials", self.partial_rows as usize * self.partial_width as usize)
+        let len = elements("partials", self.partial_rows as usize, self.partial_width as usize)?;
+        context.scratch("surrogate.partials", len)
     }
 
     fn finish(&self, context: &mut Context, partials: &Buffer<f32>, stats: &Buffer<f32>) -> Result<()> {
@@ -188,6 +190,7 @@ pub(crate) fn record_gaussian(
     stats: &Buffer<f32>,
 ) -> Result<()> {
     let column_groups = 1 + policy.dim.div_ceil(SUMS);
+    require_size("columns of partials", column_groups * SUMS)?;
     let params = SurrogateParams {
         partial_width: (column_groups * SUMS) as u32,
         log_std_offset: policy.log_std_offset as u32,
