@@ -230,10 +230,10 @@ mod gpu {
     use super::{Benchmarked, Clocks, Memory};
     use crate::backend::Gpu;
     use crate::error::Result;
-    use crate::gpu::{Buffer, Grid, Shader, bind, shader_params};
+    use crate::gpu::{Buffer, Grid, Indices, Shader, bind, shader_params};
     use crate::shape::require_len;
 
-    const SHADER: Shader = Shader { name: "peaks", source: include_str!("peaks.wgsl") };
+    const SHADER: Shader = Shader { name: "peaks", source: include_str!("peaks.wgsl"), indices: Indices::Proven };
     const WORKGROUP_SIZE: usize = 256;
     /// Elements of four numbers that one invocation copies.
     const COPIED: usize = 8;

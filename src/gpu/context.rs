@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::adapter::{self, Selection};
 use super::buffer::Buffer;
 use super::command::{Command, encode};
-use super::shader::{Grid, Shader, ShaderParams};
+use super::shader::{Grid, Indices, Shader, ShaderParams};
 use super::timing::Timing;
 use crate::error::{Error, Result};
 
@@ -22,6 +22,7 @@ const BIND_GROUPS_KEPT: usize = 4096;
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct PipelineKey {
     shader: &'static str,
+    checked: bool,
     entry: &'static str,
     constants: Vec<(&'static str, u64)>,
 }
@@ -47,8 +48,10 @@ pub struct Context {
     name: String,
     limits: wgpu::Limits,
     guards: bool,
+    bounds_checks: bool,
     sources: HashMap<&'static str, String>,
-    modules: HashMap<&'static str, wgpu::ShaderModule>,
+    /// By name, and whether with bounds checks.
+    modules: HashMap<(&'static str, bool), wgpu::ShaderModule>,
     pipeline_ids: HashMap<PipelineKey, usize>,
     pipelines: Vec<wgpu::ComputePipeline>,
     bind_groups: HashMap<BindGroupKey, wgpu::BindGroup>,
@@ -102,6 +105,7 @@ impl Context {
             queue,
             name,
             guards: false,
+            bounds_checks: cfg!(debug_assertions),
             sources: HashMap::new(),
             modules: HashMap::new(),
             pipeline_ids: HashMap::new(),
@@ -146,6 +150,19 @@ impl Context {
         self.guards = guards;
     }
 
+    /// Whether shaders recorded from now on check their indices even where those are [proven](Indices::Proven) to be in bounds: true
+    /// with debug assertions, false without.
+    pub fn set_bounds_checks(&mut self, bounds_checks: bool) {
+        self.bounds_checks = bounds_checks;
+    }
+
+    /// Whether `shader` would now be compiled with bounds checks: unless its indices are proven and checks are off. A text that replaced
+    /// the shader's has no proof, and a fault that guard regions are there to find would be undefined behaviour without checks.
+    pub fn checks_bounds(&self, shader: &Shader) -> bool {
+        let is_proven = shader.indices == Indices::Proven && !self.sources.contains_key(shader.name);
+        self.bounds_checks || self.guards || !is_proven
+    }
+
     /// From now on, times every submission, or none. Where nobody asks, nothing is written, resolved or read.
     pub fn set_timing(&mut self, timing: bool) {
         if timing != self.timing.is_some() {
@@ -175,7 +192,7 @@ impl Context {
     /// Replaces the text of the shader called `name`, for experiments and for tests that plant a fault.
     pub fn replace_shader(&mut self, name: &'static str, source: String) {
         self.sources.insert(name, source);
-        self.modules.remove(name);
+        self.modules.retain(|&(shader, _), _| shader != name);
         self.pipeline_ids.retain(|key, _| key.shader != name);
     }
 
@@ -290,11 +307,12 @@ impl Context {
         Ok(())
     }
 
-    /// Records one dispatch. `buffers` are (binding, buffer) of group 0; `params` is the uniform at binding 0.
+    /// Records one dispatch. `buffers` are (binding, buffer) of group 0; `params` is the uniform at binding 0. Within the crate only: a
+    /// shader with proven indices relies on its kernel having checked the buffers' lengths.
     ///
     /// # Errors
     /// [`Error::LimitExceeded`] for a grid beyond the adapter's limits, [`Error::Device`] when the shader does not compile.
-    pub fn dispatch<P: ShaderParams>(
+    pub(crate) fn dispatch<P: ShaderParams>(
         &mut self,
         shader: Shader,
         entry: &'static str,
@@ -342,8 +360,10 @@ impl Context {
     }
 
     fn pipeline(&mut self, shader: Shader, entry: &'static str, constants: &[(&'static str, f64)]) -> Result<usize> {
+        let checked = self.checks_bounds(&shader);
         let key = PipelineKey {
             shader: shader.name,
+            checked,
             entry,
             constants: constants.iter().map(|(name, value)| (*name, value.to_bits())).collect(),
         };
@@ -351,21 +371,20 @@ impl Context {
             return Ok(id);
         }
         let scope = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
-        if !self.modules.contains_key(shader.name) {
+        let module = self.modules.entry((shader.name, checked)).or_insert_with(|| {
             let source = self.sources.get(shader.name).map_or(shader.source, String::as_str);
-            let module = compile(&self.device, shader.name, source);
-            self.modules.insert(shader.name, module);
-        }
+            compile(&self.device, shader.name, source, checked)
+        });
         let pipeline = self.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
             label: Some(entry),
             layout: None,
-            module: &self.modules[shader.name],
+            module,
             entry_point: Some(entry),
             compilation_options: wgpu::PipelineCompilationOptions { constants, ..Default::default() },
             cache: None,
         });
         if let Some(error) = pollster::block_on(scope.pop()) {
-            self.modules.remove(shader.name);
+            self.modules.remove(&(shader.name, checked));
             return Err(Error::Device(format!("{}::{entry}: {error}", shader.name)));
         }
         self.pipelines.push(pipeline);
@@ -487,12 +506,14 @@ fn check_range(argument: &str, available: usize, offset: usize, len: usize) -> R
     Err(Error::shape(argument, format!("a non-empty range within {available} elements"), format!("{len} from {offset}")))
 }
 
-/// Compiles with bounds checks but without naga's loop counters: every loop of ours counts up to a number the host has set, and
-/// the counters once made a kernel a hundred times slower.
+/// Compiles without naga's loop counters: every loop of ours counts up to a number the host has set, and the counters once made a kernel
+/// a hundred times slower. Bounds checks are left out only where [`Context::checks_bounds`] says so. A divisor of zero stays checked.
 #[allow(unsafe_code)]
-fn compile(device: &wgpu::Device, label: &str, source: &str) -> wgpu::ShaderModule {
+fn compile(device: &wgpu::Device, label: &str, source: &str, bounds_checks: bool) -> wgpu::ShaderModule {
     let descriptor = wgpu::ShaderModuleDescriptor { label: Some(label), source: wgpu::ShaderSource::Wgsl(source.into()) };
-    let checks = wgpu::ShaderRuntimeChecks { force_loop_bounding: false, ..wgpu::ShaderRuntimeChecks::checked() };
-    // SAFETY: the one check left out guards against endless loops, and no loop of ours is one.
+    let checks = wgpu::ShaderRuntimeChecks { bounds_checks, force_loop_bounding: false, ..wgpu::ShaderRuntimeChecks::checked() };
+    // SAFETY: loop bounding guards against endless loops, and no loop of ours is one. Bounds checks guard against indices beyond an array;
+    // where they are left out, the text is our own, its header says why there are none, and only our kernels dispatch it, each after it
+    // has checked the lengths of its buffers.
     unsafe { device.create_shader_module_trusted(descriptor, checks) }
 }

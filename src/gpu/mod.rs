@@ -12,4 +12,4 @@ pub use buffer::Buffer;
 pub(crate) use buffer::bind;
 pub use context::Context;
 pub(crate) use shader::shader_params;
-pub use shader::{Field, Grid, Shader, ShaderParams};
+pub use shader::{Field, Grid, Indices, Shader, ShaderParams};

@@ -168,10 +168,10 @@ mod binding {
     use super::{Activation, Linear, SAMPLES_PER_SPLIT, check_elementwise};
     use crate::backend::Variant;
     use crate::error::Result;
-    use crate::gpu::{Buffer, Context, Grid, Shader, ShaderParams, bind, shader_params};
+    use crate::gpu::{Buffer, Context, Grid, Indices, Shader, ShaderParams, bind, shader_params};
     use crate::kernels::ShaderInfo;
 
-    const SHADER: Shader = Shader { name: "linear", source: include_str!("../../shaders/linear.wgsl") };
+    const SHADER: Shader = Shader { name: "linear", source: include_str!("../../shaders/linear.wgsl"), indices: Indices::Proven };
 
     /// Every value of the shader's ACTIVATION.
     const ACTIVATIONS: &[&[(&str, f64)]] = &[

@@ -2,12 +2,13 @@
 
 use super::{SUMS, Surrogate, ValueLoss, WORKGROUP_SIZE, check_stop_on_kl, lanes};
 use crate::error::Result;
-use crate::gpu::{Buffer, Context, Grid, Shader, ShaderParams, bind, shader_params};
+use crate::gpu::{Buffer, Context, Grid, Indices, Shader, ShaderParams, bind, shader_params};
 use crate::kernels::ShaderInfo;
 use crate::kernels::policy::{Categorical, Gaussian};
 use crate::shape::{elements, require_size};
 
-pub(crate) const SHADER: Shader = Shader { name: "surrogate", source: include_str!("../../../shaders/surrogate.wgsl") };
+pub(crate) const SHADER: Shader =
+    Shader { name: "surrogate", source: include_str!("../../../shaders/surrogate.wgsl"), indices: Indices::Proven };
 pub(crate) const SHADERS: &[ShaderInfo] = &[ShaderInfo {
     shader: SHADER,
     params: &[
