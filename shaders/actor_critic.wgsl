@@ -18,6 +18,8 @@
 //               12 observations, 13 activations, 14 their gradients, 15 d_output, and 16 grads
 // Preconditions what Plan::new checks: everything fits its window, no more than KEPT vectors a sample; hidden activations among identity,
 //               tanh, relu and elu. An action that is no index gives NaN
+//               Indices proven: sizes in vectors are even and add up to KEPT at most, samples times them and all packed vectors to WINDOW, by
+//               Plan::new; samples past the end are clamped to the last one; an action from a buffer < width is compared first
 // Determinism   every sum has one order that depends on the shapes alone
 // Range         as surrogate.wgsl
 // Tolerance     that of the single operations it stands for, see tests/actor_critic.rs

@@ -21,6 +21,7 @@
 //                 RETURNS        next_value   next_values  terminated   truncated   returns
 //                 REWARD_TO_GO                             terminated   truncated   returns
 // Preconditions T, N >= 1; T * N < 2^32 less what rounding up to workgroups adds; 0 <= gamma, lambda <= 1; flags 0 or 1 (0.0 or 1.0)
+//               Indices proven: every t < steps and env < envs is compared first, against buffers of T * N or N; blocks and lanes come from ScanPlan
 // Determinism   a fixed tree; row and scan round differently
 // Range         what lies behind an end never enters, NaN and Inf included: ends select, they do not multiply by 0. The same holds for
 //               gamma * lambda = 0. A NaN spreads back to the end before it (in a scan: or until its weight underflows)

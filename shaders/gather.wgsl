@@ -8,6 +8,7 @@
 // Workgroup     WORKGROUP_SIZE invocations
 // Bindings      0 params; rows: 1 source, 2 indices, 3 target; pack_samples: 2 indices, 4..7 the columns, 8 samples
 // Preconditions rows >= 1, width >= 1, count * width < 2^32; an index >= rows is clamped to rows - 1
+//               Indices proven: element < count * width and i < count are compared first, what indices hold is clamped to rows - 1
 // Determinism   copies; no order matters
 // Range         any bits: rows moves words, so NaN payloads survive
 // Tolerance     exact

@@ -9,6 +9,7 @@
 // Workgroup     256 invocations
 // Bindings      0 params, 1 x, 2 control
 // Preconditions 1 <= len < 2^32; control[BAD_ELEMENT] = 2^32 - 1 while control[BAD_TENSOR] = 0; tensor != 0
+//               Indices proven: i = first + (k - 1) * stride <= len - 1 by the choice of count; words of control are constants below 4
 // Determinism   a minimum of integers: order does not matter. The first tensor reported stays
 // Range         any bits: a compiler may assume that no float is NaN, so exponents are tested as integers
 // Tolerance     exact

@@ -16,6 +16,8 @@
 // Workgroup     WORKGROUP_SIZE, neighbours on neighbouring elements
 // Bindings      0 params, 1 x, 2 moments, 3 partials, 4 values, 5 returns, 6 stats (words, so that NaN is written as bits)
 // Preconditions len, stride >= 1; ddof <= 1; epsilon >= 0; offset + (len - 1) * stride < 2^32
+//               Indices proven: i < count_of(chunk) keeps start + i below len; there are no workgroups past the last chunk, chunks + 1 partials, and a
+//               stats buffer beyond stats_index; lanes are below WORKGROUP_SIZE, partners below twice their reach
 // Determinism   a fixed tree; one and two dispatches round differently
 // Range         |x - mean| from 1e-18 (below, squares vanish) to 1e18 (above, they overflow)
 // Tolerance     from the root mean square distance to the first element, see kernels/normalize.rs

@@ -15,6 +15,7 @@
 // Workgroup     256 invocations: sums go 256 -> 16 -> 1 with two barriers
 // Bindings      0 params of the entry point; 1 grads, 2 partials, 3 stats, 4 params, 5 m, 6 v, 7 schedule, 8 control
 // Preconditions 1 <= len < 2^32; partials <= 1024
+//               Indices proven: i < len is compared first, strides end below len, there are PARTIALS >= workgroups; the host has checked both rows
 // Determinism   every sum has one order that depends on len alone
 // Range         squares below 2^-126 may flush to zero, so norms below sqrt(len) * 2^-63 are lost; squares above 2^128 give an infinite
 //               norm, as in torch. A NaN gradient gives a NaN norm and factor

@@ -11,6 +11,7 @@
 // Workgroup     WORKGROUP_SIZE invocations
 // Bindings      0 params; 1 out (floats); 2 out (words)
 // Preconditions 1 <= len < 2^32; permutation: low_bits + high_bits <= 32, len <= 2^(low_bits + high_bits)
+//               Indices proven: 4 * block + i < len, and offset + i < offset + len, are compared first; where the network sends i is only written
 // Determinism   every element is a function of (seed, stream, index)
 // Range         uniform: 2^-24 .. 1 - 2^-24, all steps exact; normal: |x| <= sqrt(48 log 2) = 5.77, never 0
 // Tolerance     uniform and permutation exact; normal relative, from the errors of sqrt, log and the two polynomials

@@ -8,6 +8,7 @@ use common::{gpu, plant};
 use ppo_kernels::Error;
 use ppo_kernels::backend::Cpu;
 use ppo_kernels::bench::{Effort, Finding, Options, run};
+use ppo_kernels::gpu::adapters;
 use serde_json::Value;
 
 fn bench(arguments: &[&str]) -> Output {
@@ -36,6 +37,7 @@ fn json_has_the_machine_and_a_record_a_bench() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let table = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(table.contains("gae/T128_N8") && table.contains("% of peak") && table.contains("peaks of this run"), "{table}");
+    assert!(!table.contains("GPU"), "{table}");
 
     let report: Value = serde_json::from_slice(&std::fs::read(&json).unwrap()).unwrap();
     let meta = &report["meta"];
@@ -57,6 +59,7 @@ fn json_has_the_machine_and_a_record_a_bench() {
         let [min, p10, median, p90] = ["min_s", "p10_s", "median_s", "p90_s"].map(|key| positive(record, key));
         assert!(min <= p10 && p10 <= median && median <= p90, "{record}");
         assert!(positive(record, "reps") >= 3.0 && positive(record, "inner") >= 1.0);
+        assert!(record["gpu_s"].is_null() && record["encode_s"].is_null(), "a CPU records and submits nothing: {record}");
         let derived = record["derived"].as_object().unwrap();
         assert!(!derived.is_empty() && derived.values().all(|value| value.as_f64() > Some(0.0)), "{record}");
         assert!(!record["check"].as_object().unwrap().is_empty(), "nothing was checked: {record}");
@@ -80,6 +83,28 @@ fn a_pattern_that_fits_nothing_lists_what_there_is() {
     let output = bench(&["--backend", "cpu", "--only", "gea"]);
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stderr).contains("gae/T8192_N64"));
+}
+
+#[test]
+fn a_gpu_tells_its_own_time_and_the_hosts() {
+    let Some(gpu) = gpu() else { return };
+    let name = gpu.context.name().to_owned();
+    let has_timestamps = adapters().iter().any(|a| a.info.name == name && a.features.contains(&("timestamps", true)));
+    let mut records = Vec::new();
+    run(gpu, &options("gae/T128_N8,update/i_cartpole"), &mut |finding| match finding {
+        Finding::Timed(record) => records.push(record),
+        Finding::Skipped { .. } => panic!("{finding:?}"),
+    })
+    .unwrap();
+    assert_eq!(records.len(), 5, "{records:?}");
+    for record in records {
+        assert_eq!(record.gpu_s.is_some(), has_timestamps, "{record:?}");
+        // In each sample both are part of the wall's time, and so are their medians.
+        for seconds in record.gpu_s.into_iter().chain(record.encode_s) {
+            assert!(seconds > 0.0 && seconds <= record.median_s, "{record:?}");
+        }
+        assert!(record.encode_s.is_some(), "{record:?}");
+    }
 }
 
 #[test]

@@ -4,7 +4,8 @@ mod common;
 
 use common::gpu;
 use ppo_kernels::Error;
-use ppo_kernels::backend::{GatherOps, Gpu, Memory};
+use ppo_kernels::backend::{Cpu, GatherOps, Gpu, Memory};
+use ppo_kernels::bench::{Benchmarked, Clocks};
 use ppo_kernels::gpu::{Buffer, Context, Selection, adapters};
 use ppo_kernels::kernels::gather::Gather;
 use ppo_kernels::wgpu;
@@ -83,6 +84,79 @@ fn a_shader_that_does_not_compile_is_an_error_and_not_a_panic() {
     gpu.context.replace_shader("gather", include_str!("../shaders/gather.wgsl").to_owned());
     gpu.gather_floats(&FIRST_TWO, &source, &indices, &mut target).unwrap();
     assert_eq!(gpu.read_floats(&target, 0, 2).unwrap(), [2.0, 1.0]);
+}
+
+fn has_timestamps(gpu: &Gpu) -> bool {
+    let all = adapters();
+    let summary = all.iter().find(|adapter| adapter.info.name == gpu.context.name()).unwrap();
+    summary.features.contains(&("timestamps", true))
+}
+
+/// Two submissions of a kernel, the first of two passes with a copy between them. Returns the seconds it took, waiting included.
+fn two_submissions(gpu: &mut Gpu) -> f64 {
+    const ROWS: usize = 1 << 16;
+    let op = Gather { rows: ROWS, width: 16, start: 0, count: ROWS };
+    let mut source = gpu.upload_floats(&vec![1.0; ROWS * 16]).unwrap();
+    let indices = gpu.upload_words(&vec![7; ROWS]).unwrap();
+    let mut target = gpu.alloc_floats(ROWS * 16).unwrap();
+    let start = std::time::Instant::now();
+    gpu.gather_floats(&op, &source, &indices, &mut target).unwrap();
+    gpu.copy_floats(&target, 0, &mut source, 0, ROWS * 16).unwrap();
+    gpu.gather_floats(&op, &source, &indices, &mut target).unwrap();
+    gpu.flush().unwrap();
+    gpu.gather_floats(&op, &source, &indices, &mut target).unwrap();
+    assert_eq!(gpu.read_floats(&target, 0, 1).unwrap(), [1.0]);
+    start.elapsed().as_secs_f64()
+}
+
+#[test]
+fn the_gpus_time_is_positive_and_within_the_walls() {
+    let Some(mut gpu) = gpu() else { return };
+    gpu.context.set_timing(true);
+    let has_timestamps = has_timestamps(&gpu);
+    for _ in 0..2 {
+        gpu.take_clocks().unwrap();
+        let submissions = gpu.context.submissions();
+        let wall = two_submissions(&mut gpu);
+        assert_eq!(gpu.context.submissions(), submissions + 2);
+        let Clocks { gpu_s, encode_s } = gpu.take_clocks().unwrap();
+        assert_eq!(gpu_s.is_some(), has_timestamps);
+        assert!(gpu_s.is_none_or(|seconds| seconds > 0.0 && seconds <= wall), "{gpu_s:?} within {wall}");
+        // The host also worked on the uploads before.
+        assert!(encode_s.is_some_and(|seconds| seconds > 0.0), "{encode_s:?}");
+        assert_eq!(gpu.take_clocks().unwrap(), Clocks::default(), "nothing was submitted since");
+    }
+}
+
+#[test]
+fn without_timing_there_are_no_times() {
+    let Some(mut gpu) = gpu() else { return };
+    two_submissions(&mut gpu);
+    assert_eq!(gpu.take_clocks().unwrap(), Clocks::default());
+    gpu.context.set_timing(true);
+    assert_eq!(gpu.take_clocks().unwrap(), Clocks::default(), "what was submitted before does not count");
+    two_submissions(&mut gpu);
+    gpu.context.set_timing(false);
+    assert_eq!(gpu.take_clocks().unwrap(), Clocks::default());
+    assert_eq!(Cpu::<f32>::new().take_clocks().unwrap(), Clocks::default());
+}
+
+#[test]
+fn a_submission_without_a_pass_has_no_time_and_too_many_have_none() {
+    let Some(mut gpu) = gpu() else { return };
+    gpu.context.set_timing(true);
+    let source = gpu.upload_floats(&[1.0, 2.0]).unwrap();
+    let indices = gpu.upload_words(&[1, 0]).unwrap();
+    let mut target = gpu.alloc_floats(2).unwrap();
+    gpu.read_floats(&source, 0, 2).unwrap();
+    assert_eq!(gpu.context.take_gpu_seconds().unwrap(), None, "a copy alone");
+    for (submissions, fit) in [(256, true), (257, false), (1, true)] {
+        for _ in 0..submissions {
+            gpu.gather_floats(&FIRST_TWO, &source, &indices, &mut target).unwrap();
+            gpu.flush().unwrap();
+        }
+        assert_eq!(gpu.context.take_gpu_seconds().unwrap().is_some(), fit && has_timestamps(&gpu), "{submissions}");
+    }
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Every shader file, looked at without a GPU.
 
 use naga::valid::{Capabilities, ValidationFlags, Validator};
+use ppo_kernels::gpu::Indices;
 use ppo_kernels::kernels::{ShaderInfo, shaders};
 
 fn parse(info: &ShaderInfo) -> naga::Module {
@@ -67,6 +68,16 @@ fn parameter_structs_have_the_layout_that_naga_reflects() {
             let declared: Vec<_> = fields.iter().map(|f| (f.name, f.offset)).collect();
             assert_eq!(declared, reflected, "{name}");
         }
+    }
+}
+
+#[test]
+fn a_header_says_why_indices_are_proven() {
+    for info in shaders() {
+        let preconditions =
+            info.shader.source.split("// Preconditions").nth(1).and_then(|rest| rest.split("// Determinism").next());
+        let argued = preconditions.is_some_and(|text| text.contains("Indices proven: "));
+        assert_eq!(argued, info.shader.indices == Indices::Proven, "{}", info.shader.name);
     }
 }
 

@@ -12,6 +12,8 @@
 // Workgroup     WORKGROUP_SIZE invocations
 // Bindings      0 params, 1 a, 2 b (bias behind W in the same buffer), 3 output, 4 saved (pre-activation or output of the layer below)
 // Preconditions sizes >= 1, rows * columns * splits < 2^32; depth a stretch < 65 536, where llvmpipe ends a loop by itself
+//               Indices proven: rows and columns past the end are clamped before they are read and compared before they are written, depth ends
+//               with its stretch; `saved` has rows * columns elements even where the derivative makes nothing of them
 // Determinism   fixed order: over depth within a stretch, then over stretches
 // Range         finite inputs; activations are right for all finite x (tanh and exp are kept from overflowing)
 // Tolerance     (depth + 2)·2⁻²⁴·Σ|a||b| for the product, 16·2⁻²⁴·(1 + |y|) for an activation, 64·2⁻²⁴ for a derivative; derived in src/kernels/linear.rs

@@ -10,6 +10,8 @@
 // Bindings      0 params, 1 logits, 2 mask (anything where MASKED is false), 3.. as declared
 // Preconditions sizes >= 1, batch * actions < 2^32. A masked action has logp 0 without gradient, one out of range NaN; a row without a valid
 //               action has zeros everywhere
+//               Indices proven: rows are clamped to batch - 1, actions walked below params.actions, an action from a buffer compared with it first;
+//               lanes stay within the LANES of their row
 // Determinism   fixed order: each lane its share in order, then a tree over lanes
 // Range         finite logits; the maximum is taken out, so no exponential overflows
 // Tolerance     derived in src/kernels/policy/tolerance.rs

@@ -14,6 +14,7 @@
 // Workgroup     WORKGROUP_SIZE invocations
 // Bindings      0 params, 1 mean, 2 log_std, 3 x (actions, noise or u), then as declared
 // Preconditions sizes >= 1, batch * dim < 2^32
+//               Indices proven: rows end below batch and d below dim, both by comparison; the host has checked each buffer from its offset on
 // Determinism   fixed order: over dimensions; over the rows of a part, then over parts
 // Range         finite inputs with |log_std| below about 40, where e^(2·log_std) stays finite
 // Tolerance     derived in src/kernels/policy/tolerance.rs

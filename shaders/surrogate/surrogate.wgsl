@@ -26,6 +26,8 @@
 //               categorical: 10 logits, 11 mask, 12 actions, 13 d_logits (anything may be bound as the mask where MASKED = 0);
 //               gaussian: 14 mean, 15 log_std, 16 its actions, 17 d_mean, finish_gaussian: 18 d_log_std; 19 d_entropy, 20 control
 // Preconditions batch, width >= 1; batch * width < 2^32. An action that is no index gives NaN. A masked action has logp 0 without gradient
+//               Indices proven: row < batch, j < width, group < partial_rows and an action from a buffer < width are compared first; rows of
+//               partials hold 8 columns and, rounded up to 8, width more; the mask is read only where MASKED
 // Determinism   every sum has one order that depends on the shapes alone
 // Range         a log_ratio above 88 makes ratio infinite, and below -88 kl_penalty: nothing is clamped in silence. The latter stays out of
 //               loss and gradient where kl_coef = 0

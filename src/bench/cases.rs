@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::inputs::Inputs;
 use super::losses::{self, Head};
-use super::measure::{Effort, Samples, Timed};
+use super::measure::{Clocks, Effort, Samples, Timed};
 use super::peaks::{Benchmarked, Peaks};
 use super::{Record, Work, record};
 use crate::backend::{Backend, Cpu, CrossCheck};
@@ -314,6 +314,10 @@ impl<B: Benchmarked> Timed for Repeated<'_, B> {
 
     fn wait(&mut self) -> Result<()> {
         self.backend.read_words(&self.waited_for, 0, 1).map(drop)
+    }
+
+    fn take_clocks(&mut self) -> Result<Clocks> {
+        self.backend.take_clocks()
     }
 }
 

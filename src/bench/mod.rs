@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-pub use measure::Effort;
+pub use measure::{Clocks, Effort};
 pub use peaks::{Bandwidth, Benchmarked, Peaks};
 
 use crate::error::{Error, Result};
@@ -45,6 +45,13 @@ pub struct Record {
     pub inner: usize,
     /// Seconds of the first call.
     pub first_call_s: f64,
+    /// Median seconds a call by the GPU's timestamps: of each submission, from the beginning of its first compute pass to the end of its
+    /// last, with the copies between passes and without those before and after. None on the CPU, on an adapter without timestamp
+    /// queries, and where no sample had timestamps that make sense.
+    pub gpu_s: Option<f64>,
+    /// Median seconds a call that the host spent on recording and encoding, up to each submission, without submitting and waiting. None on
+    /// the CPU, which has nothing to record.
+    pub encode_s: Option<f64>,
     /// Floating-point operations a call; a transcendental function counts as one.
     pub flops: f64,
     /// Bytes a call has to read and write at least; 0 where nobody has counted them.
@@ -140,6 +147,7 @@ pub fn run<B: Benchmarked>(mut backend: B, options: &Options, report: &mut dyn F
     if !names.iter().any(|name| options.wants(name)) {
         return Err(Error::value("only", format!("part of one of {}", names.join(", ")), &options.only));
     }
+    backend.set_timing(true);
     let peaks = peaks::measure(&mut backend, options.effort, report)?;
     for case in cases::all(options.small).iter().filter(|case| options.wants(&case.name)) {
         let (back, outcome) = cases::run(backend, case, options.effort, &peaks);
@@ -152,6 +160,7 @@ pub fn run<B: Benchmarked>(mut backend: B, options: &Options, report: &mut dyn F
         settle(&backend, workload.name, outcome, report)?;
         backend.release();
     }
+    backend.set_timing(false);
     Ok((backend, peaks))
 }
 
@@ -190,6 +199,8 @@ fn record(
         reps: samples.count(),
         inner: samples.inner,
         first_call_s: samples.first_call,
+        gpu_s: samples.clocks.gpu_s,
+        encode_s: samples.clocks.encode_s,
         flops: work.flops,
         bytes: work.bytes,
         derived: work.rates(samples.quantile(0.5), peaks),

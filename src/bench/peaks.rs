@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use rayon::prelude::*;
 
 use super::inputs::Inputs;
-use super::measure::{Effort, Samples, Timed};
+use super::measure::{Clocks, Effort, Samples, Timed};
 use super::{Finding, Record, Work, record};
 use crate::backend::{Backend, Cpu, LinearOps, Memory};
 use crate::error::{Error, Result};
@@ -75,6 +75,15 @@ pub trait Benchmarked: Backend<Floats: 'static, Words: 'static> + 'static {
     fn deviation(&mut self, operands: &[Self::Floats; 3]) -> Result<f64>;
     /// Frees what is kept for reuse.
     fn release(&mut self) {}
+    /// Starts or stops the backend's own clocks, if it has any.
+    fn set_timing(&mut self, _timing: bool) {}
+    /// What those clocks have counted since the last call. Waits for all that was submitted.
+    ///
+    /// # Errors
+    /// Those of the backend.
+    fn take_clocks(&mut self) -> Result<Clocks> {
+        Ok(Clocks::default())
+    }
 }
 
 struct Copying<'a, B: Benchmarked> {
@@ -97,6 +106,10 @@ impl<B: Benchmarked> Timed for Copying<'_, B> {
     fn wait(&mut self) -> Result<()> {
         self.backend.read_floats(&self.target, 0, 1).map(drop)
     }
+
+    fn take_clocks(&mut self) -> Result<Clocks> {
+        self.backend.take_clocks()
+    }
 }
 
 struct Computing<'a, B: Benchmarked> {
@@ -117,6 +130,10 @@ impl<B: Benchmarked> Timed for Computing<'_, B> {
 
     fn wait(&mut self) -> Result<()> {
         self.backend.read_floats(&self.operands[2], 0, 1).map(drop)
+    }
+
+    fn take_clocks(&mut self) -> Result<Clocks> {
+        self.backend.take_clocks()
     }
 }
 
@@ -210,12 +227,13 @@ impl Benchmarked for Cpu<f32> {
 
 #[cfg(feature = "gpu")]
 mod gpu {
-    use super::{Benchmarked, Memory};
+    use super::{Benchmarked, Clocks, Memory};
     use crate::backend::Gpu;
     use crate::error::Result;
-    use crate::gpu::{Buffer, Grid, Shader, bind, shader_params};
+    use crate::gpu::{Buffer, Grid, Indices, Shader, bind, shader_params};
+    use crate::shape::require_len;
 
-    const SHADER: Shader = Shader { name: "peaks", source: include_str!("peaks.wgsl") };
+    const SHADER: Shader = Shader { name: "peaks", source: include_str!("peaks.wgsl"), indices: Indices::Proven };
     const WORKGROUP_SIZE: usize = 256;
     /// Elements of four numbers that one invocation copies.
     const COPIED: usize = 8;
@@ -245,6 +263,7 @@ mod gpu {
         }
 
         fn copy_fast(&mut self, source: &Buffer<f32>, target: &mut Buffer<f32>) -> Result<()> {
+            require_len("target", target.len(), source.len())?;
             let len = source.len() / 4;
             let params = PeakParams { len: len as u32, rounds: 0, multiplier: 0.0, addend: 0.0 };
             let buffers = [bind(1, source), bind(2, target)];
@@ -253,8 +272,9 @@ mod gpu {
 
         fn arithmetic(&mut self, [_, _, result]: &mut [Buffer<f32>; 3]) -> Result<()> {
             let (workgroups, rounds) = size(self);
-            let len = (workgroups * WORKGROUP_SIZE) as u32;
-            let params = PeakParams { len, rounds: rounds as u32, multiplier: MULTIPLIER, addend: ADDEND };
+            let len = workgroups * WORKGROUP_SIZE;
+            require_len("result", result.len(), 4 * len)?;
+            let params = PeakParams { len: len as u32, rounds: rounds as u32, multiplier: MULTIPLIER, addend: ADDEND };
             self.context.dispatch(SHADER, "multiply_add", &[], &params, &[bind(2, result)], Grid::Linear(workgroups))
         }
 
@@ -280,6 +300,16 @@ mod gpu {
 
         fn release(&mut self) {
             self.context.release();
+        }
+
+        fn set_timing(&mut self, timing: bool) {
+            self.context.set_timing(timing);
+        }
+
+        fn take_clocks(&mut self) -> Result<Clocks> {
+            let gpu_s = self.context.take_gpu_seconds()?;
+            // Last, because the host's clock starts here.
+            Ok(Clocks { gpu_s, encode_s: self.context.take_encode_seconds() })
         }
     }
 }

@@ -8,6 +8,7 @@
 // Workgroup     256 invocations
 // Bindings      0 params, 1 source, 2 result
 // Preconditions 1 <= len; rounds < 65 535
+//               Indices proven: i < len is compared first; the host has checked both buffers against len
 // Determinism   no sums across invocations
 // Range         multiplier and addend keep x bounded: 0 <= multiplier < 1
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::inputs::Inputs;
-use super::measure::{Effort, Samples, Timed};
+use super::measure::{Clocks, Effort, Samples, Timed};
 use super::peaks::{Benchmarked, Peaks};
 use super::{Record, Work, record};
 use crate::backend::{Backend, Cpu, Memory};
@@ -234,6 +234,10 @@ impl<B: Benchmarked> Timed for Updating<'_, B> {
     /// An update reads its statistics back before it returns.
     fn wait(&mut self) -> Result<()> {
         Ok(())
+    }
+
+    fn take_clocks(&mut self) -> Result<Clocks> {
+        self.backend.take_clocks()
     }
 }
 

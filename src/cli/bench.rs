@@ -16,7 +16,8 @@ use super::{Outcome, output, roofline};
 /// Time every kernel and four whole PPO updates. Results are checked against double precision before they are timed.
 ///
 /// Peaks (a copy, and arithmetic on registers or a matrix product) are measured in the same run; `% of peak` is the share of what
-/// they allow a kernel with its operations and bytes. Wall time from the call until the result can be used, median and 10-90 % quantiles.
+/// they allow a kernel with its operations and bytes. Wall time from the call until the result can be used, median and 10-90 % quantiles;
+/// on a GPU with timestamp queries also its own time, without the host's and without waiting for a submission to begin.
 #[derive(Debug, clap::Args)]
 pub struct BenchArgs {
     #[command(flatten)]
@@ -114,17 +115,30 @@ fn rate(record: &Record) -> String {
 }
 
 fn table(findings: &[Finding]) -> String {
-    let mut table = output::table(&["bench", "median", "10-90 %", "rate", "% of peak"]);
+    let has_gpu_times = findings.iter().any(|finding| matches!(finding, Finding::Timed(record) if record.gpu_s.is_some()));
+    let mut header = vec!["bench", "median", "10-90 %", "GPU", "rate", "% of peak"];
+    if !has_gpu_times {
+        header.retain(|column| *column != "GPU");
+    }
+    let mut table = output::table(&header);
     for finding in findings {
         match finding {
-            Finding::Timed(record) => table.add_row([
-                record.bench.clone(),
-                duration(record.median_s),
-                format!("{} - {}", duration(record.p10_s), duration(record.p90_s)),
-                rate(record),
-                record.derived.get("percent_of_peak").map_or("-".to_owned(), |percent| format!("{percent:.1}")),
-            ]),
-            Finding::Skipped { bench, .. } => table.add_row([bench.as_str(), "skipped", "-", "-", "-"]),
+            Finding::Timed(record) => {
+                let quantiles = format!("{} - {}", duration(record.p10_s), duration(record.p90_s));
+                let mut row = vec![record.bench.clone(), duration(record.median_s), quantiles];
+                if has_gpu_times {
+                    row.push(record.gpu_s.map_or("-".to_owned(), duration));
+                }
+                row.push(rate(record));
+                let percent = record.derived.get("percent_of_peak");
+                row.push(percent.map_or("-".to_owned(), |percent| format!("{percent:.1}")));
+                table.add_row(row)
+            }
+            Finding::Skipped { bench, .. } => {
+                let mut row = vec!["-"; header.len()];
+                (row[0], row[1]) = (bench, "skipped");
+                table.add_row(row)
+            }
         };
     }
     table.to_string()
@@ -175,6 +189,42 @@ fn commit() -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn record(gpu_s: Option<f64>) -> Finding {
+        Finding::Timed(Box::new(Record {
+            bench: "gae/T2_N1".to_owned(),
+            variant: "default",
+            framework: "ppo-kernels",
+            device: String::new(),
+            median_s: 2e-3,
+            min_s: 1e-3,
+            p10_s: 1e-3,
+            p90_s: 3e-3,
+            reps: 3,
+            inner: 1,
+            first_call_s: 1.0,
+            gpu_s,
+            encode_s: None,
+            flops: 0.0,
+            bytes: 0.0,
+            derived: [].into(),
+            check: [].into(),
+        }))
+    }
+
+    #[test]
+    fn the_gpus_time_has_a_column_only_where_somebody_has_measured_it() {
+        let without = table(&[record(None)]);
+        assert!(without.contains("2.00 ms") && !without.contains("GPU"), "{without}");
+        let skipped = Finding::Skipped {
+            bench: "huge".to_owned(),
+            framework: "ppo-kernels",
+            device: String::new(),
+            skipped: String::new(),
+        };
+        let with = table(&[record(Some(1.5e-3)), record(None), skipped]);
+        assert!(with.contains("GPU") && with.contains("1.50 ms") && with.contains("skipped"), "{with}");
+    }
 
     #[test]
     fn durations_have_three_digits() {

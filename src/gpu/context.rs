@@ -5,7 +5,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::adapter::{self, Selection};
 use super::buffer::Buffer;
-use super::shader::{Grid, Shader, ShaderParams};
+use super::command::{Command, encode};
+use super::shader::{Grid, Indices, Shader, ShaderParams};
+use super::timing::Timing;
 use crate::error::{Error, Result};
 
 /// Elements of guard before and after each buffer in guarded mode. 64 elements are 256 bytes, WebGPU's strictest offset alignment.
@@ -20,6 +22,7 @@ const BIND_GROUPS_KEPT: usize = 4096;
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct PipelineKey {
     shader: &'static str,
+    checked: bool,
     entry: &'static str,
     constants: Vec<(&'static str, u64)>,
 }
@@ -29,11 +32,6 @@ struct BindGroupKey {
     pipeline: usize,
     params: Vec<u8>,
     buffers: Vec<(u32, wgpu::Buffer, u64, usize)>,
-}
-
-enum Command {
-    Dispatch { pipeline: usize, bind_group: wgpu::BindGroup, groups: [u32; 3] },
-    Copy { source: wgpu::Buffer, source_offset: u64, target: wgpu::Buffer, target_offset: u64, size: u64 },
 }
 
 /// Errors that wgpu reports through callbacks, kept until the next read-back or flush.
@@ -50,8 +48,10 @@ pub struct Context {
     name: String,
     limits: wgpu::Limits,
     guards: bool,
+    bounds_checks: bool,
     sources: HashMap<&'static str, String>,
-    modules: HashMap<&'static str, wgpu::ShaderModule>,
+    /// By name, and whether with bounds checks.
+    modules: HashMap<(&'static str, bool), wgpu::ShaderModule>,
     pipeline_ids: HashMap<PipelineKey, usize>,
     pipelines: Vec<wgpu::ComputePipeline>,
     bind_groups: HashMap<BindGroupKey, wgpu::BindGroup>,
@@ -60,6 +60,7 @@ pub struct Context {
     submissions: u64,
     scratch: HashMap<&'static str, Buffer<u32>>,
     reported: Arc<Mutex<Reported>>,
+    timing: Option<Timing>,
 }
 
 impl std::fmt::Debug for Context {
@@ -69,7 +70,7 @@ impl std::fmt::Debug for Context {
 }
 
 impl Context {
-    /// Opens an adapter with its own limits.
+    /// Opens an adapter with its own limits, and with timestamp queries where it has them.
     ///
     /// # Errors
     /// [`Error::NoAdapter`] when none fits, [`Error::Device`] when it cannot be opened.
@@ -77,6 +78,7 @@ impl Context {
         let adapter = adapter::select(selection)?;
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("ppo-kernels"),
+            required_features: adapter.features() & wgpu::Features::TIMESTAMP_QUERY,
             required_limits: adapter.limits(),
             memory_hints: wgpu::MemoryHints::Performance,
             ..Default::default()
@@ -103,6 +105,7 @@ impl Context {
             queue,
             name,
             guards: false,
+            bounds_checks: cfg!(debug_assertions),
             sources: HashMap::new(),
             modules: HashMap::new(),
             pipeline_ids: HashMap::new(),
@@ -113,6 +116,7 @@ impl Context {
             submissions: 0,
             scratch: HashMap::new(),
             reported: Arc::default(),
+            timing: None,
         }
     }
 
@@ -146,10 +150,49 @@ impl Context {
         self.guards = guards;
     }
 
+    /// Whether shaders recorded from now on check their indices even where those are [proven](Indices::Proven) to be in bounds: true
+    /// with debug assertions, false without.
+    pub fn set_bounds_checks(&mut self, bounds_checks: bool) {
+        self.bounds_checks = bounds_checks;
+    }
+
+    /// Whether `shader` would now be compiled with bounds checks: unless its indices are proven and checks are off. A text that replaced
+    /// the shader's has no proof, and a fault that guard regions are there to find would be undefined behaviour without checks.
+    pub fn checks_bounds(&self, shader: &Shader) -> bool {
+        let is_proven = shader.indices == Indices::Proven && !self.sources.contains_key(shader.name);
+        self.bounds_checks || self.guards || !is_proven
+    }
+
+    /// From now on, times every submission, or none. Where nobody asks, nothing is written, resolved or read.
+    pub fn set_timing(&mut self, timing: bool) {
+        if timing != self.timing.is_some() {
+            self.timing = timing.then(|| Timing::new(&self.device, &self.queue));
+        }
+    }
+
+    /// Seconds the device has worked on what was submitted since the last call: of each submission, from the beginning of its first
+    /// compute pass to the end of its last, with the copies between passes and without those before and after. Waits for all of it.
+    ///
+    /// None without [`set_timing`](Self::set_timing) or timestamp queries, where no submission had a pass or there were more than 256, and
+    /// where a pair of timestamps makes no sense.
+    ///
+    /// # Errors
+    /// [`Error::Device`] from the device.
+    pub fn take_gpu_seconds(&mut self) -> Result<Option<f64>> {
+        let seconds = self.timing.as_mut().map_or(Ok(None), |timing| timing.take_gpu_seconds(&self.device, &self.queue))?;
+        self.raise_reported().map(|()| seconds)
+    }
+
+    /// Seconds the host has spent since the last call on what was submitted since: recording and encoding, up to each submission, without
+    /// submitting and waiting. None without [`set_timing`](Self::set_timing), and where nothing was submitted.
+    pub fn take_encode_seconds(&mut self) -> Option<f64> {
+        self.timing.as_mut().and_then(Timing::take_encode_seconds)
+    }
+
     /// Replaces the text of the shader called `name`, for experiments and for tests that plant a fault.
     pub fn replace_shader(&mut self, name: &'static str, source: String) {
         self.sources.insert(name, source);
-        self.modules.remove(name);
+        self.modules.retain(|&(shader, _), _| shader != name);
         self.pipeline_ids.retain(|key, _| key.shader != name);
     }
 
@@ -264,11 +307,12 @@ impl Context {
         Ok(())
     }
 
-    /// Records one dispatch. `buffers` are (binding, buffer) of group 0; `params` is the uniform at binding 0.
+    /// Records one dispatch. `buffers` are (binding, buffer) of group 0; `params` is the uniform at binding 0. Within the crate only: a
+    /// shader with proven indices relies on its kernel having checked the buffers' lengths.
     ///
     /// # Errors
     /// [`Error::LimitExceeded`] for a grid beyond the adapter's limits, [`Error::Device`] when the shader does not compile.
-    pub fn dispatch<P: ShaderParams>(
+    pub(crate) fn dispatch<P: ShaderParams>(
         &mut self,
         shader: Shader,
         entry: &'static str,
@@ -316,8 +360,10 @@ impl Context {
     }
 
     fn pipeline(&mut self, shader: Shader, entry: &'static str, constants: &[(&'static str, f64)]) -> Result<usize> {
+        let checked = self.checks_bounds(&shader);
         let key = PipelineKey {
             shader: shader.name,
+            checked,
             entry,
             constants: constants.iter().map(|(name, value)| (*name, value.to_bits())).collect(),
         };
@@ -325,21 +371,20 @@ impl Context {
             return Ok(id);
         }
         let scope = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
-        if !self.modules.contains_key(shader.name) {
+        let module = self.modules.entry((shader.name, checked)).or_insert_with(|| {
             let source = self.sources.get(shader.name).map_or(shader.source, String::as_str);
-            let module = compile(&self.device, shader.name, source);
-            self.modules.insert(shader.name, module);
-        }
+            compile(&self.device, shader.name, source, checked)
+        });
         let pipeline = self.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
             label: Some(entry),
             layout: None,
-            module: &self.modules[shader.name],
+            module,
             entry_point: Some(entry),
             compilation_options: wgpu::PipelineCompilationOptions { constants, ..Default::default() },
             cache: None,
         });
         if let Some(error) = pollster::block_on(scope.pop()) {
-            self.modules.remove(shader.name);
+            self.modules.remove(&(shader.name, checked));
             return Err(Error::Device(format!("{}::{entry}: {error}", shader.name)));
         }
         self.pipelines.push(pipeline);
@@ -364,27 +409,9 @@ impl Context {
         Ok(groups.map(|g| g as u32))
     }
 
-    /// Moves everything recorded into a caller's encoder. The caller submits it.
+    /// Moves everything recorded into a caller's encoder. The caller submits it; it is not timed.
     pub fn encode_into(&mut self, encoder: &mut wgpu::CommandEncoder) {
-        let commands = std::mem::take(&mut self.commands);
-        let mut next = commands.iter().peekable();
-        while let Some(command) = next.next() {
-            match command {
-                Command::Copy { source, source_offset, target, target_offset, size } => {
-                    encoder.copy_buffer_to_buffer(source, *source_offset, target, *target_offset, *size);
-                }
-                Command::Dispatch { .. } => {
-                    let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
-                    let mut dispatch = Some(command);
-                    while let Some(Command::Dispatch { pipeline, bind_group, groups: [x, y, z] }) = dispatch {
-                        pass.set_pipeline(&self.pipelines[*pipeline]);
-                        pass.set_bind_group(0, bind_group, &[]);
-                        pass.dispatch_workgroups(*x, *y, *z);
-                        dispatch = next.next_if(|c| matches!(c, Command::Dispatch { .. }));
-                    }
-                }
-            }
-        }
+        encode(&std::mem::take(&mut self.commands), &self.pipelines, encoder, None);
     }
 
     /// Submits everything recorded, without waiting for it.
@@ -393,9 +420,19 @@ impl Context {
     /// Whatever the device reported since the last call.
     pub fn flush(&mut self) -> Result<()> {
         if !self.commands.is_empty() {
+            let commands = std::mem::take(&mut self.commands);
             let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-            self.encode_into(&mut encoder);
-            self.queue.submit([encoder.finish()]);
+            let queries = self.timing.as_ref().and_then(Timing::queries);
+            encode(&commands, &self.pipelines, &mut encoder, queries);
+            if let Some(timing) = &mut self.timing
+                && commands.iter().any(Command::is_dispatch)
+            {
+                timing.keep(&mut encoder);
+            }
+            let encoded = encoder.finish();
+            self.timing.iter_mut().for_each(Timing::stop_host);
+            self.queue.submit([encoded]);
+            self.timing.iter_mut().for_each(Timing::resume_host);
             self.submissions += 1;
         }
         self.raise_reported()
@@ -436,6 +473,7 @@ impl Context {
         self.flush()?;
         staging.map_async(wgpu::MapMode::Read, ..size, |_| {});
         self.device.poll(wgpu::PollType::wait_indefinitely()).map_err(|e| Error::Device(e.to_string()))?;
+        self.timing.iter_mut().for_each(Timing::resume_host);
         self.raise_reported()?;
         let view = staging.get_mapped_range(..size).map_err(|e| Error::Device(e.to_string()))?;
         let result = convert(&view);
@@ -468,12 +506,14 @@ fn check_range(argument: &str, available: usize, offset: usize, len: usize) -> R
     Err(Error::shape(argument, format!("a non-empty range within {available} elements"), format!("{len} from {offset}")))
 }
 
-/// Compiles with bounds checks but without naga's loop counters: every loop of ours counts up to a number the host has set, and
-/// the counters once made a kernel a hundred times slower.
+/// Compiles without naga's loop counters: every loop of ours counts up to a number the host has set, and the counters once made a kernel
+/// a hundred times slower. Bounds checks are left out only where [`Context::checks_bounds`] says so. A divisor of zero stays checked.
 #[allow(unsafe_code)]
-fn compile(device: &wgpu::Device, label: &str, source: &str) -> wgpu::ShaderModule {
+fn compile(device: &wgpu::Device, label: &str, source: &str, bounds_checks: bool) -> wgpu::ShaderModule {
     let descriptor = wgpu::ShaderModuleDescriptor { label: Some(label), source: wgpu::ShaderSource::Wgsl(source.into()) };
-    let checks = wgpu::ShaderRuntimeChecks { force_loop_bounding: false, ..wgpu::ShaderRuntimeChecks::checked() };
-    // SAFETY: the one check left out guards against endless loops, and no loop of ours is one.
+    let checks = wgpu::ShaderRuntimeChecks { bounds_checks, force_loop_bounding: false, ..wgpu::ShaderRuntimeChecks::checked() };
+    // SAFETY: loop bounding guards against endless loops, and no loop of ours is one. Bounds checks guard against indices beyond an array;
+    // where they are left out, the text is our own, its header says why there are none, and only our kernels dispatch it, each after it
+    // has checked the lengths of its buffers.
     unsafe { device.create_shader_module_trusted(descriptor, checks) }
 }

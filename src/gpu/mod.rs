@@ -2,12 +2,14 @@
 
 mod adapter;
 mod buffer;
+mod command;
 mod context;
 mod shader;
+mod timing;
 
 pub use adapter::{AdapterSummary, Selection, adapters};
 pub use buffer::Buffer;
 pub(crate) use buffer::bind;
 pub use context::Context;
 pub(crate) use shader::shader_params;
-pub use shader::{Field, Grid, Shader, ShaderParams};
+pub use shader::{Field, Grid, Indices, Shader, ShaderParams};

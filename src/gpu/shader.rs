@@ -7,6 +7,20 @@ pub struct Shader {
     pub name: &'static str,
     /// The file's text.
     pub source: &'static str,
+    /// Whether it may run without bounds checks.
+    pub indices: Indices,
+}
+
+/// What is known of a shader's indices.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Indices {
+    /// Every index into an array or a vector, in storage, workgroup or private memory, is below the length that the Rust contract has
+    /// checked or the shader declares: in every entry point and specialisation, for every input that a caller can pass, hostile index
+    /// buffers included, and also where the value read goes unused (`select` reads both of its operands). An index made of data counts
+    /// only where the shader clamps or compares it first. The argument stands in the shader's header, at `Preconditions`.
+    Proven,
+    /// Nobody has shown that.
+    Checked,
 }
 
 /// One field of a shader's parameter struct, for the test that compares Rust's layout with naga's.

@@ -34,7 +34,7 @@ pub(crate) use binding::*;
 mod binding {
     use super::{ActorCritic, Layer};
     use crate::error::Result;
-    use crate::gpu::{Buffer, Context, Grid, Shader, ShaderParams, bind, shader_params};
+    use crate::gpu::{Buffer, Context, Grid, Indices, Shader, ShaderParams, bind, shader_params};
     use crate::kernels::ShaderInfo;
     use crate::kernels::linear::Activation;
     use crate::kernels::surrogate::{Surrogate, SurrogateParams};
@@ -46,6 +46,7 @@ mod binding {
             include_str!("../../shaders/surrogate/loss.wgsl"),
             include_str!("../../shaders/actor_critic.wgsl")
         ),
+        indices: Indices::Proven,
     };
 
     pub(crate) const SHADERS: &[ShaderInfo] = &[ShaderInfo {

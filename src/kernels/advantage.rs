@@ -208,10 +208,11 @@ pub(crate) use binding::*;
 mod binding {
     use super::{DiscountedReturns, Gae};
     use crate::error::Result;
-    use crate::gpu::{Buffer, Context, Grid, Shader, ShaderParams, bind, shader_params};
+    use crate::gpu::{Buffer, Context, Grid, Indices, Shader, ShaderParams, bind, shader_params};
     use crate::kernels::ShaderInfo;
 
-    pub(crate) const SHADER: Shader = Shader { name: "advantage", source: include_str!("../../shaders/advantage.wgsl") };
+    pub(crate) const SHADER: Shader =
+        Shader { name: "advantage", source: include_str!("../../shaders/advantage.wgsl"), indices: Indices::Proven };
     pub(crate) const SHADERS: &[ShaderInfo] = &[ShaderInfo {
         shader: SHADER,
         params: &[(AdvantageParams::NAME, size_of::<AdvantageParams>(), AdvantageParams::FIELDS)],

@@ -59,10 +59,11 @@ pub(crate) use binding::*;
 mod binding {
     use super::Gather;
     use crate::error::Result;
-    use crate::gpu::{Buffer, Context, Grid, Shader, ShaderParams, bind, shader_params};
+    use crate::gpu::{Buffer, Context, Grid, Indices, Shader, ShaderParams, bind, shader_params};
     use crate::kernels::ShaderInfo;
 
-    pub(crate) const SHADER: Shader = Shader { name: "gather", source: include_str!("../../shaders/gather.wgsl") };
+    pub(crate) const SHADER: Shader =
+        Shader { name: "gather", source: include_str!("../../shaders/gather.wgsl"), indices: Indices::Proven };
     pub(crate) const SHADERS: &[ShaderInfo] = &[ShaderInfo {
         shader: SHADER,
         params: &[(GatherParams::NAME, size_of::<GatherParams>(), GatherParams::FIELDS)],

@@ -168,12 +168,13 @@ mod binding {
     use super::{Activation, Linear, SAMPLES_PER_SPLIT, check_elementwise};
     use crate::backend::Variant;
     use crate::error::Result;
-    use crate::gpu::{Buffer, Context, Grid, Shader, ShaderParams, bind, shader_params};
+    use crate::gpu::{Buffer, Context, Grid, Indices, Shader, ShaderParams, bind, shader_params};
     use crate::kernels::ShaderInfo;
 
     const SHADER: Shader = Shader {
         name: "linear",
         source: concat!(include_str!("../../shaders/linear/activation.wgsl"), include_str!("../../shaders/linear/linear.wgsl")),
+        indices: Indices::Proven,
     };
 
     /// Every value of the shader's ACTIVATION.
@@ -325,9 +326,13 @@ mod binding {
         d_x: &Buffer<f32>,
     ) -> Result<()> {
         layer.check_backward_input(d_pre.len(), weights.len(), through.map(|(_, saved)| saved.len()), d_x.len())?;
-        // The identity's derivative looks at nothing, so anything can stand in for `saved`.
-        let (activation, saved) = through.unwrap_or((Activation::Identity, d_pre));
         let (rows, columns) = (layer.batch, layer.in_features);
+        // The identity's derivative makes nothing of `saved`, but the shader reads it: any numbers will do, as long as there are enough.
+        let (activation, saved) = match through {
+            Some((activation, saved)) => (activation, saved.clone()),
+            None if d_pre.len() >= rows * columns => (Activation::Identity, d_pre.clone()),
+            None => (Activation::Identity, context.scratch("linear: nothing saved", rows * columns)?),
+        };
         let params = LinearParams {
             rows: rows as u32,
             columns: columns as u32,
@@ -345,7 +350,7 @@ mod binding {
         };
         let tiled = tiled(variant, rows, columns);
         let entry = if tiled { "backward_input_tiled" } else { "backward_input_plain" };
-        let buffers = [bind(1, d_pre), bind(2, weights), bind(3, d_x), bind(4, saved)];
+        let buffers = [bind(1, d_pre), bind(2, weights), bind(3, d_x), bind(4, &saved)];
         context.dispatch(SHADER, entry, activation_constant(activation), &params, &buffers, grid(tiled, rows, columns, 1))
     }
 

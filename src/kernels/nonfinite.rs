@@ -20,10 +20,11 @@ pub(crate) use binding::*;
 mod binding {
     use super::check;
     use crate::error::Result;
-    use crate::gpu::{Buffer, Context, Grid, Shader, ShaderParams, bind, shader_params};
+    use crate::gpu::{Buffer, Context, Grid, Indices, Shader, ShaderParams, bind, shader_params};
     use crate::kernels::ShaderInfo;
 
-    pub(crate) const SHADER: Shader = Shader { name: "nonfinite", source: include_str!("../../shaders/nonfinite.wgsl") };
+    pub(crate) const SHADER: Shader =
+        Shader { name: "nonfinite", source: include_str!("../../shaders/nonfinite.wgsl"), indices: Indices::Proven };
     pub(crate) const SHADERS: &[ShaderInfo] = &[ShaderInfo {
         shader: SHADER,
         params: &[(NonfiniteParams::NAME, size_of::<NonfiniteParams>(), NonfiniteParams::FIELDS)],

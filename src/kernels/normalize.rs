@@ -216,10 +216,11 @@ pub(crate) use binding::*;
 mod binding {
     use super::{Chunks, EpsilonMode, Normalize, check_explained_variance};
     use crate::error::Result;
-    use crate::gpu::{Buffer, Context, Grid, Shader, ShaderParams, bind, shader_params};
+    use crate::gpu::{Buffer, Context, Grid, Indices, Shader, ShaderParams, bind, shader_params};
     use crate::kernels::ShaderInfo;
 
-    pub(crate) const SHADER: Shader = Shader { name: "normalize", source: include_str!("../../shaders/normalize.wgsl") };
+    pub(crate) const SHADER: Shader =
+        Shader { name: "normalize", source: include_str!("../../shaders/normalize.wgsl"), indices: Indices::Proven };
     pub(crate) const SHADERS: &[ShaderInfo] = &[ShaderInfo {
         shader: SHADER,
         params: &[(NormalizeParams::NAME, size_of::<NormalizeParams>(), NormalizeParams::FIELDS)],

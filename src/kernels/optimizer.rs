@@ -257,10 +257,11 @@ pub(crate) use binding::*;
 mod binding {
     use super::{Adam, GradientNorm};
     use crate::error::Result;
-    use crate::gpu::{Buffer, Context, Grid, Shader, ShaderParams, bind, shader_params};
+    use crate::gpu::{Buffer, Context, Grid, Indices, Shader, ShaderParams, bind, shader_params};
     use crate::kernels::ShaderInfo;
 
-    pub(crate) const SHADER: Shader = Shader { name: "optimizer", source: include_str!("../../shaders/optimizer.wgsl") };
+    pub(crate) const SHADER: Shader =
+        Shader { name: "optimizer", source: include_str!("../../shaders/optimizer.wgsl"), indices: Indices::Proven };
     pub(crate) const SHADERS: &[ShaderInfo] = &[ShaderInfo {
         shader: SHADER,
         params: &[

@@ -76,10 +76,11 @@ pub(crate) use binding::*;
 mod binding {
     use super::{ROUNDS, RandomStream};
     use crate::error::Result;
-    use crate::gpu::{Buffer, Context, Grid, Shader, ShaderParams, bind, shader_params};
+    use crate::gpu::{Buffer, Context, Grid, Indices, Shader, ShaderParams, bind, shader_params};
     use crate::kernels::ShaderInfo;
 
-    pub(crate) const SHADER: Shader = Shader { name: "random", source: include_str!("../../shaders/random.wgsl") };
+    pub(crate) const SHADER: Shader =
+        Shader { name: "random", source: include_str!("../../shaders/random.wgsl"), indices: Indices::Proven };
     pub(crate) const SHADERS: &[ShaderInfo] = &[ShaderInfo {
         shader: SHADER,
         params: &[

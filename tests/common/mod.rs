@@ -8,7 +8,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 /// The best adapter there is. Without one the test fails, unless `PPO_KERNELS_NO_GPU=1` waives it; then it counts itself in the file that
-/// `PPO_KERNELS_WAIVED` names.
+/// `PPO_KERNELS_WAIVED` names. Shaders check their bounds, whatever the profile; `PPO_KERNELS_UNCHECKED=1` runs them as a release build does.
 pub fn gpu() -> Option<Gpu> {
     if std::env::var_os("PPO_KERNELS_NO_GPU").is_some_and(|v| v == "1") {
         if let Some(path) = std::env::var_os("PPO_KERNELS_WAIVED") {
@@ -19,7 +19,10 @@ pub fn gpu() -> Option<Gpu> {
         return None;
     }
     match Gpu::open(&Selection::Best) {
-        Ok(gpu) => Some(gpu),
+        Ok(mut gpu) => {
+            gpu.context.set_bounds_checks(std::env::var_os("PPO_KERNELS_UNCHECKED").is_none_or(|v| v != "1"));
+            Some(gpu)
+        }
         Err(error) => panic!("{error}. Run ./scripts/test, which installs a software adapter, or set PPO_KERNELS_NO_GPU=1"),
     }
 }

@@ -2,15 +2,19 @@
 
 use super::{ACTIONS_PER_LANE, Categorical, Gaussian, KlArgument, MOST_ROUNDS, SquashedGaussian};
 use crate::error::{Error, Result};
-use crate::gpu::{Buffer, Context, Grid, Shader, ShaderParams, bind, shader_params};
+use crate::gpu::{Buffer, Context, Grid, Indices, Shader, ShaderParams, bind, shader_params};
 use crate::kernels::ShaderInfo;
 
 type Bindings<'a> = &'a [(u32, Buffer<u32>)];
 type Constants = [(&'static str, f64); 3];
 
-const CATEGORICAL: Shader =
-    Shader { name: "policy/categorical", source: include_str!("../../../shaders/policy/categorical.wgsl") };
-const GAUSSIAN: Shader = Shader { name: "policy/gaussian", source: include_str!("../../../shaders/policy/gaussian.wgsl") };
+const CATEGORICAL: Shader = Shader {
+    name: "policy/categorical",
+    source: include_str!("../../../shaders/policy/categorical.wgsl"),
+    indices: Indices::Proven,
+};
+const GAUSSIAN: Shader =
+    Shader { name: "policy/gaussian", source: include_str!("../../../shaders/policy/gaussian.wgsl"), indices: Indices::Proven };
 
 /// Lanes and masks of the categorical entry points.
 const ROWS: &[&[(&str, f64)]] = &[

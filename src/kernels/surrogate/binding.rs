@@ -2,9 +2,10 @@
 
 use super::{SUMS, Surrogate, ValueLoss, WORKGROUP_SIZE, check_stop_on_kl, lanes};
 use crate::error::Result;
-use crate::gpu::{Buffer, Context, Grid, Shader, ShaderParams, bind, shader_params};
+use crate::gpu::{Buffer, Context, Grid, Indices, Shader, ShaderParams, bind, shader_params};
 use crate::kernels::ShaderInfo;
 use crate::kernels::policy::{Categorical, Gaussian};
+use crate::shape::{elements, require_size};
 
 pub(crate) const SHADER: Shader = Shader {
     name: "surrogate",
@@ -12,6 +13,7 @@ pub(crate) const SHADER: Shader = Shader {
         include_str!("../../../shaders/surrogate/loss.wgsl"),
         include_str!("../../../shaders/surrogate/surrogate.wgsl")
     ),
+    indices: Indices::Proven,
 };
 pub(crate) const SHADERS: &[ShaderInfo] = &[ShaderInfo {
     shader: SHADER,
@@ -102,7 +104,8 @@ impl SurrogateParams {
     }
 
     fn partials(&self, context: &mut Context) -> Result<Buffer<f32>> {
-        context.scratch("surrogate.partials", self.partial_rows as usize * self.partial_width as usize)
+        let len = elements("partials", self.partial_rows as usize, self.partial_width as usize)?;
+        context.scratch("surrogate.partials", len)
     }
 
     /// Columns of partials: the sums of the loss, and with `log_std` a column each, in eights.
@@ -227,6 +230,7 @@ pub(crate) fn record_gaussian(
     d_values: &Buffer<f32>,
     stats: &Buffer<f32>,
 ) -> Result<()> {
+    require_size("columns of partials", SurrogateParams::partial_width(policy.dim, true))?;
     let params = SurrogateParams {
         partial_width: SurrogateParams::partial_width(policy.dim, true) as u32,
         log_std_offset: policy.log_std_offset as u32,

@@ -1,0 +1,169 @@
+//! How long submissions take: on the device by timestamp queries, on the host up to each submission.
+
+use std::time::Instant;
+
+use crate::error::{Error, Result};
+
+/// Submissions that are timed between two readings of the clock; a sum over more would leave some out, so there is none.
+const MOST_SUBMISSIONS: usize = 256;
+/// Where the timestamps of one submission end and those of the next begin, in bytes: as close as they may be resolved.
+const STRIDE: u64 = wgpu::QUERY_RESOLVE_BUFFER_ALIGNMENT;
+/// A timestamp at the beginning of a submission's first pass, another at the end of its last.
+const TIMESTAMPS: u32 = 2;
+
+/// Both clocks. Exists only while somebody asks for it.
+pub(super) struct Timing {
+    /// Where the device has timestamp queries.
+    device: Option<DeviceClock>,
+    host: HostClock,
+}
+
+impl Timing {
+    pub(super) fn new(device: &wgpu::Device, queue: &wgpu::Queue) -> Self {
+        let has_timestamps = device.features().contains(wgpu::Features::TIMESTAMP_QUERY);
+        Self { device: has_timestamps.then(|| DeviceClock::new(device, queue)), host: HostClock::new() }
+    }
+
+    /// Where the next submission's passes write their timestamps.
+    pub(super) fn queries(&self) -> Option<&wgpu::QuerySet> {
+        self.device.as_ref().filter(|clock| clock.submissions < MOST_SUBMISSIONS).map(|clock| &clock.queries)
+    }
+
+    /// To be called with the encoder of each submission that has passes, after the last of them.
+    pub(super) fn keep(&mut self, encoder: &mut wgpu::CommandEncoder) {
+        if let Some(clock) = &mut self.device {
+            clock.keep(encoder);
+        }
+    }
+
+    /// Everything is encoded: what follows is the driver's and the device's time.
+    pub(super) fn stop_host(&mut self) {
+        self.host.stop();
+    }
+
+    /// Waiting is over, or there was none: the host works again.
+    pub(super) fn resume_host(&mut self) {
+        self.host.since = Instant::now();
+    }
+
+    pub(super) fn take_gpu_seconds(&mut self, device: &wgpu::Device, queue: &wgpu::Queue) -> Result<Option<f64>> {
+        self.device.as_mut().map_or(Ok(None), |clock| clock.take_seconds(device, queue))
+    }
+
+    pub(super) fn take_encode_seconds(&mut self) -> Option<f64> {
+        let host = std::mem::replace(&mut self.host, HostClock::new());
+        host.has_submitted.then_some(host.seconds)
+    }
+}
+
+/// Where a pass stands among those of its submission.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place {
+    pub(super) first: bool,
+    pub(super) last: bool,
+}
+
+/// What a pass at that place writes: nothing between the first and the last.
+pub(super) fn timestamp_writes(queries: &wgpu::QuerySet, place: Place) -> Option<wgpu::ComputePassTimestampWrites<'_>> {
+    (place.first || place.last).then_some(wgpu::ComputePassTimestampWrites {
+        query_set: queries,
+        beginning_of_pass_write_index: place.first.then_some(0),
+        end_of_pass_write_index: place.last.then_some(1),
+    })
+}
+
+struct DeviceClock {
+    queries: wgpu::QuerySet,
+    /// Timestamps of each submission. Zeros where a submission never ran.
+    resolved: wgpu::Buffer,
+    read_back: wgpu::Buffer,
+    seconds_a_tick: f64,
+    /// Submissions with passes since the last reading.
+    submissions: usize,
+}
+
+impl DeviceClock {
+    fn new(device: &wgpu::Device, queue: &wgpu::Queue) -> Self {
+        let buffer = |label, usage| {
+            let size = STRIDE * MOST_SUBMISSIONS as u64;
+            device.create_buffer(&wgpu::BufferDescriptor { label: Some(label), size, usage, mapped_at_creation: false })
+        };
+        let queries = wgpu::QuerySetDescriptor { label: Some("timestamps"), ty: wgpu::QueryType::Timestamp, count: TIMESTAMPS };
+        Self {
+            queries: device.create_query_set(&queries),
+            resolved: buffer(
+                "timestamps",
+                wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST,
+            ),
+            read_back: buffer("timestamps read back", wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST),
+            seconds_a_tick: 1e-9 * f64::from(queue.get_timestamp_period()),
+            submissions: 0,
+        }
+    }
+
+    /// Resolves in the submission that wrote the timestamps: resolving those of one that the device refused could wait for ever.
+    fn keep(&mut self, encoder: &mut wgpu::CommandEncoder) {
+        if self.submissions < MOST_SUBMISSIONS {
+            encoder.resolve_query_set(&self.queries, 0..TIMESTAMPS, &self.resolved, STRIDE * self.submissions as u64);
+        }
+        self.submissions += 1;
+    }
+
+    fn take_seconds(&mut self, device: &wgpu::Device, queue: &wgpu::Queue) -> Result<Option<f64>> {
+        let count = std::mem::take(&mut self.submissions);
+        if count == 0 {
+            return Ok(None);
+        }
+        let size = STRIDE * count.min(MOST_SUBMISSIONS) as u64;
+        let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        encoder.copy_buffer_to_buffer(&self.resolved, 0, &self.read_back, 0, size);
+        encoder.clear_buffer(&self.resolved, 0, Some(size));
+        queue.submit([encoder.finish()]);
+        self.read_back.map_async(wgpu::MapMode::Read, ..size, |_| {});
+        device.poll(wgpu::PollType::wait_indefinitely()).map_err(|e| Error::Device(e.to_string()))?;
+        let view = self.read_back.get_mapped_range(..size).map_err(|e| Error::Device(e.to_string()))?;
+        let words: Vec<u64> = bytemuck::pod_collect_to_vec(&view);
+        drop(view);
+        self.read_back.unmap();
+        let ticks =
+            words.chunks_exact(STRIDE as usize / 8).map(|stamps| ticks_between(stamps[0], stamps[1])).sum::<Option<u64>>();
+        Ok(ticks.filter(|_| count <= MOST_SUBMISSIONS).map(|ticks| self.seconds_a_tick * ticks as f64))
+    }
+}
+
+/// None for stamps that cannot be: drivers leave zeros where they have no clock, and a clock may wrap or start again.
+fn ticks_between(begin: u64, end: u64) -> Option<u64> {
+    (begin > 0 && end > begin).then(|| end - begin)
+}
+
+/// The host's time up to each submission, without what lies between a submission and the end of waiting for it.
+struct HostClock {
+    since: Instant,
+    seconds: f64,
+    has_submitted: bool,
+}
+
+impl HostClock {
+    fn new() -> Self {
+        Self { since: Instant::now(), seconds: 0.0, has_submitted: false }
+    }
+
+    fn stop(&mut self) {
+        self.seconds += self.since.elapsed().as_secs_f64();
+        self.has_submitted = true;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ticks_between;
+
+    #[test]
+    fn stamps_that_cannot_be_give_nothing() {
+        assert_eq!(ticks_between(5, 12), Some(7));
+        for (begin, end) in [(0, 0), (0, 12), (12, 0), (12, 5), (12, 12)] {
+            assert_eq!(ticks_between(begin, end), None, "{begin} {end}");
+        }
+        assert_eq!([Some(7), None].into_iter().sum::<Option<u64>>(), None, "a sum that lacks one is none");
+    }
+}

@@ -1,0 +1,430 @@
+//! Shaders without bounds checks, as release builds run them: which those are, and that they compute the same bits.
+
+mod common;
+
+use common::{Draw, gpu};
+use ppo_kernels::backend::{
+    ActorCriticOps, AdvantageOps, GatherOps, Gpu, Head, LinearOps, Memory, MinibatchInputs, NonfiniteOps, NormalizeOps,
+    OptimizerOps, PolicyOps, RandomOps, SurrogateOps, Trace, Variant,
+};
+use ppo_kernels::bench::Benchmarked;
+use ppo_kernels::gpu::{Buffer, Indices, Selection, Shader};
+use ppo_kernels::kernels::actor_critic::{ActorCritic, Layer};
+use ppo_kernels::kernels::advantage::{DiscountedReturns, Gae};
+use ppo_kernels::kernels::gather::Gather;
+use ppo_kernels::kernels::linear::{Activation, Linear};
+use ppo_kernels::kernels::normalize::{EpsilonMode, Normalize};
+use ppo_kernels::kernels::optimizer::{Adam, GradientNorm, control, schedule};
+use ppo_kernels::kernels::policy::{Categorical, Gaussian, KlArgument, SquashedGaussian};
+use ppo_kernels::kernels::random::RandomStream;
+use ppo_kernels::kernels::shaders;
+use ppo_kernels::kernels::surrogate::{Surrogate, ValueLoss, sample, stat, term};
+
+/// Uploads seeded inputs and collects the bits of outputs.
+struct Run<'a> {
+    gpu: &'a mut Gpu,
+    draw: Draw,
+    bits: Vec<u32>,
+}
+
+impl Run<'_> {
+    fn floats(&mut self, len: usize) -> Buffer<f32> {
+        let data = self.draw.floats(len, 0.7);
+        self.gpu.upload_floats(&data).unwrap()
+    }
+
+    /// Below `below`, but for a few that are far beyond.
+    fn hostile_words(&mut self, len: usize, below: u32) -> Buffer<u32> {
+        let mut data = self.draw.words(len, below);
+        for (word, hostile) in data.iter_mut().step_by(5).zip([u32::MAX, below, below + 1, 1 << 31].into_iter().cycle()) {
+            *word = hostile;
+        }
+        self.gpu.upload_words(&data).unwrap()
+    }
+
+    fn flags(&mut self, len: usize) -> Buffer<u32> {
+        let data = self.draw.flags(len, 0.2);
+        self.gpu.upload_words(&data).unwrap()
+    }
+
+    fn output(&mut self, len: usize) -> Buffer<f32> {
+        self.gpu.alloc_floats(len).unwrap()
+    }
+
+    fn keep(&mut self, outputs: &[&Buffer<f32>]) {
+        for output in outputs {
+            let values = self.gpu.read_floats(output, 0, output.len()).unwrap();
+            // What sign a NaN has is the compiler's choice.
+            self.bits.extend(values.iter().map(|x| if x.is_nan() { f32::NAN.to_bits() } else { x.to_bits() }));
+        }
+    }
+
+    fn keep_words(&mut self, output: &Buffer<u32>) {
+        self.bits.extend(self.gpu.read_words(output, 0, output.len()).unwrap());
+    }
+}
+
+type Operation = fn(&mut Run<'_>);
+
+/// What runs of each shader, by its name.
+const OPERATIONS: &[(&str, Operation)] = &[
+    ("actor_critic", actor_critic),
+    ("advantage", advantage),
+    ("gather", gather),
+    ("linear", linear),
+    ("nonfinite", nonfinite),
+    ("normalize", normalize),
+    ("optimizer", optimizer),
+    ("policy/categorical", categorical),
+    ("policy/gaussian", gaussian),
+    ("random", random),
+    ("surrogate", surrogate),
+];
+
+fn actor_critic(run: &mut Run<'_>) {
+    let (batch, inputs, hidden) = (101, 5, 11);
+    let layer = |in_features, out_features, weight_offset, activation| {
+        let bias_offset = weight_offset + in_features * out_features;
+        Layer { linear: Linear { batch, in_features, out_features, weight_offset, bias_offset }, activation }
+    };
+    for width in [2, 9] {
+        let output = inputs * hidden + hidden;
+        let critic = output + (hidden + 1) * width;
+        let networks = ActorCritic {
+            actor: vec![layer(inputs, hidden, 0, Activation::Tanh), layer(hidden, width, output, Activation::Identity)],
+            critic: vec![layer(inputs, 1, critic, Activation::Identity)],
+        };
+        let log_std_offset = critic + inputs + 1;
+        let params = run.floats(log_std_offset + width);
+        let (observations, samples) = (run.floats(batch * inputs), run.floats(batch * sample::COLUMNS));
+        let fair = run.draw.words(batch, width as u32);
+        let (indices, hostile) = (run.gpu.upload_words(&fair).unwrap(), run.hostile_words(batch, width as u32));
+        let vectors = run.floats(batch * width);
+        let gaussian = Gaussian { batch, dim: width, log_std_offset, state_dependent_std: false };
+        for head in [Head::Categorical(Categorical { batch, actions: width }, &indices), Head::Gaussian(gaussian, &vectors)] {
+            let [mut actor, mut critic] =
+                [&networks.actor, &networks.critic].map(|layers| Trace::new(run.gpu, layers, batch).unwrap());
+            let (mut grads, mut stats) = (run.output(params.len()), run.output(2 * stat::COLUMNS));
+            let inputs = MinibatchInputs { observations: &observations, head, samples: &samples };
+            run.gpu
+                .minibatch_gradient(&networks, &LOSS, &params, &inputs, &mut actor, &mut critic, &mut grads, &mut stats)
+                .unwrap();
+            run.keep(&[&grads, &stats, actor.head(), critic.head()]);
+        }
+    }
+}
+
+fn advantage(run: &mut Run<'_>) {
+    // Long enough for blocks of blocks, and no multiple of anything.
+    for (steps, envs) in [(37, 5), (2500, 3)] {
+        let rows = steps * envs;
+        let [rewards, values, next_values] = [0; 3].map(|_| run.floats(rows));
+        let [terminated, truncated] = [0; 2].map(|_| run.flags(rows));
+        let next_value = run.floats(envs);
+        let (mut advantages, mut returns) = (run.output(rows), run.output(rows));
+        let gae = Gae { steps, envs, gamma: 0.99, gae_lambda: 0.95 };
+        let op = DiscountedReturns { steps, envs, gamma: 0.99 };
+        for variant in [Variant::Plain, Variant::Fast] {
+            run.gpu.variant = variant;
+            run.gpu.gae(&gae, &rewards, &values, &next_values, &terminated, &truncated, &mut advantages, &mut returns).unwrap();
+            run.keep(&[&advantages, &returns]);
+            let ends = (&next_values, &next_value);
+            run.gpu.gae_cleanrl(&gae, &rewards, &values, ends.0, ends.1, ends.1, &mut advantages, &mut returns).unwrap();
+            run.keep(&[&advantages, &returns]);
+            run.gpu.discounted_returns(&op, &rewards, ends.0, ends.1, &terminated, &truncated, &mut returns).unwrap();
+            run.gpu.reward_to_go(&op, &rewards, &terminated, &truncated, &mut advantages).unwrap();
+            run.keep(&[&advantages, &returns]);
+        }
+    }
+}
+
+fn gather(run: &mut Run<'_>) {
+    let op = Gather { rows: 37, width: 3, start: 2, count: 301 };
+    let source = run.floats(op.rows * op.width);
+    let indices = run.hostile_words(op.start + op.count, op.rows as u32);
+    let mut target = run.output(op.count * op.width);
+    run.gpu.gather_floats(&op, &source, &indices, &mut target).unwrap();
+    let columns = [0; 4].map(|_| run.floats(op.rows));
+    let mut samples = run.output(op.count * sample::COLUMNS);
+    let op = Gather { width: 1, ..op };
+    let [a, b, c, d] = &columns;
+    run.gpu.gather_samples(&op, &indices, a, b, c, d, &mut samples).unwrap();
+    run.keep(&[&target, &samples]);
+}
+
+fn linear(run: &mut Run<'_>) {
+    // The second has more inputs than outputs and more samples than one stretch.
+    for (batch, in_features, out_features) in [(13, 5, 11), (2100, 17, 9)] {
+        let (weight_offset, bias_offset) = (3, 3 + in_features * out_features);
+        let layer = Linear { batch, in_features, out_features, weight_offset, bias_offset };
+        let (x, d_pre) = (run.floats(batch * in_features), run.floats(batch * out_features));
+        let params = run.floats(bias_offset + out_features);
+        let mut y = run.output(batch * out_features);
+        let (mut d_x, mut grads) = (run.output(batch * in_features), run.output(bias_offset + out_features));
+        for variant in [Variant::Plain, Variant::Fast] {
+            run.gpu.variant = variant;
+            for activation in [Activation::Tanh, Activation::GeluErf] {
+                run.gpu.linear_forward(&layer, activation, &x, 0, &params, None, &mut y, 0).unwrap();
+                run.gpu.linear_backward_input(&layer, &d_pre, &params, Some((activation, &x)), &mut d_x).unwrap();
+                run.keep(&[&y, &d_x]);
+                run.gpu.activation_backward(activation, batch * out_features, &d_pre, &d_pre, &mut y).unwrap();
+                run.keep(&[&y]);
+            }
+            run.gpu.linear_backward_input(&layer, &d_pre, &params, None, &mut d_x).unwrap();
+            run.gpu.linear_backward_params(&layer, &d_pre, &x, &mut grads).unwrap();
+            run.keep(&[&d_x, &grads]);
+        }
+    }
+}
+
+fn nonfinite(run: &mut Run<'_>) {
+    for len in [1000, 70_001] {
+        let mut data = run.draw.floats(len, 1.0);
+        (data[len / 2], data[len - 1]) = (f32::NAN, f32::INFINITY);
+        let x = run.gpu.upload_floats(&data).unwrap();
+        let mut control = run.gpu.upload_words(&control::INITIAL).unwrap();
+        run.gpu.find_nonfinite(3, len, &x, &mut control).unwrap();
+        run.keep_words(&control);
+    }
+}
+
+fn normalize(run: &mut Run<'_>) {
+    for len in [301, 20_001] {
+        let op = Normalize { len, offset: 1, stride: 3, ddof: 1, epsilon: 1e-8, epsilon_mode: EpsilonMode::AddToStd };
+        let mut x = run.floats(2 + 3 * (len - 1));
+        let (mut moments, mut stats) = (run.output(Normalize::MOMENTS), run.output(2 * stat::COLUMNS));
+        run.gpu.normalize(&op, &mut x, &mut moments).unwrap();
+        let (values, returns) = (run.floats(len), run.floats(len));
+        run.gpu.explained_variance(len, &values, &returns, &mut stats, 1).unwrap();
+        run.keep(&[&x, &moments, &stats]);
+    }
+}
+
+fn optimizer(run: &mut Run<'_>) {
+    for len in [301, 40_001] {
+        let [mut params, grads, mut m] = [0; 3].map(|_| run.floats(len));
+        let squares: Vec<f32> = run.draw.floats(len, 0.1).iter().map(|x| x * x).collect();
+        let mut v = run.gpu.upload_floats(&squares).unwrap();
+        let rows = [[0.0; schedule::COLUMNS], schedule::row(1e-3, 0.9, 0.999, 7)].concat();
+        let schedule = run.gpu.upload_floats(&rows).unwrap();
+        let mut stats = run.output(3 * stat::COLUMNS);
+        let mut control = run.gpu.upload_words(&control::INITIAL).unwrap();
+        let norm = GradientNorm { len, max_grad_norm: 0.5, epsilon: 1e-6, stats_row: 2 };
+        let (beta1, beta2, epsilon, weight_decay) = (0.9, 0.999, 1e-5, 0.01);
+        let adam = Adam { len, beta1, beta2, epsilon, weight_decay, decoupled: true, schedule_row: 1, stats_row: 2 };
+        run.gpu.gradient_norm(&norm, &grads, &mut stats).unwrap();
+        run.gpu.adam_step(&adam, &mut params, &grads, &mut m, &mut v, &schedule, &stats, &mut control).unwrap();
+        run.keep(&[&params, &m, &v, &stats]);
+        run.keep_words(&control);
+    }
+}
+
+fn categorical(run: &mut Run<'_>) {
+    // One invocation a row, and a workgroup a row.
+    for (batch, width) in [(77, 5), (9, 131)] {
+        let op = Categorical { batch, actions: width };
+        let (logits, q_logits) = (run.floats(batch * width), run.floats(batch * width));
+        let mask = run.flags(batch * width);
+        let actions = run.hostile_words(batch, width as u32);
+        let [d_logp, d_entropy] = [0; 2].map(|_| run.floats(batch));
+        let uniforms: Vec<f32> = (0..batch + 3).map(|i| i as f32 / (batch + 3) as f32).collect();
+        let uniforms = run.gpu.upload_floats(&uniforms).unwrap();
+        let [mut log_probs, mut probs, mut d_logits] = [0; 3].map(|_| run.output(batch * width));
+        let [mut logsumexp, mut logp, mut entropy] = [0; 3].map(|_| run.output(batch));
+        let mut drawn_logp = run.output(batch + 3);
+        let (mut mode, mut drawn) = (run.gpu.alloc_words(batch).unwrap(), run.gpu.alloc_words(batch + 3).unwrap());
+        for mask in [None, Some(&mask)] {
+            let outputs = (&mut log_probs, &mut probs, &mut logsumexp, &mut mode);
+            run.gpu.categorical_distribution(&op, &logits, mask, outputs.0, outputs.1, outputs.2, outputs.3).unwrap();
+            run.gpu.categorical_evaluate(&op, &logits, mask, &actions, &mut logp, &mut entropy).unwrap();
+            run.gpu.categorical_sample(&op, &logits, mask, &uniforms, 3, &mut drawn, &mut drawn_logp).unwrap();
+            run.gpu.categorical_backward(&op, &logits, mask, &actions, &d_logp, &d_entropy, &mut d_logits).unwrap();
+            run.keep(&[&log_probs, &probs, &logsumexp, &logp, &entropy, &drawn_logp, &d_logits]);
+            run.keep_words(&mode);
+            run.keep_words(&drawn);
+            run.gpu.categorical_kl(&op, &logits, &q_logits, mask, &mut entropy).unwrap();
+            run.gpu.categorical_kl_backward(&op, KlArgument::Q, &logits, &q_logits, mask, &d_logp, &mut d_logits).unwrap();
+            run.keep(&[&entropy, &d_logits]);
+        }
+    }
+}
+
+fn gaussian(run: &mut Run<'_>) {
+    let (batch, dim) = (131, 3);
+    for state_dependent_std in [false, true] {
+        let op = Gaussian { batch, dim, state_dependent_std, log_std_offset: 2 };
+        let [mean, q_mean, x] = [0; 3].map(|_| run.floats(batch * dim));
+        let [log_std, q_log_std] = [0; 2].map(|_| run.floats(2 + op.log_std_len()));
+        let [d_logp, d_entropy] = [0; 2].map(|_| run.floats(batch));
+        let noise = run.floats((batch + 4) * dim);
+        let (mut drawn, mut drawn_logp) = (run.output((batch + 4) * dim), run.output(batch + 4));
+        let [mut logp, mut entropy] = [0; 2].map(|_| run.output(batch));
+        let (mut d_mean, mut d_log_std) = (run.output(batch * dim), run.output(1 + op.log_std_len()));
+        run.gpu.gaussian_evaluate(&op, &mean, &log_std, &x, &mut logp, &mut entropy).unwrap();
+        run.gpu.gaussian_sample(&op, &mean, &log_std, &noise, 4, &mut drawn, &mut drawn_logp).unwrap();
+        let gradients = (&mut d_mean, &mut d_log_std);
+        run.gpu.gaussian_backward(&op, &mean, &log_std, &x, &d_logp, &d_entropy, gradients.0, gradients.1, 1).unwrap();
+        run.keep(&[&logp, &entropy, &drawn, &drawn_logp, &d_mean, &d_log_std]);
+        let distributions = [&mean, &log_std, &q_mean, &q_log_std];
+        let [p, p_std, q, q_std] = distributions;
+        run.gpu.gaussian_kl(&op, p, p_std, q, q_std, &mut logp).unwrap();
+        let gradients = (&mut d_mean, &mut d_log_std);
+        run.gpu.gaussian_kl_backward(&op, KlArgument::P, p, p_std, q, q_std, &d_logp, gradients.0, gradients.1).unwrap();
+        run.keep(&[&logp, &d_mean, &d_log_std]);
+        let squashed = SquashedGaussian { gaussian: op, low: -2.0, high: 1.0 };
+        let [mut actions, mut log_det] = [0; 2].map(|_| run.output(batch * dim));
+        run.gpu.squashed_gaussian_evaluate(&squashed, &mean, &log_std, &x, &mut actions, &mut log_det, &mut logp).unwrap();
+        let gradients = (&mut d_mean, &mut d_log_std);
+        run.gpu.squashed_gaussian_backward(&squashed, true, &mean, &log_std, &x, &d_logp, gradients.0, gradients.1).unwrap();
+        run.keep(&[&actions, &log_det, &logp, &d_mean, &d_log_std]);
+    }
+}
+
+fn random(run: &mut Run<'_>) {
+    let op = RandomStream { len: 1001, seed: 5, stream: 7 };
+    let (mut uniform, mut normal) = (run.output(op.len), run.output(op.len));
+    let mut permutation = run.gpu.alloc_words(op.len + 3).unwrap();
+    run.gpu.random_uniform(&op, &mut uniform).unwrap();
+    run.gpu.random_normal(&op, &mut normal).unwrap();
+    run.gpu.random_permutation(&op, &mut permutation, 3).unwrap();
+    run.keep(&[&uniform, &normal]);
+    run.keep_words(&permutation);
+}
+
+const LOSS: Surrogate = Surrogate {
+    batch: 101,
+    clip_low: 0.2,
+    clip_high: 0.2,
+    dual_clip: None,
+    vf_coef: 0.5,
+    ent_coef: 0.01,
+    kl_coef: 0.1,
+    value_loss: ValueLoss::Clipped { clip: 0.2 },
+    stats_row: 1,
+};
+
+fn surrogate(run: &mut Run<'_>) {
+    let batch = 301;
+    let op = Surrogate { batch, ..LOSS };
+    let (values, samples) = (run.floats(batch), run.floats(batch * sample::COLUMNS));
+    let mut d_values = run.output(batch);
+    let mut stats = run.output(2 * stat::COLUMNS);
+    let [logp, entropy] = [0; 2].map(|_| run.floats(batch));
+    let (mut terms, mut d_logp) = (run.output(batch * term::COLUMNS), run.output(batch));
+    let outputs = (&mut terms, &mut d_logp, &mut d_values, &mut stats);
+    run.gpu.surrogate(&op, &logp, &entropy, &values, &samples, outputs.0, outputs.1, outputs.2, outputs.3).unwrap();
+    run.keep(&[&terms, &d_logp, &d_values, &stats]);
+    for width in [3, 21, 130] {
+        let policy = Categorical { batch, actions: width };
+        let logits = run.floats(batch * width);
+        let mask = run.flags(batch * width);
+        let actions = run.hostile_words(batch, width as u32);
+        let mut d_logits = run.output(batch * width);
+        for mask in [None, Some(&mask)] {
+            let outputs = (&mut d_logits, &mut d_values, &mut stats);
+            let inputs = (&actions, &values, &samples);
+            run.gpu
+                .surrogate_categorical(&op, &policy, &logits, mask, inputs.0, inputs.1, inputs.2, outputs.0, outputs.1, outputs.2)
+                .unwrap();
+            run.keep(&[&d_logits, &d_values, &stats]);
+        }
+        let policy = Gaussian { batch, dim: width, state_dependent_std: false, log_std_offset: 2 };
+        let [mean, actions] = [0; 2].map(|_| run.floats(batch * width));
+        let log_std = run.floats(2 + width);
+        let (mut d_mean, mut d_log_std) = (run.output(batch * width), run.output(1 + width));
+        let inputs = (&mean, &log_std, &actions, &values, &samples);
+        let gradients = (&mut d_mean, &mut d_log_std, &mut d_values);
+        run.gpu
+            .surrogate_gaussian(
+                &op,
+                &policy,
+                inputs.0,
+                inputs.1,
+                inputs.2,
+                inputs.3,
+                inputs.4,
+                gradients.0,
+                gradients.1,
+                1,
+                gradients.2,
+                &mut stats,
+            )
+            .unwrap();
+        run.keep(&[&d_mean, &d_log_std, &d_values, &stats]);
+    }
+    let mut control = run.gpu.upload_words(&control::INITIAL).unwrap();
+    run.gpu.stop_on_kl(-1.0, 1, &stats, &mut control).unwrap();
+    run.keep_words(&control);
+}
+
+/// Bits of everything that `operation` computes, with bounds checks and without.
+fn both_forms(gpu: &mut Gpu, operation: Operation) -> [Vec<u32>; 2] {
+    [true, false].map(|bounds_checks| {
+        gpu.variant = Variant::Auto;
+        gpu.context.set_bounds_checks(bounds_checks);
+        let mut run = Run { gpu: &mut *gpu, draw: Draw::new(11), bits: Vec::new() };
+        operation(&mut run);
+        run.bits
+    })
+}
+
+#[track_caller]
+fn assert_same(name: &str, [checked, unchecked]: [Vec<u32>; 2]) {
+    assert!(!checked.is_empty() && checked.len() == unchecked.len(), "{name}");
+    let first = checked.iter().zip(&unchecked).position(|(a, b)| a != b);
+    assert_eq!(first, None, "{name}: {:08x?}", first.map(|i| (checked[i], unchecked[i])));
+}
+
+#[test]
+fn without_bounds_checks_every_proven_shader_computes_the_same_bits() {
+    let proven = shaders().into_iter().map(|info| info.shader).filter(|shader| shader.indices == Indices::Proven);
+    let proven: Vec<Shader> = proven.collect();
+    let (names, covered): (Vec<_>, Vec<_>) = (proven.iter().map(|s| s.name).collect(), OPERATIONS.iter().map(|o| o.0).collect());
+    assert_eq!(names, covered, "an operation for each proven shader");
+    let Some(mut gpu) = gpu() else { return };
+    gpu.context.set_bounds_checks(false);
+    assert!(proven.iter().all(|shader| !gpu.context.checks_bounds(shader)));
+    for (name, operation) in OPERATIONS {
+        assert_same(name, both_forms(&mut gpu, *operation));
+    }
+}
+
+#[test]
+fn peaks_compute_the_same_bits_and_refuse_buffers_too_short() {
+    let Some(mut gpu) = gpu() else { return };
+    assert_same(
+        "peaks",
+        both_forms(&mut gpu, |run| {
+            let (source, mut target) = (run.floats(4 * 5001), run.output(4 * 5001));
+            run.gpu.copy_fast(&source, &mut target).unwrap();
+            let mut operands = run.gpu.operands().unwrap();
+            run.gpu.arithmetic(&mut operands).unwrap();
+            run.keep(&[&target, &operands[2]]);
+            operands[2] = run.output(operands[2].len() - 1);
+            assert!(run.gpu.arithmetic(&mut operands).is_err());
+            let mut short = run.output(4 * 5001 - 1);
+            assert!(run.gpu.copy_fast(&source, &mut short).is_err());
+        }),
+    );
+}
+
+#[test]
+fn only_proven_shaders_as_they_stand_go_unchecked() {
+    if gpu().is_none() {
+        return;
+    }
+    let mut gpu = Gpu::open(&Selection::Best).unwrap();
+    let gather = shaders().into_iter().find(|info| info.shader.name == "gather").unwrap().shader;
+    let unproven = Shader { indices: Indices::Checked, ..gather };
+    assert_eq!(gpu.context.checks_bounds(&gather), cfg!(debug_assertions), "checked in builds with debug assertions alone");
+    gpu.context.set_bounds_checks(true);
+    assert!(gpu.context.checks_bounds(&gather));
+    gpu.context.set_bounds_checks(false);
+    assert!(!gpu.context.checks_bounds(&gather));
+    assert!(gpu.context.checks_bounds(&unproven), "nobody has proven it");
+    gpu.context.set_guards(true);
+    assert!(gpu.context.checks_bounds(&gather), "guard regions are there to find faults");
+    gpu.context.set_guards(false);
+    gpu.context.replace_shader("gather", gather.source.to_owned());
+    assert!(gpu.context.checks_bounds(&gather), "another text has no proof");
+}
