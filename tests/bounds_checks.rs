@@ -101,7 +101,12 @@ fn actor_critic(run: &mut Run<'_>) {
         let (indices, hostile) = (run.gpu.upload_words(&fair).unwrap(), run.hostile_words(batch, width as u32));
         let vectors = run.floats(batch * width);
         let gaussian = Gaussian { batch, dim: width, log_std_offset, state_dependent_std: false };
-        for head in [Head::Categorical(Categorical { batch, actions: width }, &indices), Head::Gaussian(gaussian, &vectors)] {
+        let categorical = Categorical { batch, actions: width };
+        for head in [
+            Head::Categorical(categorical, &indices),
+            Head::Categorical(categorical, &hostile),
+            Head::Gaussian(gaussian, &vectors),
+        ] {
             let [mut actor, mut critic] =
                 [&networks.actor, &networks.critic].map(|layers| Trace::new(run.gpu, layers, batch).unwrap());
             let (mut grads, mut stats) = (run.output(params.len()), run.output(2 * stat::COLUMNS));
