@@ -3,6 +3,7 @@
 mod adapters;
 mod backend;
 mod bench;
+mod chart;
 mod check;
 mod hyperparameters;
 mod interrupt;
