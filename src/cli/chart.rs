@@ -57,6 +57,13 @@ pub struct LogAxis {
 }
 
 impl LogAxis {
+    /// From the least of `values` (positive) to the largest; half a decade to both sides where there is but one.
+    pub fn spanning(values: impl Iterator<Item = f64>, start: f64, end: f64) -> Self {
+        let (low, high) = values.fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(v.log10()), h.max(v.log10())));
+        let widened = if low < high { 0.0 } else { 0.5 };
+        Self { low: low - widened, high: high + widened, start, end }
+    }
+
     /// The whole decades that hold all `values` (positive).
     pub fn around(values: impl Iterator<Item = f64>, start: f64, end: f64) -> Self {
         let (low, high) = values.fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(v.log10()), h.max(v.log10())));
@@ -94,5 +101,15 @@ mod tests {
         let around = LogAxis::around([0.02, 300.0].into_iter(), 0.0, 100.0);
         assert_eq!(around.decades().collect::<Vec<_>>(), [0.01, 0.1, 1.0, 10.0, 100.0, 1000.0]);
         assert_eq!([0.01, 1.0, 1000.0].map(|value| around.pixel(value)), [0.0, 40.0, 100.0]);
+        let spanning = LogAxis::spanning([64.0, 1024.0, 256.0].into_iter(), 200.0, 300.0);
+        assert_eq!([64.0, 256.0, 1024.0].map(|value| spanning.pixel(value)), [200.0, 250.0, 300.0]);
+    }
+
+    #[test]
+    fn a_single_value_is_in_the_middle() {
+        let axis = LogAxis::spanning(std::iter::once(64.0), 0.0, 100.0);
+        assert_eq!(axis.pixel(64.0), 50.0);
+        assert!(axis.least() < 64.0 && axis.largest() > 64.0);
+        assert_eq!(LogAxis::around(std::iter::once(10.0), 0.0, 100.0).decades().collect::<Vec<_>>(), [10.0, 100.0]);
     }
 }

@@ -12,6 +12,7 @@ mod output;
 mod progress;
 mod roofline;
 mod run_folder;
+mod sweep;
 mod train;
 mod verify;
 
