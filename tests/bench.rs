@@ -6,8 +6,8 @@ use std::process::{Command, Output};
 
 use common::{gpu, plant};
 use ppo_kernels::Error;
-use ppo_kernels::backend::Cpu;
-use ppo_kernels::bench::{Effort, Finding, Options, run};
+use ppo_kernels::backend::{Cpu, Gpu};
+use ppo_kernels::bench::{Effort, Finding, Options, Peaks, run, sweep};
 use ppo_kernels::gpu::adapters;
 use serde_json::Value;
 
@@ -115,8 +115,17 @@ fn a_cross_check_is_not_timed() {
     assert!(String::from_utf8_lossy(&output.stderr).contains("backend: expected auto, gpu or cpu"));
 }
 
+type Run = fn(Gpu, &Options, &mut dyn FnMut(Finding)) -> ppo_kernels::Result<(Gpu, Peaks)>;
+
 /// What was reported, and the bench and the message of the error.
-fn with_fault(shader: &'static str, text: &str, from: &str, to: &str, only: &str) -> Option<(Vec<String>, String, String)> {
+fn with_fault(
+    run: Run,
+    shader: &'static str,
+    text: &str,
+    from: &str,
+    to: &str,
+    only: &str,
+) -> Option<(Vec<String>, String, String)> {
     let mut gpu = gpu()?;
     gpu.context.replace_shader(shader, plant(text, from, to));
     let mut timed = Vec::new();
@@ -133,8 +142,14 @@ fn with_fault(shader: &'static str, text: &str, from: &str, to: &str, only: &str
 #[test]
 fn a_wrong_kernel_is_named_and_not_timed() {
     let text = include_str!("../shaders/gather.wgsl");
-    let fault =
-        with_fault("gather", text, "source_row(row) * params.width + column", "source_row(row) * params.width", "gather/R98304");
+    let fault = with_fault(
+        run,
+        "gather",
+        text,
+        "source_row(row) * params.width + column",
+        "source_row(row) * params.width",
+        "gather/R98304",
+    );
     let Some((timed, bench, message)) = fault else { return };
     assert_eq!(bench, "gather/R98304_W48_C24576");
     assert!(message.starts_with("gather_floats: target["), "{message}");
@@ -144,9 +159,75 @@ fn a_wrong_kernel_is_named_and_not_timed() {
 #[test]
 fn a_wrong_update_is_named_and_not_timed() {
     let text = include_str!("../shaders/optimizer.wgsl");
-    let fault = with_fault("optimizer", text, "- schedule[row + STEP_SIZE]", "+ schedule[row + STEP_SIZE]", "update/i_cartpole");
+    let fault =
+        with_fault(run, "optimizer", text, "- schedule[row + STEP_SIZE]", "+ schedule[row + STEP_SIZE]", "update/i_cartpole");
     let Some((timed, bench, message)) = fault else { return };
     assert_eq!(bench, "update/i_cartpole");
     assert!(message.contains("double precision"), "{message}");
+    assert!(timed.iter().all(|name| name.starts_with("limits/")), "{timed:?}");
+}
+
+#[test]
+fn a_sweep_has_a_record_a_size_and_a_panel_an_axis() {
+    let folder = tempfile::tempdir().unwrap();
+    let (json, picture) = (folder.path().join("sweep.json"), folder.path().join("sweep.svg"));
+    let [json_path, picture_path] = [&json, &picture].map(|path| path.to_str().unwrap());
+    let output = bench(&["--sweep", "--backend", "cpu", "--quick", "--json", json_path, "--plot", picture_path]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("sweep/width/64"));
+
+    let report: Value = serde_json::from_slice(&std::fs::read(&json).unwrap()).unwrap();
+    assert_eq!(report["meta"]["sweep"], true);
+    let records = report["records"].as_array().unwrap();
+    let names: Vec<String> = records.iter().map(|record| record["bench"].as_str().unwrap().to_owned()).collect();
+    let (peaks, sizes) = names.split_at(3);
+    assert!(peaks.iter().all(|name| name.starts_with("limits/")), "{names:?}");
+    assert_eq!(sizes, sweep::names(&options("")));
+    for record in &records[3..] {
+        for key in ["median_s", "p10_s", "p90_s", "flops", "bytes"] {
+            positive(record, key);
+        }
+        assert!(positive(&record["derived"], "percent_of_peak") > 0.0);
+        assert!(!record["check"].as_object().unwrap().is_empty(), "nothing was checked: {record}");
+    }
+    let picture = std::fs::read_to_string(&picture).unwrap();
+    assert!(picture.starts_with("<svg") && !picture.contains("NaN") && !picture.contains("inf"), "{picture}");
+    assert_eq!(picture.matches("<title>").count(), sizes.len(), "a dot a size");
+    for axis in ["samples of a minibatch", "units of a hidden layer", "steps of a rollout", "CPU (f32)"] {
+        assert!(picture.contains(axis), "no {axis}");
+    }
+}
+
+#[test]
+fn a_pattern_chooses_sizes() {
+    let mut timed = Vec::new();
+    let mut report = |finding| match finding {
+        Finding::Timed(record) => timed.push(record.bench),
+        Finding::Skipped { .. } => panic!("{finding:?}"),
+    };
+    sweep::run(Cpu::<f32>::new(), &options("horizon/16,batch/64"), &mut report).unwrap();
+    assert_eq!(timed.split_off(3), ["sweep/batch/64", "sweep/horizon/16"]);
+}
+
+#[test]
+fn names_of_the_other_kind_of_run_are_refused_before_anything_is_measured() {
+    let refused = |arguments: &[&str], expected: &str| {
+        let output = bench(arguments);
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{errors}");
+        assert!(errors.contains(expected) && !errors.contains("limits/"), "{errors}");
+    };
+    refused(&["--backend", "cpu", "--only", "sweep/batch"], "only: expected --sweep beside it, got sweep/batch");
+    refused(&["--backend", "cpu", "--sweep", "--only", "gae/"], "only: expected part of a name `sweep/AXIS/SIZE` with --sweep");
+    refused(&["--backend", "cpu", "--sweep", "--only", "depth"], "sweep/horizon/65536, got depth");
+}
+
+#[test]
+fn a_wrong_gradient_is_named_and_not_timed() {
+    let text = include_str!("../shaders/surrogate.wgsl");
+    let fault = with_fault(sweep::run, "surrogate", text, "params.vf_coef * slope", "-params.vf_coef * slope", "sweep/batch/64");
+    let Some((timed, bench, message)) = fault else { return };
+    assert_eq!(bench, "sweep/batch/64");
+    assert!(message.starts_with("d_values: ") && message.contains("double precision"), "{message}");
     assert!(timed.iter().all(|name| name.starts_with("limits/")), "{timed:?}");
 }

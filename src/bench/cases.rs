@@ -116,7 +116,12 @@ fn layers(batch: usize, widths: &[usize]) -> Vec<Linear> {
 }
 
 impl Case {
-    fn work(&self) -> Work {
+    /// Advantages and returns of a rollout `[steps, envs]`.
+    pub(super) fn gae(name: String, steps: usize, envs: usize) -> Self {
+        Self { name, kind: Kind::Gae { steps, envs } }
+    }
+
+    pub(super) fn work(&self) -> Work {
         let (flops, words, items) = match self.kind {
             Kind::Mlp { batch, widths, backward } => {
                 let layers = layers(batch, widths);
@@ -330,21 +335,18 @@ pub(super) fn run<B: Benchmarked>(backend: B, case: &Case, effort: Effort, peaks
     };
     let check: BTreeMap<String, f64> = checked.worst().iter().map(check).collect();
     let mut backend = checked.a;
-    let outcome = outcome.and_then(|()| time(&mut backend, case, effort, peaks, check));
+    let outcome = outcome.and_then(|()| {
+        let step = case.prepare(&mut backend)?;
+        let samples = time(&mut backend, step, effort)?;
+        Ok(record(&case.name, backend.describe(), &samples, case.work(), Some(peaks), check))
+    });
     (backend, outcome)
 }
 
-fn time<B: Benchmarked>(
-    backend: &mut B,
-    case: &Case,
-    effort: Effort,
-    peaks: &Peaks,
-    check: BTreeMap<String, f64>,
-) -> Result<Record> {
-    let step = case.prepare(backend)?;
+/// Times a call that has been checked.
+pub(super) fn time<B: Benchmarked>(backend: &mut B, step: Step<B>, effort: Effort) -> Result<Samples> {
     let waited_for = backend.alloc_words(1)?;
-    let samples = Samples::collect(effort, &mut Repeated { backend, step, waited_for })?;
-    Ok(record(&case.name, backend.describe(), &samples, case.work(), Some(peaks), check))
+    Samples::collect(effort, &mut Repeated { backend, step, waited_for })
 }
 
 #[cfg(test)]

@@ -46,16 +46,16 @@ impl Head {
 }
 
 /// Distance of old from new log-probabilities: a tenth to a third of the ratios is beyond the clip.
-const LOG_RATIO: f64 = 0.15;
+pub(super) const LOG_RATIO: f64 = 0.15;
 
 /// A log-ratio that is not on the edge of the clip, where rounding decides whether a sample has a gradient: one of a million is.
-fn off_the_edges(log_ratio: f64) -> f64 {
+pub(super) fn off_the_edges(log_ratio: f64) -> f64 {
     let near = |edge: f64| (log_ratio - edge.ln()).abs() < 1e-3;
     if near(0.8) || near(1.2) { 0.9 * log_ratio } else { log_ratio }
 }
 
 /// Log-probability of each row's action under softmax, on the host.
-fn categorical_logp(logits: &[f32], actions: &[u32]) -> Vec<f64> {
+pub(super) fn categorical_logp(logits: &[f32], actions: &[u32]) -> Vec<f64> {
     let width = logits.len() / actions.len();
     let logp = |(row, &action): (&[f32], &u32)| {
         let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
@@ -92,7 +92,8 @@ fn samples(inputs: &mut Inputs, logp: &[f64]) -> (Vec<f32>, Vec<f32>) {
     (samples, values)
 }
 
-fn objective(head: Head, batch: usize) -> Surrogate {
+/// CleanRL's loss; of a vocabulary, its policy part alone.
+pub(super) fn objective(head: Head, batch: usize) -> Surrogate {
     let op = Surrogate {
         batch,
         clip_low: 0.2,

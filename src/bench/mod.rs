@@ -8,6 +8,7 @@ mod inputs;
 mod losses;
 mod measure;
 mod peaks;
+pub mod sweep;
 mod update;
 
 use std::collections::BTreeMap;
@@ -58,7 +59,8 @@ pub struct Record {
     pub bytes: f64,
     /// At the median: `gflops`, `eff_gbps`, `percent_of_peak`, samples or elements a second.
     pub derived: BTreeMap<&'static str, f64>,
-    /// By tensor: the worst error as a share of what its kernel's contract allows; of a whole update: its relative deviations.
+    /// By tensor: the worst error as a share of what its kernel's contract allows; of a whole update or a minibatch's gradient: relative
+    /// deviations.
     pub check: BTreeMap<String, f64>,
 }
 
@@ -68,7 +70,7 @@ pub struct Record {
 pub enum Finding {
     /// Checked and timed.
     Timed(Box<Record>),
-    /// The adapter cannot hold it.
+    /// The adapter cannot hold it, or a sweep has become too slow for it.
     Skipped {
         /// `section/shape`.
         bench: String,
@@ -95,6 +97,19 @@ pub struct Options {
 impl Options {
     fn wants(&self, name: &str) -> bool {
         self.only.is_empty() || self.only.split(',').any(|part| !part.is_empty() && name.contains(part))
+    }
+
+    /// Whether anything of `names` would run.
+    pub fn fits(&self, names: &[String]) -> bool {
+        names.iter().any(|name| self.wants(name))
+    }
+
+    /// Refuses a pattern that fits none of `names`, and lists them.
+    fn require_some(&self, names: &[String]) -> Result<()> {
+        if self.fits(names) {
+            return Ok(());
+        }
+        Err(Error::value("only", format!("part of one of {}", names.join(", ")), &self.only))
     }
 }
 
@@ -143,10 +158,7 @@ pub fn names(options: &Options) -> Vec<String> {
 /// A pattern that fits no name; those of the backend; [`Error::Bench`] for a result that is not what double precision says: such a thing is
 /// not timed.
 pub fn run<B: Benchmarked>(mut backend: B, options: &Options, report: &mut dyn FnMut(Finding)) -> Result<(B, Peaks)> {
-    let names = names(options);
-    if !names.iter().any(|name| options.wants(name)) {
-        return Err(Error::value("only", format!("part of one of {}", names.join(", ")), &options.only));
-    }
+    options.require_some(&names(options))?;
     backend.set_timing(true);
     let peaks = peaks::measure(&mut backend, options.effort, report)?;
     for case in cases::all(options.small).iter().filter(|case| options.wants(&case.name)) {
@@ -168,15 +180,16 @@ pub fn run<B: Benchmarked>(mut backend: B, options: &Options, report: &mut dyn F
 fn settle<B: Benchmarked>(backend: &B, name: &str, outcome: Result<Record>, report: &mut dyn FnMut(Finding)) -> Result<()> {
     match outcome {
         Ok(record) => report(Finding::Timed(Box::new(record))),
-        Err(error @ (Error::LimitExceeded { .. } | Error::OutOfMemory { .. })) => report(Finding::Skipped {
-            bench: name.to_owned(),
-            framework: FRAMEWORK,
-            device: backend.describe(),
-            skipped: error.to_string(),
-        }),
+        Err(error @ (Error::LimitExceeded { .. } | Error::OutOfMemory { .. })) => {
+            report(skipped(backend, name, error.to_string()))
+        }
         Err(error) => return Err(Error::Bench { bench: name.to_owned(), source: Box::new(error) }),
     }
     Ok(())
+}
+
+fn skipped<B: Benchmarked>(backend: &B, name: &str, reason: String) -> Finding {
+    Finding::Skipped { bench: name.to_owned(), framework: FRAMEWORK, device: backend.describe(), skipped: reason }
 }
 
 fn record(

@@ -5,13 +5,13 @@ use std::process::Command;
 use std::time::SystemTime;
 
 use ppo_kernels::backend::Gpu;
-use ppo_kernels::bench::{Benchmarked, Effort, Finding, Options, Peaks, Record, run as run_benches};
+use ppo_kernels::bench::{Benchmarked, Effort, Finding, Options, Peaks, Record, names, run as run_benches, sweep as sweeps};
 use ppo_kernels::{Error, Result};
 use serde_json::{Value, json};
 
 use super::backend::{BackendArgs, Opened};
 use super::run_folder::{utc, write_whole};
-use super::{Outcome, output, roofline};
+use super::{Outcome, output, roofline, sweep};
 
 /// Time every kernel and four whole PPO updates. Results are checked against double precision before they are timed.
 ///
@@ -28,16 +28,20 @@ pub struct BenchArgs {
     /// Also write all figures and the machine's description to OUT
     #[arg(long, value_name = "OUT")]
     json: Option<PathBuf>,
-    /// Also draw operations a second over operations a byte, under the roofline of the measured peaks
+    /// Also draw operations a second over operations a byte, under the roofline of the measured peaks; of a sweep, time over size
     #[arg(long, value_name = "SVG")]
     plot: Option<PathBuf>,
     /// Small shapes and few samples: enough to see that everything runs
     #[arg(long)]
     quick: bool,
+    /// Instead vary one size at a time: a minibatch's samples, the networks' width, the rollout's length
+    #[arg(long)]
+    sweep: bool,
 }
 
 /// Runs the benches, prints the table and writes the files.
 pub fn run(args: &BenchArgs) -> Result<Outcome> {
+    refuse_other_names(args)?;
     match args.backend.open()? {
         Opened::Cpu(cpu) => measure(cpu, args, &json!({ "name": "CPU" })),
         Opened::Gpu(gpu) => {
@@ -52,6 +56,23 @@ pub fn run(args: &BenchArgs) -> Result<Outcome> {
     }
 }
 
+fn options(args: &BenchArgs) -> Options {
+    let effort = if args.quick { Effort::QUICK } else { Effort::FULL };
+    Options { only: args.only.clone(), effort, small: args.quick }
+}
+
+/// A pattern for what only the other kind of run has: said before anything is opened or measured, and in fewer words than all names.
+fn refuse_other_names(args: &BenchArgs) -> Result<()> {
+    let options = options(args);
+    let (benches, sizes) = (names(&options), sweeps::names(&options));
+    let (here, there) = if args.sweep { (sizes, benches) } else { (benches, sizes) };
+    if options.fits(&here) || !options.fits(&there) {
+        return Ok(());
+    }
+    let expected = if args.sweep { "part of a name `sweep/AXIS/SIZE` with --sweep" } else { "--sweep beside it" };
+    Err(Error::InvalidValue { argument: "only".to_owned(), expected: expected.to_owned(), actual: args.only.clone() })
+}
+
 fn describe_adapter(gpu: &Gpu) -> Value {
     let info = gpu.context.adapter_info();
     json!({
@@ -64,15 +85,15 @@ fn describe_adapter(gpu: &Gpu) -> Value {
 }
 
 fn measure<B: Benchmarked>(backend: B, args: &BenchArgs, adapter: &Value) -> Result<Outcome> {
-    let effort = if args.quick { Effort::QUICK } else { Effort::FULL };
-    let options = Options { only: args.only.clone(), effort, small: args.quick };
     let device = backend.describe();
     output::line(&device)?;
     let mut findings = Vec::new();
-    let (_, peaks) = run_benches(backend, &options, &mut |finding| {
+    let mut report = |finding| {
         tell(&finding);
         findings.push(finding);
-    })?;
+    };
+    let run = if args.sweep { sweeps::run } else { run_benches };
+    let (_, peaks) = run(backend, &options(args), &mut report)?;
     output::line(&table(&findings))?;
     output::line(&format!(
         "peaks of this run: {:.0} GFLOP/s; {:.0} GB/s up to {:.0} MB, {:.0} GB/s beyond",
@@ -85,7 +106,8 @@ fn measure<B: Benchmarked>(backend: B, args: &BenchArgs, adapter: &Value) -> Res
         write_json(path, args, adapter, &peaks, &findings)?;
     }
     if let Some(path) = &args.plot {
-        write_whole(path, roofline::draw(&findings, &peaks, &device).as_bytes())?;
+        let draw = if args.sweep { sweep::draw } else { roofline::draw };
+        write_whole(path, draw(&findings, &peaks, &device).as_bytes())?;
     }
     Ok(Outcome::Success)
 }
@@ -156,6 +178,7 @@ fn write_json(path: &Path, args: &BenchArgs, adapter: &Value, peaks: &Peaks, fin
             "versions": { "ppo-kernels": env!("CARGO_PKG_VERSION") },
             "commit": commit(),
             "quick": args.quick,
+            "sweep": args.sweep,
             "peaks": {
                 "gflops": peaks.gflops,
                 "gbps_cached": peaks.copies[0].gbps,

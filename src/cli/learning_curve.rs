@@ -4,8 +4,9 @@ use std::collections::VecDeque;
 use std::fmt::Write;
 
 use ppo_kernels::train::{EPISODES_AVERAGED, FinishedEpisode};
-use svg::Document;
-use svg::node::element::{Group, Line, Path, Rectangle, Text};
+use svg::node::element::{Group, Path};
+
+use super::chart::{BLUE, FAINT, GRID, INK, line, page, sideways, tenth, text};
 
 const WIDTH: f64 = 860.0;
 const HEIGHT: f64 = 440.0;
@@ -14,11 +15,7 @@ const RIGHT: f64 = WIDTH - 24.0;
 const TOP: f64 = 56.0;
 const BOTTOM: f64 = HEIGHT - 58.0;
 
-const INK: &str = "#24292f";
-const FAINT: &str = "#57606a";
-const GRID: &str = "#e4e7eb";
 const DOTS: &str = "#6ea8dc";
-const CURVE: &str = "#0b5394";
 const TARGET: &str = "#2e8b57";
 
 /// Most points drawn of a series; a curve is 760 pixels wide.
@@ -117,19 +114,6 @@ fn return_axis(episodes: &[FinishedEpisode], target: f64) -> Axis {
     Axis { low: if low == 0.0 { 0.0 } else { low - margin }, high: high + margin, start: BOTTOM, end: TOP }
 }
 
-fn text(content: impl Into<String>, x: f64, y: f64, size: f64, colour: &str, anchor: &str) -> Text {
-    Text::new(content).set("x", x).set("y", y).set("font-size", size).set("fill", colour).set("text-anchor", anchor)
-}
-
-fn line(from: (f64, f64), to: (f64, f64), colour: &str) -> Line {
-    let line = Line::new().set("x1", tenth(from.0)).set("y1", tenth(from.1)).set("x2", tenth(to.0)).set("y2", tenth(to.1));
-    line.set("stroke", colour)
-}
-
-fn tenth(pixel: f64) -> f64 {
-    (10.0 * pixel).round() / 10.0
-}
-
 fn axes(x: &Axis, y: &Axis) -> Group {
     let mut group = Group::new();
     for tick in y.ticks(6.0) {
@@ -143,12 +127,10 @@ fn axes(x: &Axis, y: &Axis) -> Group {
         group = group.add(text(short(tick), tenth(at), BOTTOM + 20.0, 12.0, FAINT, "middle"));
     }
     let middle = (TOP + BOTTOM) / 2.0;
-    let sideways =
-        text("episodic return", 22.0, middle, 13.0, INK, "middle").set("transform", format!("rotate(-90 22 {middle})"));
     group
         .add(line((LEFT, BOTTOM), (RIGHT, BOTTOM), FAINT))
         .add(text("environment steps", (LEFT + RIGHT) / 2.0, HEIGHT - 14.0, 13.0, INK, "middle"))
-        .add(sideways)
+        .add(sideways("episodic return", 22.0, middle))
 }
 
 /// All episodes as dots: a path of strokes without length and with round ends is a tenth of the size of as many circles.
@@ -168,7 +150,7 @@ fn mean_curve(means: &[(f64, f64)], x: &Axis, y: &Axis) -> Path {
         let command = if data.is_empty() { 'M' } else { 'L' };
         let _ = write!(data, "{command}{} {}", tenth(x.pixel(step)), tenth(y.pixel(mean)));
     }
-    let path = Path::new().set("d", data).set("fill", "none").set("stroke", CURVE).set("stroke-width", 2.4);
+    let path = Path::new().set("d", data).set("fill", "none").set("stroke", BLUE).set("stroke-width", 2.4);
     path.set("stroke-linejoin", "round").set("stroke-linecap", "round")
 }
 
@@ -178,7 +160,7 @@ fn legend() -> Group {
     Group::new()
         .add(dot.set("stroke-linecap", "round"))
         .add(text("one episode", RIGHT - 252.0, y, 12.0, INK, "start"))
-        .add(line((RIGHT - 164.0, y - 4.0), (RIGHT - 140.0, y - 4.0), CURVE).set("stroke-width", 2.4))
+        .add(line((RIGHT - 164.0, y - 4.0), (RIGHT - 140.0, y - 4.0), BLUE).set("stroke-width", 2.4))
         .add(text(format!("mean of the last {EPISODES_AVERAGED}"), RIGHT - 132.0, y, 12.0, INK, "start"))
 }
 
@@ -186,16 +168,7 @@ fn legend() -> Group {
 pub fn draw(episodes: &[FinishedEpisode], steps: u64, caption: &Caption) -> String {
     let x = Axis { low: 0.0, high: steps.max(1) as f64, start: LEFT, end: RIGHT };
     let y = return_axis(episodes, caption.target);
-    let background = Rectangle::new().set("width", WIDTH).set("height", HEIGHT).set("rx", 6).set("fill", "#ffffff");
-    let mut document = Document::new()
-        .set("viewBox", (0, 0, WIDTH, HEIGHT))
-        .set("width", WIDTH)
-        .set("height", HEIGHT)
-        .set("font-family", "system-ui, -apple-system, 'Segoe UI', Helvetica, Arial, sans-serif")
-        .add(background)
-        .add(text(caption.title.as_str(), LEFT, 26.0, 17.0, INK, "start").set("font-weight", 600))
-        .add(text(caption.subtitle.as_str(), LEFT, TOP - 14.0, 12.0, FAINT, "start"))
-        .add(axes(&x, &y));
+    let mut document = page((WIDTH, HEIGHT), (LEFT, TOP), &caption.title, &caption.subtitle).add(axes(&x, &y));
     if caption.target > y.low && caption.target < y.high {
         let at = y.pixel(caption.target);
         let label = text(format!("target {}", short(caption.target)), LEFT + 6.0, tenth(at - 5.0), 12.0, TARGET, "start");

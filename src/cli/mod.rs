@@ -3,6 +3,7 @@
 mod adapters;
 mod backend;
 mod bench;
+mod chart;
 mod check;
 mod hyperparameters;
 mod interrupt;
@@ -11,6 +12,7 @@ mod output;
 mod progress;
 mod roofline;
 mod run_folder;
+mod sweep;
 mod train;
 mod verify;
 

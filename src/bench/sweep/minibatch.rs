@@ -1,0 +1,320 @@
+//! The gradient of one minibatch through actor and critic, checked and timed.
+
+use std::collections::BTreeMap;
+
+use super::{ACTIONS, OBSERVATIONS};
+use crate::backend::{Backend, Cpu, Head, MinibatchInputs, Rows, Trace, compose_minibatch_gradient, forward};
+use crate::bench::cases::time;
+use crate::bench::inputs::Inputs;
+use crate::bench::losses::{Head as LossHead, LOG_RATIO, categorical_logp, objective, off_the_edges};
+use crate::bench::measure::Effort;
+use crate::bench::peaks::{Benchmarked, Peaks};
+use crate::bench::{Record, Work, record};
+use crate::error::{Error, Result};
+use crate::kernels::actor_critic::Layer;
+use crate::kernels::linear::Activation;
+use crate::kernels::policy::Categorical;
+use crate::kernels::surrogate::{Surrogate, sample, stat};
+use crate::ppo::{Network, NetworkSpec, ParameterTensor, PolicyKind};
+
+/// Samples, and units of each of the two hidden layers.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Shape {
+    pub batch: usize,
+    pub width: usize,
+}
+
+/// Operations that double precision may take: a second or so on a processor.
+const CHECKED_FLOPS: f64 = 4e9;
+/// Different samples at most: enough for every way of dividing a batch.
+const MOST_DISTINCT: usize = 4096;
+/// Relative deviation that rows and losses may have in single precision: hundreds of roundings.
+const ALLOWED: f64 = 1e-4;
+/// The same of a parameter tensor's gradient, a mean over the batch in which terms of both signs cancel.
+const ALLOWED_GRADIENT: f64 = 1e-3;
+
+const LOSS: LossHead = LossHead::Categorical { actions: ACTIONS };
+
+impl Shape {
+    fn network(&self) -> Result<Network> {
+        Network::new(NetworkSpec {
+            observation_size: OBSERVATIONS,
+            hidden: vec![self.width; 2],
+            activation: Activation::Tanh,
+            policy: PolicyKind::Categorical { actions: ACTIONS },
+        })
+    }
+
+    /// Matrix products (forward, dW, and dx above the first layer) and the loss.
+    fn flops(&self, batch: usize) -> f64 {
+        let products = |outputs: usize| {
+            let (first, others) = (OBSERVATIONS * self.width, self.width * (self.width + outputs));
+            (batch * (4 * first + 6 * others)) as f64
+        };
+        products(ACTIONS) + products(1) + LOSS.flops(batch)
+    }
+
+    /// What has to move even if activations stay on the chip: observations, actions and packed samples in, both networks' outputs and their
+    /// gradients out, parameters in and their gradients out.
+    pub(super) fn work(&self) -> Work {
+        let layers = |outputs: usize| self.width * (OBSERVATIONS + self.width + outputs + 2) + outputs;
+        let words = self.batch * (OBSERVATIONS + 1 + sample::COLUMNS + 2 * (ACTIONS + 1)) + 2 * (layers(ACTIONS) + layers(1));
+        let (flops, samples) = (self.flops(self.batch), self.batch as f64);
+        Work { flops, bytes: 4.0 * words as f64, items: Some(("samples_per_s", samples)) }
+    }
+
+    /// How many of the samples differ; the others repeat them. A power of two that divides the batch: then gradient and losses, being means,
+    /// are those of the distinct samples, and double precision need not go through all.
+    fn distinct(&self) -> usize {
+        let affordable = (CHECKED_FLOPS / self.flops(1)).max(1.0) as usize;
+        let power = if affordable.is_power_of_two() { affordable } else { affordable.next_power_of_two() / 2 };
+        power.min(MOST_DISTINCT).min(self.batch)
+    }
+}
+
+/// Distinct samples on the host, taken by a slightly other policy.
+struct Samples {
+    network: Network,
+    parameters: Vec<f32>,
+    /// `[distinct, OBSERVATIONS]`.
+    observations: Vec<f32>,
+    actions: Vec<u32>,
+    /// Packed, `[distinct, 4]`.
+    packed: Vec<f32>,
+}
+
+/// A value's distance from the old one that is not on the edge of the clip.
+fn off_the_clip(distance: f64) -> f64 {
+    if (distance.abs() - 0.2).abs() < 1e-3 { 0.9 * distance } else { distance }
+}
+
+impl Samples {
+    fn draw(shape: &Shape) -> Result<Self> {
+        let (mut inputs, mut cpu) = (Inputs::new(), Cpu::<f32>::new());
+        let network = shape.network()?;
+        let rows = shape.distinct();
+        let mut parameters = Vec::with_capacity(network.len());
+        for tensor in network.tensors() {
+            let scale = if let &[_, fan_in] = tensor.shape.as_slice() { 1.0 / (fan_in as f64).sqrt() } else { 0.1 };
+            parameters.extend(inputs.floats(tensor.len(), scale));
+        }
+        let observations = inputs.floats(rows * OBSERVATIONS, 1.0);
+        let actions = inputs.words(rows, ACTIONS);
+        let mut output = |layers: &[Layer]| -> Result<Vec<f32>> {
+            let mut trace = Trace::new(&mut cpu, layers, rows)?;
+            let x = Rows { buffer: &observations, offset: 0, count: rows };
+            forward(&mut cpu, layers, &parameters, &x, &mut trace, None)?;
+            Ok(trace.head().clone())
+        };
+        let logits = output(&network.layers.actor)?;
+        let values = output(&network.layers.critic)?;
+        let mut packed = Vec::with_capacity(rows * sample::COLUMNS);
+        for (logp, value) in categorical_logp(&logits, &actions).into_iter().zip(values) {
+            let old_logp = logp - off_the_edges(LOG_RATIO * inputs.normal());
+            let old_value = f64::from(value) - off_the_clip(0.2 * inputs.normal());
+            // Returns above the values, so that the value loss' gradients do not cancel down to their roundings.
+            let (advantage, target) = (inputs.normal(), old_value + 0.5 + inputs.normal());
+            packed.extend([old_logp, advantage, target, old_value].map(|x| x as f32));
+        }
+        Ok(Self { network, parameters, observations, actions, packed })
+    }
+}
+
+/// The buffers of a call.
+struct Minibatch<B: Backend> {
+    network: Network,
+    op: Surrogate,
+    parameters: B::Floats,
+    observations: B::Floats,
+    actions: B::Words,
+    packed: B::Floats,
+    actor: Trace<B::Floats>,
+    critic: Trace<B::Floats>,
+    grads: B::Floats,
+    stats: B::Floats,
+}
+
+/// How to compute it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// As the backend does it best: what is timed.
+    Whole,
+    /// By its single operations: what that is checked against.
+    Composed,
+}
+
+impl<B: Backend> Minibatch<B> {
+    /// `batch` is a multiple of the distinct samples.
+    fn upload(backend: &mut B, samples: &Samples, batch: usize) -> Result<Self> {
+        let times = batch / samples.actions.len();
+        let network = samples.network.clone();
+        Ok(Self {
+            op: objective(LOSS, batch),
+            parameters: backend.upload_floats(&samples.parameters)?,
+            observations: backend.upload_floats(&samples.observations.repeat(times))?,
+            actions: backend.upload_words(&samples.actions.repeat(times))?,
+            packed: backend.upload_floats(&samples.packed.repeat(times))?,
+            actor: Trace::new(backend, &network.layers.actor, batch)?,
+            critic: Trace::new(backend, &network.layers.critic, batch)?,
+            grads: backend.alloc_floats(network.len())?,
+            stats: backend.alloc_floats(stat::COLUMNS)?,
+            network,
+        })
+    }
+
+    fn call(&mut self, backend: &mut B, way: Way) -> Result<()> {
+        let Self { network, op, parameters, observations, actions, packed, actor, critic, grads, stats } = self;
+        let head = Head::Categorical(Categorical { batch: op.batch, actions: ACTIONS }, actions);
+        let inputs = MinibatchInputs { observations, head, samples: packed };
+        match way {
+            Way::Whole => backend.minibatch_gradient(&network.layers, op, parameters, &inputs, actor, critic, grads, stats),
+            Way::Composed => {
+                compose_minibatch_gradient(backend, &network.layers, op, parameters, &inputs, actor, critic, grads, stats)
+            }
+        }
+    }
+
+    fn read(&mut self, backend: &mut B) -> Result<Outcome> {
+        let (logits, d_logits) = self.actor.head_and_gradient();
+        let (values, d_values) = self.critic.head_and_gradient();
+        Ok(Outcome {
+            batch: self.op.batch,
+            rows: [
+                ("logits", backend.read_f64(logits, 0, self.op.batch * ACTIONS)?),
+                ("values", backend.read_f64(values, 0, self.op.batch)?),
+                ("d_logits", backend.read_f64(d_logits, 0, self.op.batch * ACTIONS)?),
+                ("d_values", backend.read_f64(d_values, 0, self.op.batch)?),
+            ],
+            stats: backend.read_f64(&self.stats, stat::LOSS, stat::CLIPFRAC + 1)?,
+            grads: backend.read_f64(&self.grads, 0, self.network.len())?,
+        })
+    }
+}
+
+/// What an update needs of a minibatch.
+struct Outcome {
+    batch: usize,
+    /// One row a sample: outputs of the networks; their gradients.
+    rows: [(&'static str, Vec<f64>); 4],
+    stats: Vec<f64>,
+    grads: Vec<f64>,
+}
+
+/// ‖x − expected‖ / ‖expected‖, where what is expected may repeat.
+fn deviation(x: &[f64], expected: impl Iterator<Item = f64>) -> f64 {
+    let (apart, norm) =
+        x.iter().zip(expected).fold((0.0, 0.0), |(apart, norm), (x, e)| (apart + (x - e) * (x - e), norm + e * e));
+    f64::sqrt(apart / norm)
+}
+
+fn require_near(name: &str, deviation: f64, allowed: f64) -> Result<f64> {
+    if deviation <= allowed {
+        return Ok(deviation);
+    }
+    Err(Error::value(name, format!("within {allowed} of double precision"), deviation))
+}
+
+/// Relative deviations of `found` from the distinct samples' outcome: of every row, of the losses, and of the worst parameter tensor.
+fn compare(tensors: &[ParameterTensor], found: &Outcome, expected: &Outcome) -> Result<BTreeMap<String, f64>> {
+    let mut check = BTreeMap::new();
+    for ((name, rows), (_, distinct)) in found.rows.iter().zip(&expected.rows) {
+        // The loss is a mean: of more samples, each has a smaller share.
+        let share = if name.starts_with("d_") { expected.batch as f64 / found.batch as f64 } else { 1.0 };
+        let near = require_near(name, deviation(rows, distinct.iter().map(|x| x * share).cycle()), ALLOWED)?;
+        check.insert((*name).to_owned(), near);
+    }
+    check.insert("stats".to_owned(), require_near("stats", deviation(&found.stats, expected.stats.iter().copied()), ALLOWED)?);
+    let mut worst = 0.0f64;
+    for tensor in tensors {
+        let range = tensor.offset..tensor.offset + tensor.len();
+        let apart = deviation(&found.grads[range.clone()], expected.grads[range].iter().copied());
+        worst = worst.max(require_near(&format!("gradient of {}", tensor.name), apart, ALLOWED_GRADIENT)?);
+    }
+    check.insert("grads".to_owned(), worst);
+    Ok(check)
+}
+
+/// Checks one call against double precision, operation by operation, then times it.
+pub(super) fn run<B: Benchmarked>(backend: &mut B, name: &str, shape: &Shape, effort: Effort, peaks: &Peaks) -> Result<Record> {
+    let samples = Samples::draw(shape)?;
+    let mut minibatch = Minibatch::upload(backend, &samples, shape.batch)?;
+    minibatch.call(backend, Way::Whole)?;
+    let found = minibatch.read(backend)?;
+    let mut oracle = Cpu::<f64>::new();
+    let mut twin = Minibatch::upload(&mut oracle, &samples, shape.distinct())?;
+    twin.call(&mut oracle, Way::Composed)?;
+    let check = compare(samples.network.tensors(), &found, &twin.read(&mut oracle)?)?;
+    drop((found, twin, samples));
+    let step = Box::new(move |backend: &mut B| minibatch.call(backend, Way::Whole));
+    let timed = time(backend, step, effort)?;
+    Ok(record(name, backend.describe(), &timed, shape.work(), Some(peaks), check))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outcome<B: Backend>(backend: &mut B, samples: &Samples, batch: usize, way: Way) -> Outcome {
+        let mut minibatch = Minibatch::upload(backend, samples, batch).unwrap();
+        minibatch.call(backend, way).unwrap();
+        minibatch.read(backend).unwrap()
+    }
+
+    #[test]
+    fn repeated_samples_have_the_gradient_of_the_distinct_ones() {
+        let samples = Samples::draw(&Shape { batch: 128, width: 32 }).unwrap();
+        let expected = outcome(&mut Cpu::<f64>::new(), &samples, 128, Way::Composed);
+        let found = outcome(&mut Cpu::<f64>::new(), &samples, 8 * 128, Way::Whole);
+        let check = compare(samples.network.tensors(), &found, &expected).unwrap();
+        assert!(check.values().all(|&deviation| deviation < 1e-12), "{check:?}");
+        assert_eq!(check.len(), 6);
+    }
+
+    #[test]
+    fn what_differs_is_named() {
+        let samples = Samples::draw(&Shape { batch: 64, width: 32 }).unwrap();
+        let expected = outcome(&mut Cpu::<f64>::new(), &samples, 64, Way::Composed);
+        let tensors = samples.network.tensors();
+        let bias = tensors.iter().find(|tensor| tensor.name == "critic.b1").unwrap().offset;
+        let spoilt = |spoil: fn(&mut Outcome, usize)| {
+            let mut found = outcome(&mut Cpu::<f32>::new(), &samples, 256, Way::Whole);
+            spoil(&mut found, bias);
+            compare(tensors, &found, &expected)
+        };
+        spoilt(|_, _| {}).unwrap();
+        type Fault = fn(&mut Outcome, usize);
+        let faults: [(&str, Fault); 5] = [
+            ("logits", |found, _| found.rows[0].1[255 * ACTIONS] = 9.0),
+            ("d_logits", |found, _| found.rows[2].1.iter_mut().for_each(|d| *d *= 1.01)),
+            ("values", |found, _| found.rows[1].1[3] = f64::NAN),
+            ("stats", |found, _| found.stats[stat::ENTROPY] += 0.1),
+            ("gradient of critic.b1", |found, bias| found.grads[bias] = 0.0),
+        ];
+        for (name, fault) in faults {
+            match spoilt(fault) {
+                Err(Error::InvalidValue { argument, expected, .. }) => {
+                    assert_eq!(argument, name);
+                    assert!(expected.contains("double precision"), "{expected}");
+                }
+                other => panic!("{name}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn distinct_samples_divide_the_batch() {
+        for (batch, width, distinct) in [(64, 64, 64), (1 << 20, 64, 4096), (4096, 32, 4096), (4096, 2048, 64)] {
+            assert_eq!(Shape { batch, width }.distinct(), distinct, "{batch} x {width}");
+        }
+    }
+
+    #[test]
+    fn work_counts_products_and_what_has_to_move() {
+        let shape = Shape { batch: 10, width: 32 };
+        let products = |outputs: usize| (6 * (64 * 32 + 32 * 32 + 32 * outputs) - 2 * 64 * 32) as f64;
+        let work = shape.work();
+        assert_eq!(work.flops, 10.0 * (products(16) + products(1)) + LOSS.flops(10));
+        let parameters = shape.network().unwrap().len();
+        assert_eq!(work.bytes, 4.0 * (10 * (64 + 1 + 4 + 2 * 17) + 2 * parameters) as f64);
+    }
+}
