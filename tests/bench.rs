@@ -224,7 +224,7 @@ fn names_of_the_other_kind_of_run_are_refused_before_anything_is_measured() {
 
 #[test]
 fn a_wrong_gradient_is_named_and_not_timed() {
-    let text = include_str!("../shaders/surrogate.wgsl");
+    let text = common::shader("surrogate");
     let fault = with_fault(sweep::run, "surrogate", text, "params.vf_coef * slope", "-params.vf_coef * slope", "sweep/batch/64");
     let Some((timed, bench, message)) = fault else { return };
     assert_eq!(bench, "sweep/batch/64");
