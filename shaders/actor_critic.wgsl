@@ -1,4 +1,4 @@
-// Actor and critic of small networks over a minibatch: forward, loss and backward, an invocation a sample, and then the parameters' gradients.
+// Actor and critic of small networks over a minibatch: forward, loss and backward, an invocation SAMPLES samples, and then the parameters' gradients.
 //
 //   pack_weights         parameters as vectors of four along the inputs, sizes padded to multiples of 8 with zeros
 //   samples_gradient     h = act(W h + b) layer by layer, PPO's loss and its gradient (surrogate.wgsl), d = (Wᵀ d) ⊙ act′(h) back down
@@ -10,7 +10,7 @@
 //
 // Shapes        observations [batch, observation_size], actions [batch] or [batch, width], samples [batch, 4], output and d_output
 //               [batch, width], values and d_values [batch]; a window [batch, padded sizes]; layers as `layers` says, 4 a network at most
-// Grid          pack_weights: an invocation a vector, layers and at last log_std in y; samples_gradient: 32 samples a workgroup in x, networks in y;
+// Grid          pack_weights: an invocation a vector, layers and at last log_std in y; samples_gradient: 32 * SAMPLES samples a workgroup in x, networks in y;
 //               parameters_gradient: 8 outputs a workgroup in x, layers in y
 // Workgroup     WORKGROUP_SIZE invocations; parameters_gradient: INPUT_LANES, each with 4 inputs
 // Bindings      0 params; 1 weights (window); 2 observations, 3 actions (words: indices, or the Gaussian's floats), 4 samples, 5 trace,
@@ -56,13 +56,16 @@ struct ActorCriticParams {
 }
 
 override GAUSSIAN: bool = false;
+// Samples an invocation takes through the network together: weights are then read once for all of them, by fewer invocations.
+override SAMPLES: u32 = 1u;
 
 const WORKGROUP_SIZE = 32u;
 const INPUT_LANES = 16u;
 const MOST_LAYERS = 4u;
 // Vectors of four in a uniform buffer of 64 KiB, WebGPU's default limit.
 const WINDOW = 4096u;
-// Vectors of four that an invocation keeps: a sample's observation, hidden activations and output.
+const MOST_SAMPLES = 2u;
+// Vectors of four that an invocation keeps for a sample: observation, hidden activations and output.
 const KEPT = 64u;
 
 struct Window {
@@ -126,10 +129,11 @@ fn pack_weights(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invo
 
 // ------------------------------------------------------------------------------------------------ a sample through a network
 
-// Observation, hidden activations and output, and the gradients of the latter two, at the same places.
-var<private> kept: array<vec4<f32>, KEPT>;
-var<private> d_kept: array<vec4<f32>, KEPT>;
-// Where the output starts.
+// Observation, hidden activations and output, and the gradients of the latter two, at the same places: vector i of sample j at
+// i * SAMPLES + j.
+var<private> kept: array<vec4<f32>, KEPT * MOST_SAMPLES>;
+var<private> d_kept: array<vec4<f32>, KEPT * MOST_SAMPLES>;
+// The vector where the output starts.
 var<private> output_at: u32;
 
 fn activate_all(x: vec4<f32>) -> vec4<f32> {
@@ -147,31 +151,37 @@ fn forward(first_layer: u32, layers: u32) {
         let at = params.packed_layers[first_layer + l];
         // Eight outputs at a time.
         for (var o = 0u; o < at.y; o += 2u) {
-            var low = weights.vectors[at.w + o];
-            var high = weights.vectors[at.w + o + 1u];
+            var low: array<vec4<f32>, MOST_SAMPLES>;
+            var high: array<vec4<f32>, MOST_SAMPLES>;
+            for (var j = 0u; j < SAMPLES; j++) {
+                low[j] = weights.vectors[at.w + o];
+                high[j] = weights.vectors[at.w + o + 1u];
+            }
             let row = at.z + 4u * o * at.x;
             for (var k = 0u; k < at.x; k++) {
-                let h = kept[input_at + k];
-                let w = row + k;
-                low += vec4<f32>(
-                    dot(weights.vectors[w], h),
-                    dot(weights.vectors[w + at.x], h),
-                    dot(weights.vectors[w + 2u * at.x], h),
-                    dot(weights.vectors[w + 3u * at.x], h),
-                );
-                high += vec4<f32>(
-                    dot(weights.vectors[w + 4u * at.x], h),
-                    dot(weights.vectors[w + 5u * at.x], h),
-                    dot(weights.vectors[w + 6u * at.x], h),
-                    dot(weights.vectors[w + 7u * at.x], h),
-                );
+                let w0 = weights.vectors[row + k];
+                let w1 = weights.vectors[row + k + at.x];
+                let w2 = weights.vectors[row + k + 2u * at.x];
+                let w3 = weights.vectors[row + k + 3u * at.x];
+                let w4 = weights.vectors[row + k + 4u * at.x];
+                let w5 = weights.vectors[row + k + 5u * at.x];
+                let w6 = weights.vectors[row + k + 6u * at.x];
+                let w7 = weights.vectors[row + k + 7u * at.x];
+                for (var j = 0u; j < SAMPLES; j++) {
+                    let h = kept[(input_at + k) * SAMPLES + j];
+                    low[j] += vec4<f32>(dot(w0, h), dot(w1, h), dot(w2, h), dot(w3, h));
+                    high[j] += vec4<f32>(dot(w4, h), dot(w5, h), dot(w6, h), dot(w7, h));
+                }
             }
-            if l + 1u < layers {
-                low = activate_all(low);
-                high = activate_all(high);
+            let is_hidden = l + 1u < layers;
+            for (var j = 0u; j < SAMPLES; j++) {
+                if is_hidden {
+                    low[j] = activate_all(low[j]);
+                    high[j] = activate_all(high[j]);
+                }
+                kept[(output_at + o) * SAMPLES + j] = low[j];
+                kept[(output_at + o + 1u) * SAMPLES + j] = high[j];
             }
-            kept[output_at + o] = low;
-            kept[output_at + o + 1u] = high;
         }
         if l + 1u < layers {
             input_at = output_at;
@@ -187,18 +197,29 @@ fn backward(first_layer: u32, layers: u32) {
         let at = params.packed_layers[first_layer + l];
         let below = above - at.x;
         for (var k = 0u; k < at.x; k += 2u) {
-            var low = vec4<f32>();
-            var high = vec4<f32>();
+            var low: array<vec4<f32>, MOST_SAMPLES>;
+            var high: array<vec4<f32>, MOST_SAMPLES>;
             for (var o = 0u; o < at.y; o++) {
-                let d = d_kept[above + o];
                 let w = at.z + 4u * o * at.x + k;
-                low += d.x * weights.vectors[w] + d.y * weights.vectors[w + at.x]
-                    + d.z * weights.vectors[w + 2u * at.x] + d.w * weights.vectors[w + 3u * at.x];
-                high += d.x * weights.vectors[w + 1u] + d.y * weights.vectors[w + at.x + 1u]
-                    + d.z * weights.vectors[w + 2u * at.x + 1u] + d.w * weights.vectors[w + 3u * at.x + 1u];
+                let low0 = weights.vectors[w];
+                let low1 = weights.vectors[w + at.x];
+                let low2 = weights.vectors[w + 2u * at.x];
+                let low3 = weights.vectors[w + 3u * at.x];
+                let high0 = weights.vectors[w + 1u];
+                let high1 = weights.vectors[w + at.x + 1u];
+                let high2 = weights.vectors[w + 2u * at.x + 1u];
+                let high3 = weights.vectors[w + 3u * at.x + 1u];
+                for (var j = 0u; j < SAMPLES; j++) {
+                    let d = d_kept[(above + o) * SAMPLES + j];
+                    low[j] += d.x * low0 + d.y * low1 + d.z * low2 + d.w * low3;
+                    high[j] += d.x * high0 + d.y * high1 + d.z * high2 + d.w * high3;
+                }
             }
-            d_kept[below + k] = low * derivatives(kept[below + k]);
-            d_kept[below + k + 1u] = high * derivatives(kept[below + k + 1u]);
+            for (var j = 0u; j < SAMPLES; j++) {
+                let i = (below + k) * SAMPLES + j;
+                d_kept[i] = low[j] * derivatives(kept[i]);
+                d_kept[i + SAMPLES] = high[j] * derivatives(kept[i + SAMPLES]);
+            }
         }
         above = below;
     }
@@ -206,14 +227,20 @@ fn backward(first_layer: u32, layers: u32) {
 
 // ------------------------------------------------------------------------------------------------ what the loss asks for
 
+// Which sample it is asking about: its row, and which of the invocation's own.
 var<private> sample_index: u32;
+var<private> own_sample: u32;
+
+fn kept_at(vector: u32) -> u32 {
+    return vector * SAMPLES + own_sample;
+}
 
 fn store_partial(index: u32, sum: f32) {
     trace[7u * WINDOW + index / 4u][index % 4u] = sum;
 }
 
 fn logit(action: u32) -> f32 {
-    return kept[output_at + action / 4u][action % 4u];
+    return kept[kept_at(output_at + action / 4u)][action % 4u];
 }
 
 fn is_valid(action: u32) -> bool {
@@ -221,7 +248,7 @@ fn is_valid(action: u32) -> bool {
 }
 
 fn store_d_logit(action: u32, gradient: f32) {
-    d_kept[output_at + action / 4u][action % 4u] = gradient;
+    d_kept[kept_at(output_at + action / 4u)][action % 4u] = gradient;
 }
 
 fn mean_of_action(dimension: u32) -> f32 {
@@ -240,12 +267,47 @@ fn store_d_mean(dimension: u32, gradient: f32) {
     store_d_logit(dimension, gradient);
 }
 
+// ------------------------------------------------------------------------------------------------ samples
+
+// Whether the workgroup's invocation has a sample `own`. Those past the end go through the last sample, because all have to meet at the
+// barriers, and leave nothing behind.
+fn select_sample(first: u32, own: u32) -> bool {
+    own_sample = own;
+    sample_index = min(first + own * WORKGROUP_SIZE, params.batch - 1u);
+    return first + own * WORKGROUP_SIZE < params.batch;
+}
+
+fn load_observation() {
+    let first = sample_index * params.observation_size;
+    for (var k = 0u; k < params.observation_size; k++) {
+        kept[kept_at(k / 4u)][k % 4u] = observations[first + k];
+    }
+}
+
+// Everything that parameters_gradient needs of this sample, from window `first` on.
+fn store_trace(first: u32, output_vectors: u32) {
+    let hidden = output_at - params.observation_vectors;
+    for (var k = 0u; k < hidden; k++) {
+        let i = kept_at(params.observation_vectors + k);
+        trace[first * WINDOW + sample_index * hidden + k] = kept[i];
+        trace[(first + 1u) * WINDOW + sample_index * hidden + k] = d_kept[i];
+    }
+    for (var k = 0u; k < output_vectors; k++) {
+        trace[(first + 2u) * WINDOW + sample_index * output_vectors + k] = d_kept[kept_at(output_at + k)];
+    }
+}
+
 // Sums d_logp * (z^2 - 1), the slope of the log-probabilities in log_std, over the workgroup's samples into its row of partials.
-fn write_log_std_sums(group: u32, local: u32, d_logp: f32) {
+fn write_log_std_sums(group: u32, local: u32, first: u32, d_logp: array<f32, MOST_SAMPLES>) {
     for (var d = 0u; d < params.width; d++) {
-        let z = (action_of(d) - mean_of_action(d)) * exp_of(-log_std_of(d));
-        // A sample past the end, or of the critic, adds nothing.
-        sh_lanes[local] = select(d_logp * (z * z - 1.0), 0.0, d_logp == 0.0);
+        var own_sum = 0.0;
+        for (var j = 0u; j < SAMPLES; j++) {
+            select_sample(first, j);
+            let z = (action_of(d) - mean_of_action(d)) * exp_of(-log_std_of(d));
+            // A sample past the end, or of the critic, adds nothing.
+            own_sum += select(d_logp[j] * (z * z - 1.0), 0.0, d_logp[j] == 0.0);
+        }
+        sh_lanes[local] = own_sum;
         workgroupBarrier();
         if local == 0u {
             var sum = 0.0;
@@ -258,30 +320,6 @@ fn write_log_std_sums(group: u32, local: u32, d_logp: f32) {
     }
 }
 
-// ------------------------------------------------------------------------------------------------ samples
-
-fn load_observation() {
-    let first = sample_index * params.observation_size;
-    for (var k = 0u; k < params.observation_size; k++) {
-        kept[k / 4u][k % 4u] = observations[first + k];
-    }
-}
-
-// Everything that parameters_gradient needs of this sample, `first` vectors into the trace.
-fn store_trace(first: u32) {
-    let hidden = output_at - params.observation_vectors;
-    for (var k = 0u; k < hidden; k++) {
-        trace[first + sample_index * hidden + k] = kept[params.observation_vectors + k];
-        trace[first + WINDOW + sample_index * hidden + k] = d_kept[params.observation_vectors + k];
-    }
-}
-
-fn store_d_output(first: u32, vectors: u32) {
-    for (var k = 0u; k < vectors; k++) {
-        trace[first + sample_index * vectors + k] = d_kept[output_at + k];
-    }
-}
-
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn samples_gradient(
     @builtin(workgroup_id) workgroup: vec3<u32>,
@@ -290,55 +328,59 @@ fn samples_gradient(
 ) {
     let is_critic = workgroup.y == 1u;
     let group = workgroup.y * groups.x + workgroup.x;
-    let i = workgroup.x * WORKGROUP_SIZE + local;
-    let in_batch = i < params.batch;
-    // Invocations past the end go through the last sample, because all have to meet at the barriers, and leave nothing behind.
-    sample_index = min(i, params.batch - 1u);
-    let sample = samples[sample_index];
+    let first = workgroup.x * WORKGROUP_SIZE * SAMPLES + local;
     let first_layer = select(0u, MOST_LAYERS, is_critic);
     let layers = select(params.actor_layers, params.critic_layers, is_critic);
-    load_observation();
+    for (var j = 0u; j < SAMPLES; j++) {
+        select_sample(first, j);
+        load_observation();
+    }
     forward(first_layer, layers);
 
     stage_nothing(local);
-    var d_logp = 0.0;
-    if is_critic {
-        if in_batch {
-            var loss: SampleLoss;
-            value_terms(kept[output_at].x, sample, &loss);
-            stage_value_sum(local, loss);
-            d_kept[output_at].x = loss.d_value;
+    var d_logp: array<f32, MOST_SAMPLES>;
+    for (var j = 0u; j < SAMPLES; j++) {
+        let in_batch = select_sample(first, j);
+        let sample = samples[sample_index];
+        if is_critic {
+            if in_batch {
+                var loss: SampleLoss;
+                value_terms(kept[kept_at(output_at)].x, sample, &loss);
+                stage_value_sum(local, loss);
+                d_kept[kept_at(output_at)].x = loss.d_value;
+            }
+        } else if GAUSSIAN {
+            if in_batch {
+                d_logp[j] = gaussian_loss(local, 0u, sample);
+            }
+        } else {
+            categorical_loss(local, 0u, 0u, select(0u, params.width, in_batch), in_batch, actions[sample_index], sample);
         }
-    } else if GAUSSIAN {
-        if in_batch {
-            d_logp = gaussian_loss(local, 0u, sample);
-        }
-    } else {
-        categorical_loss(local, 0u, 0u, select(0u, params.width, in_batch), in_batch, actions[sample_index], sample);
     }
     write_partial_sums(group, local);
     if GAUSSIAN {
-        write_log_std_sums(group, local, d_logp);
+        write_log_std_sums(group, local, first, d_logp);
     }
 
     backward(first_layer, layers);
-    if in_batch {
-        let output_vectors = params.packed_layers[first_layer + layers - 1u].y;
+    let output_vectors = params.packed_layers[first_layer + layers - 1u].y;
+    for (var j = 0u; j < SAMPLES; j++) {
+        if !select_sample(first, j) {
+            continue;
+        }
         if is_critic {
-            values[i] = kept[output_at].x;
-            d_values[i] = d_kept[output_at].x;
-            store_trace(4u * WINDOW);
-            store_d_output(6u * WINDOW, output_vectors);
+            values[sample_index] = kept[kept_at(output_at)].x;
+            d_values[sample_index] = d_kept[kept_at(output_at)].x;
+            store_trace(4u, output_vectors);
         } else {
             for (var a = 0u; a < params.width; a++) {
-                output[i * params.width + a] = kept[output_at + a / 4u][a % 4u];
-                d_output[i * params.width + a] = d_kept[output_at + a / 4u][a % 4u];
+                output[sample_index * params.width + a] = logit(a);
+                d_output[sample_index * params.width + a] = d_kept[kept_at(output_at + a / 4u)][a % 4u];
             }
             for (var k = 0u; k < params.observation_vectors; k++) {
-                trace[i * params.observation_vectors + k] = kept[k];
+                trace[sample_index * params.observation_vectors + k] = kept[kept_at(k)];
             }
-            store_trace(WINDOW);
-            store_d_output(3u * WINDOW, output_vectors);
+            store_trace(1u, output_vectors);
         }
     }
 }
@@ -371,79 +413,60 @@ fn place_of(layer: u32, layers: u32, first_layer: u32) -> Place {
     );
 }
 
-// Four inputs by eight outputs of a layer, summed over all samples. Which windows are read is known when this is compiled.
-fn sum_over_samples(layer: u32, at: vec4<u32>, place: Place, k: u32, o: u32, is_first: bool, is_last: bool) {
-    var sums: array<vec4<f32>, 8>;
-    var low_bias = vec4<f32>();
-    var high_bias = vec4<f32>();
-    var input_index = place.input_at + k;
-    var d_index = place.d_at + o;
-    for (var s = 0u; s < params.batch; s++) {
-        var h: vec4<f32>;
-        if is_first {
-            h = observation_window.vectors[input_index];
-        } else {
-            h = hidden_window.vectors[input_index];
-        }
-        var low: vec4<f32>;
-        var high: vec4<f32>;
-        if is_last {
-            low = d_output_window.vectors[d_index];
-            high = d_output_window.vectors[d_index + 1u];
-        } else {
-            low = d_hidden_window.vectors[d_index];
-            high = d_hidden_window.vectors[d_index + 1u];
-        }
-        sums[0] += low.x * h;
-        sums[1] += low.y * h;
-        sums[2] += low.z * h;
-        sums[3] += low.w * h;
-        sums[4] += high.x * h;
-        sums[5] += high.y * h;
-        sums[6] += high.z * h;
-        sums[7] += high.w * h;
-        low_bias += low;
-        high_bias += high;
-        input_index += place.input_stride;
-        d_index += place.d_stride;
-    }
-    let sizes = params.layers[layer];
-    for (var row = 0u; row < 8u; row++) {
-        let out = 4u * o + row;
-        if out < sizes.y {
-            for (var c = 0u; c < 4u; c++) {
-                if 4u * k + c < sizes.x {
-                    grads[sizes.z + out * sizes.x + 4u * k + c] = sums[row][c];
-                }
-            }
-            if k == 0u {
-                grads[sizes.w + out] = select(low_bias[row % 4u], high_bias[row % 4u], row >= 4u);
-            }
-        }
-    }
-}
-
 @compute @workgroup_size(INPUT_LANES)
 fn parameters_gradient(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let layers = select(params.actor_layers, params.critic_layers, params.network == 1u);
     let first_layer = params.network * MOST_LAYERS;
     let layer = first_layer + workgroup.y;
-    let at = params.packed_layers[layer];
+    let vectors = params.packed_layers[layer];
     let o = 2u * workgroup.x;
-    if o >= at.y {
+    if o >= vectors.y {
         return;
     }
-    let place = place_of(workgroup.y, layers, first_layer);
+    let is_first = workgroup.y == 0u;
     let is_last = workgroup.y + 1u == layers;
-    for (var k = local; k < at.x; k += INPUT_LANES) {
-        if workgroup.y == 0u && is_last {
-            sum_over_samples(layer, at, place, k, o, true, true);
-        } else if workgroup.y == 0u {
-            sum_over_samples(layer, at, place, k, o, true, false);
-        } else if is_last {
-            sum_over_samples(layer, at, place, k, o, false, true);
-        } else {
-            sum_over_samples(layer, at, place, k, o, false, false);
+    let place = place_of(workgroup.y, layers, first_layer);
+    for (var k = local; k < vectors.x; k += INPUT_LANES) {
+        // Four inputs by eight outputs, summed over all samples.
+        var sums: array<vec4<f32>, 8>;
+        var low_bias = vec4<f32>();
+        var high_bias = vec4<f32>();
+        for (var s = 0u; s < params.batch; s++) {
+            // Both windows are read, whichever is asked for: software adapters go through both sides of a branch anyway.
+            let input_at = s * place.input_stride + place.input_at + k;
+            let d_at = s * place.d_stride + place.d_at + o;
+            let hidden_at = select(input_at, 0u, is_first);
+            let d_hidden_at = select(d_at, 0u, is_last);
+            let observation_at = select(0u, input_at, is_first);
+            let d_output_at = select(0u, d_at, is_last);
+            let h = select(hidden_window.vectors[hidden_at], observation_window.vectors[observation_at], is_first);
+            let low = select(d_hidden_window.vectors[d_hidden_at], d_output_window.vectors[d_output_at], is_last);
+            let high = select(d_hidden_window.vectors[d_hidden_at + 1u], d_output_window.vectors[d_output_at + 1u], is_last);
+            sums[0] += low.x * h;
+            sums[1] += low.y * h;
+            sums[2] += low.z * h;
+            sums[3] += low.w * h;
+            sums[4] += high.x * h;
+            sums[5] += high.y * h;
+            sums[6] += high.z * h;
+            sums[7] += high.w * h;
+            low_bias += low;
+            high_bias += high;
+        }
+        let sizes = params.layers[layer];
+        for (var row = 0u; row < 8u; row++) {
+            let out = 4u * o + row;
+            if out < sizes.y {
+                let first = sizes.z + out * sizes.x + 4u * k;
+                for (var c = 0u; c < 4u; c++) {
+                    if 4u * k + c < sizes.x {
+                        grads[first + c] = sums[row][c];
+                    }
+                }
+                if k == 0u {
+                    grads[sizes.w + out] = select(low_bias[row % 4u], high_bias[row % 4u], row >= 4u);
+                }
+            }
         }
     }
 }

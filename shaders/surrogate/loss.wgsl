@@ -177,17 +177,17 @@ fn stage_nothing(local: u32) {
 // Surrogate losses all but cancel where advantages are normalised: hence the two columns.
 fn stage_policy_sums(local: u32, loss: SampleLoss, sample_entropy: f32) {
     let pg_loss = coarse_and_rest(loss.pg_loss_parts.x);
-    sh_sums[local * SUMS + SUM_PG_LOSS] = pg_loss.x;
-    sh_sums[local * SUMS + SUM_PG_LOSS_REST] = pg_loss.y + loss.pg_loss_parts.y;
-    sh_sums[local * SUMS + SUM_ENTROPY] = sample_entropy;
-    sh_sums[local * SUMS + SUM_K1] = -loss.log_ratio;
-    sh_sums[local * SUMS + SUM_K3] = loss.k3;
-    sh_sums[local * SUMS + SUM_OUTSIDE] = loss.outside;
-    sh_sums[local * SUMS + SUM_KL_PENALTY] = loss.kl_penalty;
+    sh_sums[local * SUMS + SUM_PG_LOSS] += pg_loss.x;
+    sh_sums[local * SUMS + SUM_PG_LOSS_REST] += pg_loss.y + loss.pg_loss_parts.y;
+    sh_sums[local * SUMS + SUM_ENTROPY] += sample_entropy;
+    sh_sums[local * SUMS + SUM_K1] += -loss.log_ratio;
+    sh_sums[local * SUMS + SUM_K3] += loss.k3;
+    sh_sums[local * SUMS + SUM_OUTSIDE] += loss.outside;
+    sh_sums[local * SUMS + SUM_KL_PENALTY] += loss.kl_penalty;
 }
 
 fn stage_value_sum(local: u32, loss: SampleLoss) {
-    sh_sums[local * SUMS + SUM_V_LOSS] = loss.v_loss;
+    sh_sums[local * SUMS + SUM_V_LOSS] += loss.v_loss;
 }
 
 // Adds what the workgroup's invocations have staged, all -> 16 -> 1 in each column, into its row of partials.

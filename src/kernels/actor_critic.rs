@@ -57,14 +57,22 @@ mod binding {
             (
                 "samples_gradient",
                 &[
-                    &[("ACTIVATION", 0.0), ("GAUSSIAN", 0.0)],
-                    &[("ACTIVATION", 0.0), ("GAUSSIAN", 1.0)],
-                    &[("ACTIVATION", 1.0), ("GAUSSIAN", 0.0)],
-                    &[("ACTIVATION", 1.0), ("GAUSSIAN", 1.0)],
-                    &[("ACTIVATION", 2.0), ("GAUSSIAN", 0.0)],
-                    &[("ACTIVATION", 2.0), ("GAUSSIAN", 1.0)],
-                    &[("ACTIVATION", 3.0), ("GAUSSIAN", 0.0)],
-                    &[("ACTIVATION", 3.0), ("GAUSSIAN", 1.0)],
+                    &[("ACTIVATION", 0.0), ("GAUSSIAN", 0.0), ("SAMPLES", 1.0)],
+                    &[("ACTIVATION", 0.0), ("GAUSSIAN", 0.0), ("SAMPLES", 2.0)],
+                    &[("ACTIVATION", 0.0), ("GAUSSIAN", 1.0), ("SAMPLES", 1.0)],
+                    &[("ACTIVATION", 0.0), ("GAUSSIAN", 1.0), ("SAMPLES", 2.0)],
+                    &[("ACTIVATION", 1.0), ("GAUSSIAN", 0.0), ("SAMPLES", 1.0)],
+                    &[("ACTIVATION", 1.0), ("GAUSSIAN", 0.0), ("SAMPLES", 2.0)],
+                    &[("ACTIVATION", 1.0), ("GAUSSIAN", 1.0), ("SAMPLES", 1.0)],
+                    &[("ACTIVATION", 1.0), ("GAUSSIAN", 1.0), ("SAMPLES", 2.0)],
+                    &[("ACTIVATION", 2.0), ("GAUSSIAN", 0.0), ("SAMPLES", 1.0)],
+                    &[("ACTIVATION", 2.0), ("GAUSSIAN", 0.0), ("SAMPLES", 2.0)],
+                    &[("ACTIVATION", 2.0), ("GAUSSIAN", 1.0), ("SAMPLES", 1.0)],
+                    &[("ACTIVATION", 2.0), ("GAUSSIAN", 1.0), ("SAMPLES", 2.0)],
+                    &[("ACTIVATION", 3.0), ("GAUSSIAN", 0.0), ("SAMPLES", 1.0)],
+                    &[("ACTIVATION", 3.0), ("GAUSSIAN", 0.0), ("SAMPLES", 2.0)],
+                    &[("ACTIVATION", 3.0), ("GAUSSIAN", 1.0), ("SAMPLES", 1.0)],
+                    &[("ACTIVATION", 3.0), ("GAUSSIAN", 1.0), ("SAMPLES", 2.0)],
                 ],
             ),
             ("parameters_gradient", &[&[]]),
@@ -121,6 +129,10 @@ mod binding {
         params: ActorCriticParams,
         activation: Activation,
         log_std: bool,
+        /// Samples an invocation.
+        samples: usize,
+        /// Workgroups of samples.
+        tiles: usize,
         /// Most vectors of parameters of a layer.
         most_vectors: usize,
         /// Most vectors of outputs of a layer, a network.
@@ -172,7 +184,10 @@ mod binding {
             }
             let packed_log_std = packed;
             packed += if log_std_offset.is_some() { vectors(width) } else { 0 };
-            let partial_rows = 2 * op.batch.div_ceil(WORKGROUP_SIZE);
+            // A GPU has more invocations than such a minibatch needs; a processor core does better with fewer that read less.
+            let samples = if context.is_software() { 2 } else { 1 };
+            let tiles = op.batch.div_ceil(WORKGROUP_SIZE * samples);
+            let partial_rows = 2 * tiles;
             let loss = SurrogateParams::new(op, width, WORKGROUP_SIZE);
             let partial_width = SurrogateParams::partial_width(width, log_std_offset.is_some());
             if packed > WINDOW || op.batch * vectors(observation_size) > WINDOW || partial_rows * partial_width > 4 * WINDOW {
@@ -211,6 +226,8 @@ mod binding {
                 params,
                 activation,
                 log_std: log_std_offset.is_some(),
+                samples,
+                tiles,
                 most_vectors,
                 widest: [widest(actor), widest(critic)],
             })
@@ -236,7 +253,11 @@ mod binding {
             let grid = Grid::Xyz(self.most_vectors.div_ceil(WORKGROUP_SIZE), 2 * MOST_LAYERS + usize::from(self.log_std), 1);
             context.dispatch(SHADER, "pack_weights", &[], &self.params, &buffers, grid)?;
 
-            let constants = [("ACTIVATION", f64::from(self.activation as u8)), ("GAUSSIAN", f64::from(u8::from(self.log_std)))];
+            let constants = [
+                ("ACTIVATION", f64::from(self.activation as u8)),
+                ("GAUSSIAN", f64::from(u8::from(self.log_std))),
+                ("SAMPLES", self.samples as f64),
+            ];
             let buffers = [
                 bind(1, &packed.slice(0, 4 * WINDOW)),
                 bind(2, observations),
@@ -248,8 +269,7 @@ mod binding {
                 bind(8, values),
                 bind(9, d_values),
             ];
-            let tiles = op.batch.div_ceil(WORKGROUP_SIZE);
-            context.dispatch(SHADER, "samples_gradient", &constants, &self.params, &buffers, Grid::Xyz(tiles, 2, 1))?;
+            context.dispatch(SHADER, "samples_gradient", &constants, &self.params, &buffers, Grid::Xyz(self.tiles, 2, 1))?;
 
             let partial_rows = self.params.partial_rows as usize;
             let log_std = self.log_std.then_some((grads, self.params.log_std_offset as usize));
