@@ -1,7 +1,8 @@
-// Actor and critic of small networks over a minibatch: forward, loss and backward, an invocation SAMPLES samples, and then the parameters' gradients.
+// Actor and critic of small networks over a minibatch: forward, loss and backward, an invocation a sample, and then the parameters' gradients.
 //
 //   pack_weights         parameters as vectors of four along the inputs, sizes padded to multiples of 8 with zeros
-//   samples_gradient     h = act(W h + b) layer by layer, PPO's loss and its gradient (surrogate.wgsl), d = (Wᵀ d) ⊙ act′(h) back down
+//   samples_forward      h = act(W h + b) layer by layer
+//   samples_gradient     the same, PPO's loss and its gradient (surrogate.wgsl), d = (Wᵀ d) ⊙ act′(h) back down
 //   parameters_gradient  dW[o, k] = Σ_samples d[o] h[k], db[o] = Σ_samples d[o], for all layers of one network
 //
 // What is read often is read from uniform buffers, windows of 64 KiB: a constant cache on a GPU, and on llvmpipe the only memory whose
@@ -10,7 +11,7 @@
 //
 // Shapes        observations [batch, observation_size], actions [batch] or [batch, width], samples [batch, 4], output and d_output
 //               [batch, width], values and d_values [batch]; a window [batch, padded sizes]; layers as `layers` says, 4 a network at most
-// Grid          pack_weights: an invocation a vector, layers and at last log_std in y; samples_gradient: 32 * SAMPLES samples a workgroup in x, networks in y;
+// Grid          pack_weights: an invocation a vector, layers and at last log_std in y; samples_*: 32 samples a workgroup in x, networks in y;
 //               parameters_gradient: 8 outputs a workgroup in x, layers in y
 // Workgroup     WORKGROUP_SIZE invocations; parameters_gradient: INPUT_LANES, each with 4 inputs
 // Bindings      0 params; 1 weights (window); 2 observations, 3 actions (words: indices, or the Gaussian's floats), 4 samples, 5 trace,
@@ -46,9 +47,9 @@ struct ActorCriticParams {
     critic_layers: u32,
     network: u32,
     packed_log_std: u32,
-    unused_0: u32,
-    unused_1: u32,
-    unused_2: u32,
+    observations_offset: u32,
+    values_offset: u32,
+    unused: u32,
     // Inputs, outputs, first weight, first bias among the parameters: four layers of the actor, four of the critic.
     layers: array<vec4<u32>, 8>,
     // Vectors of inputs, vectors of outputs, first vector of weights, first vector of biases in `weights`.
@@ -56,17 +57,15 @@ struct ActorCriticParams {
 }
 
 override GAUSSIAN: bool = false;
-// Samples an invocation takes through the network together: weights are then read once for all of them, by fewer invocations.
-override SAMPLES: u32 = 1u;
 
 const WORKGROUP_SIZE = 32u;
 const INPUT_LANES = 16u;
 const MOST_LAYERS = 4u;
 // Vectors of four in a uniform buffer of 64 KiB, WebGPU's default limit.
 const WINDOW = 4096u;
-const MOST_SAMPLES = 2u;
-// Vectors of four that an invocation keeps for a sample: observation, hidden activations and output.
-const KEPT = 64u;
+// Vectors of four that an invocation keeps: a sample's observation, hidden activations and output. Just enough for two hidden layers of 64:
+// software adapters take time and compile time in proportion to what is declared.
+const KEPT = 40u;
 
 struct Window {
     vectors: array<vec4<f32>, WINDOW>,
@@ -129,11 +128,10 @@ fn pack_weights(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invo
 
 // ------------------------------------------------------------------------------------------------ a sample through a network
 
-// Observation, hidden activations and output, and the gradients of the latter two, at the same places: vector i of sample j at
-// i * SAMPLES + j.
-var<private> kept: array<vec4<f32>, KEPT * MOST_SAMPLES>;
-var<private> d_kept: array<vec4<f32>, KEPT * MOST_SAMPLES>;
-// The vector where the output starts.
+// Observation, hidden activations and output, and the gradients of the latter two, at the same places.
+var<private> kept: array<vec4<f32>, KEPT>;
+var<private> d_kept: array<vec4<f32>, KEPT>;
+// Where the output starts.
 var<private> output_at: u32;
 
 fn activate_all(x: vec4<f32>) -> vec4<f32> {
@@ -151,37 +149,31 @@ fn forward(first_layer: u32, layers: u32) {
         let at = params.packed_layers[first_layer + l];
         // Eight outputs at a time.
         for (var o = 0u; o < at.y; o += 2u) {
-            var low: array<vec4<f32>, MOST_SAMPLES>;
-            var high: array<vec4<f32>, MOST_SAMPLES>;
-            for (var j = 0u; j < SAMPLES; j++) {
-                low[j] = weights.vectors[at.w + o];
-                high[j] = weights.vectors[at.w + o + 1u];
-            }
+            var low = weights.vectors[at.w + o];
+            var high = weights.vectors[at.w + o + 1u];
             let row = at.z + 4u * o * at.x;
             for (var k = 0u; k < at.x; k++) {
-                let w0 = weights.vectors[row + k];
-                let w1 = weights.vectors[row + k + at.x];
-                let w2 = weights.vectors[row + k + 2u * at.x];
-                let w3 = weights.vectors[row + k + 3u * at.x];
-                let w4 = weights.vectors[row + k + 4u * at.x];
-                let w5 = weights.vectors[row + k + 5u * at.x];
-                let w6 = weights.vectors[row + k + 6u * at.x];
-                let w7 = weights.vectors[row + k + 7u * at.x];
-                for (var j = 0u; j < SAMPLES; j++) {
-                    let h = kept[(input_at + k) * SAMPLES + j];
-                    low[j] += vec4<f32>(dot(w0, h), dot(w1, h), dot(w2, h), dot(w3, h));
-                    high[j] += vec4<f32>(dot(w4, h), dot(w5, h), dot(w6, h), dot(w7, h));
-                }
+                let h = kept[input_at + k];
+                let w = row + k;
+                low += vec4<f32>(
+                    dot(weights.vectors[w], h),
+                    dot(weights.vectors[w + at.x], h),
+                    dot(weights.vectors[w + 2u * at.x], h),
+                    dot(weights.vectors[w + 3u * at.x], h),
+                );
+                high += vec4<f32>(
+                    dot(weights.vectors[w + 4u * at.x], h),
+                    dot(weights.vectors[w + 5u * at.x], h),
+                    dot(weights.vectors[w + 6u * at.x], h),
+                    dot(weights.vectors[w + 7u * at.x], h),
+                );
             }
-            let is_hidden = l + 1u < layers;
-            for (var j = 0u; j < SAMPLES; j++) {
-                if is_hidden {
-                    low[j] = activate_all(low[j]);
-                    high[j] = activate_all(high[j]);
-                }
-                kept[(output_at + o) * SAMPLES + j] = low[j];
-                kept[(output_at + o + 1u) * SAMPLES + j] = high[j];
+            if l + 1u < layers {
+                low = activate_all(low);
+                high = activate_all(high);
             }
+            kept[output_at + o] = low;
+            kept[output_at + o + 1u] = high;
         }
         if l + 1u < layers {
             input_at = output_at;
@@ -197,29 +189,18 @@ fn backward(first_layer: u32, layers: u32) {
         let at = params.packed_layers[first_layer + l];
         let below = above - at.x;
         for (var k = 0u; k < at.x; k += 2u) {
-            var low: array<vec4<f32>, MOST_SAMPLES>;
-            var high: array<vec4<f32>, MOST_SAMPLES>;
+            var low = vec4<f32>();
+            var high = vec4<f32>();
             for (var o = 0u; o < at.y; o++) {
+                let d = d_kept[above + o];
                 let w = at.z + 4u * o * at.x + k;
-                let low0 = weights.vectors[w];
-                let low1 = weights.vectors[w + at.x];
-                let low2 = weights.vectors[w + 2u * at.x];
-                let low3 = weights.vectors[w + 3u * at.x];
-                let high0 = weights.vectors[w + 1u];
-                let high1 = weights.vectors[w + at.x + 1u];
-                let high2 = weights.vectors[w + 2u * at.x + 1u];
-                let high3 = weights.vectors[w + 3u * at.x + 1u];
-                for (var j = 0u; j < SAMPLES; j++) {
-                    let d = d_kept[(above + o) * SAMPLES + j];
-                    low[j] += d.x * low0 + d.y * low1 + d.z * low2 + d.w * low3;
-                    high[j] += d.x * high0 + d.y * high1 + d.z * high2 + d.w * high3;
-                }
+                low += d.x * weights.vectors[w] + d.y * weights.vectors[w + at.x]
+                    + d.z * weights.vectors[w + 2u * at.x] + d.w * weights.vectors[w + 3u * at.x];
+                high += d.x * weights.vectors[w + 1u] + d.y * weights.vectors[w + at.x + 1u]
+                    + d.z * weights.vectors[w + 2u * at.x + 1u] + d.w * weights.vectors[w + 3u * at.x + 1u];
             }
-            for (var j = 0u; j < SAMPLES; j++) {
-                let i = (below + k) * SAMPLES + j;
-                d_kept[i] = low[j] * derivatives(kept[i]);
-                d_kept[i + SAMPLES] = high[j] * derivatives(kept[i + SAMPLES]);
-            }
+            d_kept[below + k] = low * derivatives(kept[below + k]);
+            d_kept[below + k + 1u] = high * derivatives(kept[below + k + 1u]);
         }
         above = below;
     }
@@ -227,20 +208,14 @@ fn backward(first_layer: u32, layers: u32) {
 
 // ------------------------------------------------------------------------------------------------ what the loss asks for
 
-// Which sample it is asking about: its row, and which of the invocation's own.
 var<private> sample_index: u32;
-var<private> own_sample: u32;
-
-fn kept_at(vector: u32) -> u32 {
-    return vector * SAMPLES + own_sample;
-}
 
 fn store_partial(index: u32, sum: f32) {
     trace[7u * WINDOW + index / 4u][index % 4u] = sum;
 }
 
 fn logit(action: u32) -> f32 {
-    return kept[kept_at(output_at + action / 4u)][action % 4u];
+    return kept[output_at + action / 4u][action % 4u];
 }
 
 fn is_valid(action: u32) -> bool {
@@ -248,7 +223,7 @@ fn is_valid(action: u32) -> bool {
 }
 
 fn store_d_logit(action: u32, gradient: f32) {
-    d_kept[kept_at(output_at + action / 4u)][action % 4u] = gradient;
+    d_kept[output_at + action / 4u][action % 4u] = gradient;
 }
 
 fn mean_of_action(dimension: u32) -> f32 {
@@ -267,47 +242,12 @@ fn store_d_mean(dimension: u32, gradient: f32) {
     store_d_logit(dimension, gradient);
 }
 
-// ------------------------------------------------------------------------------------------------ samples
-
-// Whether the workgroup's invocation has a sample `own`. Those past the end go through the last sample, because all have to meet at the
-// barriers, and leave nothing behind.
-fn select_sample(first: u32, own: u32) -> bool {
-    own_sample = own;
-    sample_index = min(first + own * WORKGROUP_SIZE, params.batch - 1u);
-    return first + own * WORKGROUP_SIZE < params.batch;
-}
-
-fn load_observation() {
-    let first = sample_index * params.observation_size;
-    for (var k = 0u; k < params.observation_size; k++) {
-        kept[kept_at(k / 4u)][k % 4u] = observations[first + k];
-    }
-}
-
-// Everything that parameters_gradient needs of this sample, from window `first` on.
-fn store_trace(first: u32, output_vectors: u32) {
-    let hidden = output_at - params.observation_vectors;
-    for (var k = 0u; k < hidden; k++) {
-        let i = kept_at(params.observation_vectors + k);
-        trace[first * WINDOW + sample_index * hidden + k] = kept[i];
-        trace[(first + 1u) * WINDOW + sample_index * hidden + k] = d_kept[i];
-    }
-    for (var k = 0u; k < output_vectors; k++) {
-        trace[(first + 2u) * WINDOW + sample_index * output_vectors + k] = d_kept[kept_at(output_at + k)];
-    }
-}
-
 // Sums d_logp * (z^2 - 1), the slope of the log-probabilities in log_std, over the workgroup's samples into its row of partials.
-fn write_log_std_sums(group: u32, local: u32, first: u32, d_logp: array<f32, MOST_SAMPLES>) {
+fn write_log_std_sums(group: u32, local: u32, d_logp: f32) {
     for (var d = 0u; d < params.width; d++) {
-        var own_sum = 0.0;
-        for (var j = 0u; j < SAMPLES; j++) {
-            select_sample(first, j);
-            let z = (action_of(d) - mean_of_action(d)) * exp_of(-log_std_of(d));
-            // A sample past the end, or of the critic, adds nothing.
-            own_sum += select(d_logp[j] * (z * z - 1.0), 0.0, d_logp[j] == 0.0);
-        }
-        sh_lanes[local] = own_sum;
+        let z = (action_of(d) - mean_of_action(d)) * exp_of(-log_std_of(d));
+        // A sample past the end, or of the critic, adds nothing.
+        sh_lanes[local] = select(d_logp * (z * z - 1.0), 0.0, d_logp == 0.0);
         workgroupBarrier();
         if local == 0u {
             var sum = 0.0;
@@ -320,6 +260,46 @@ fn write_log_std_sums(group: u32, local: u32, first: u32, d_logp: array<f32, MOS
     }
 }
 
+// ------------------------------------------------------------------------------------------------ samples
+
+fn load_observation() {
+    let first = params.observations_offset + sample_index * params.observation_size;
+    for (var k = 0u; k < params.observation_size; k++) {
+        kept[k / 4u][k % 4u] = observations[first + k];
+    }
+}
+
+// Everything that parameters_gradient needs of this sample, from window `first` on.
+fn store_trace(first: u32, output_vectors: u32) {
+    let hidden = output_at - params.observation_vectors;
+    for (var k = 0u; k < hidden; k++) {
+        trace[first * WINDOW + sample_index * hidden + k] = kept[params.observation_vectors + k];
+        trace[(first + 1u) * WINDOW + sample_index * hidden + k] = d_kept[params.observation_vectors + k];
+    }
+    for (var k = 0u; k < output_vectors; k++) {
+        trace[(first + 2u) * WINDOW + sample_index * output_vectors + k] = d_kept[output_at + k];
+    }
+}
+
+@compute @workgroup_size(WORKGROUP_SIZE)
+fn samples_forward(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) local: u32) {
+    let is_critic = workgroup.y == 1u;
+    let i = workgroup.x * WORKGROUP_SIZE + local;
+    sample_index = min(i, params.batch - 1u);
+    load_observation();
+    forward(select(0u, MOST_LAYERS, is_critic), select(params.actor_layers, params.critic_layers, is_critic));
+    if i >= params.batch {
+        return;
+    }
+    if is_critic {
+        values[params.values_offset + i] = kept[output_at].x;
+    } else {
+        for (var a = 0u; a < params.width; a++) {
+            output[i * params.width + a] = logit(a);
+        }
+    }
+}
+
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn samples_gradient(
     @builtin(workgroup_id) workgroup: vec3<u32>,
@@ -328,57 +308,51 @@ fn samples_gradient(
 ) {
     let is_critic = workgroup.y == 1u;
     let group = workgroup.y * groups.x + workgroup.x;
-    let first = workgroup.x * WORKGROUP_SIZE * SAMPLES + local;
+    let i = workgroup.x * WORKGROUP_SIZE + local;
+    let in_batch = i < params.batch;
+    // Invocations past the end go through the last sample, because all have to meet at the barriers, and leave nothing behind.
+    sample_index = min(i, params.batch - 1u);
+    let sample = samples[sample_index];
     let first_layer = select(0u, MOST_LAYERS, is_critic);
     let layers = select(params.actor_layers, params.critic_layers, is_critic);
-    for (var j = 0u; j < SAMPLES; j++) {
-        select_sample(first, j);
-        load_observation();
-    }
+    load_observation();
     forward(first_layer, layers);
 
     stage_nothing(local);
-    var d_logp: array<f32, MOST_SAMPLES>;
-    for (var j = 0u; j < SAMPLES; j++) {
-        let in_batch = select_sample(first, j);
-        let sample = samples[sample_index];
-        if is_critic {
-            if in_batch {
-                var loss: SampleLoss;
-                value_terms(kept[kept_at(output_at)].x, sample, &loss);
-                stage_value_sum(local, loss);
-                d_kept[kept_at(output_at)].x = loss.d_value;
-            }
-        } else if GAUSSIAN {
-            if in_batch {
-                d_logp[j] = gaussian_loss(local, 0u, sample);
-            }
-        } else {
-            categorical_loss(local, 0u, 0u, select(0u, params.width, in_batch), in_batch, actions[sample_index], sample);
+    var d_logp = 0.0;
+    if is_critic {
+        if in_batch {
+            var loss: SampleLoss;
+            value_terms(kept[output_at].x, sample, &loss);
+            stage_value_sum(local, loss);
+            d_kept[output_at].x = loss.d_value;
         }
+    } else if GAUSSIAN {
+        if in_batch {
+            d_logp = gaussian_loss(local, 0u, sample);
+        }
+    } else {
+        categorical_loss(local, 0u, 0u, select(0u, params.width, in_batch), in_batch, actions[sample_index], sample);
     }
     write_partial_sums(group, local);
     if GAUSSIAN {
-        write_log_std_sums(group, local, first, d_logp);
+        write_log_std_sums(group, local, d_logp);
     }
 
     backward(first_layer, layers);
-    let output_vectors = params.packed_layers[first_layer + layers - 1u].y;
-    for (var j = 0u; j < SAMPLES; j++) {
-        if !select_sample(first, j) {
-            continue;
-        }
+    if in_batch {
+        let output_vectors = params.packed_layers[first_layer + layers - 1u].y;
         if is_critic {
-            values[sample_index] = kept[kept_at(output_at)].x;
-            d_values[sample_index] = d_kept[kept_at(output_at)].x;
+            values[i] = kept[output_at].x;
+            d_values[i] = d_kept[output_at].x;
             store_trace(4u, output_vectors);
         } else {
             for (var a = 0u; a < params.width; a++) {
-                output[sample_index * params.width + a] = logit(a);
-                d_output[sample_index * params.width + a] = d_kept[kept_at(output_at + a / 4u)][a % 4u];
+                output[i * params.width + a] = logit(a);
+                d_output[i * params.width + a] = d_kept[output_at + a / 4u][a % 4u];
             }
             for (var k = 0u; k < params.observation_vectors; k++) {
-                trace[sample_index * params.observation_vectors + k] = kept[kept_at(k)];
+                trace[i * params.observation_vectors + k] = kept[k];
             }
             store_trace(1u, output_vectors);
         }

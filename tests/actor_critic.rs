@@ -4,7 +4,9 @@ mod common;
 
 use common::{Draw, relative_error};
 use ppo_kernels::Error;
-use ppo_kernels::backend::{Backend, Cpu, CrossCheck, Gpu, Head, MinibatchInputs, Trace, Variant, compose_minibatch_gradient};
+use ppo_kernels::backend::{
+    Backend, Cpu, CrossCheck, Gpu, Head, MinibatchInputs, Rows, Trace, Variant, compose_minibatch_gradient,
+};
 use ppo_kernels::kernels::actor_critic::{ActorCritic, Layer};
 use ppo_kernels::kernels::linear::{Activation, Linear};
 use ppo_kernels::kernels::policy::{Categorical, Gaussian};
@@ -111,6 +113,21 @@ impl Problem {
     }
 }
 
+impl Problem {
+    /// The actor's output, and values behind three that have to stay.
+    fn evaluate<B: Backend>(&self, backend: &mut B) -> ppo_kernels::Result<[Vec<f64>; 2]> {
+        let batch = self.op.batch;
+        let params = backend.upload_floats(&self.params)?;
+        let observations = backend.upload_floats(&[&[9.0; 7], &self.observations[..]].concat())?;
+        let mut actor = Trace::new(backend, &self.networks.actor, batch)?;
+        let mut critic = Trace::new(backend, &self.networks.critic, batch)?;
+        let mut values = backend.upload_floats(&vec![7.0; batch + 4])?;
+        let x = Rows { buffer: &observations, offset: 7, count: batch };
+        backend.evaluate(&self.networks, &params, &x, &mut actor, &mut critic, &mut values, 3)?;
+        Ok([backend.read_f64(actor.head(), 0, batch * self.outputs)?, backend.read_f64(&values, 0, batch + 4)?])
+    }
+}
+
 const TENSORS: [&str; 6] = ["grads", "stats", "head", "d_head", "values", "d_values"];
 
 /// The first tensor further from the expected one than `tolerance`, relative to its norm. (Of a single clipped sample, all can be zero.)
@@ -163,19 +180,58 @@ fn the_adapter_passes_the_cross_check() {
     }
 }
 
-/// With every variant, and with fresh memory full of NaN.
+/// With every variant, in fresh memory full of NaN.
 #[test]
 fn the_adapter_gives_what_the_single_operations_give() {
-    for variant in [Variant::Plain, Variant::Fast] {
-        for problem in problems() {
-            let Some(mut gpu) = common::gpu() else { return };
+    let Some(mut gpu) = common::gpu() else { return };
+    gpu.context.set_guards(true);
+    for problem in problems() {
+        let expected = problem.solve(&mut Cpu::<f64>::new(), false).unwrap();
+        for variant in [Variant::Plain, Variant::Fast] {
             gpu.variant = variant;
-            gpu.context.set_guards(true);
-            let expected = problem.solve(&mut Cpu::<f64>::new(), false).unwrap();
+            gpu.context.release();
             let outcome = problem.solve(&mut gpu, true).unwrap();
             let difference = first_difference(&outcome, &expected, 1e-4);
             assert_eq!(difference, None, "{variant:?}, batch {}, categorical {}", problem.op.batch, problem.categorical);
         }
+    }
+}
+
+/// Actor and critic into the middle of buffers, as a rollout has them.
+#[test]
+fn a_forward_pass_gives_what_the_layers_give() {
+    let Some(mut gpu) = common::gpu() else { return };
+    gpu.context.set_guards(true);
+    for problem in problems() {
+        let expected = problem.evaluate(&mut Cpu::<f64>::new()).unwrap();
+        for variant in [Variant::Plain, Variant::Fast] {
+            gpu.variant = variant;
+            gpu.context.release();
+            let outcome = problem.evaluate(&mut gpu).unwrap();
+            for (tensor, (a, b)) in ["head", "values"].iter().zip(outcome.iter().zip(&expected)) {
+                let error = relative_error(a, b);
+                assert!(error <= 1e-5, "{variant:?}, batch {}: {tensor}: {error:e}", problem.op.batch);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_planted_fault_is_noticed() {
+    let Some(mut gpu) = common::gpu() else { return };
+    let problem = Problem::new(65, &[5, 16], 3, Activation::Tanh, false);
+    let expected = problem.solve(&mut Cpu::<f64>::new(), false).unwrap();
+    for (from, to, tensor) in [
+        ("low_bias += low;", "", "grads"),
+        ("z * z - 1.0", "z * z", "grads"),
+        ("stage_value_sum(local, loss);", "", "stats"),
+        ("low = activate_all(low);", "", "grads"),
+        ("kept[output_at].x, sample, &loss", "0.0, sample, &loss", "d_values"),
+    ] {
+        let text = common::shader("actor_critic");
+        gpu.context.replace_shader("actor_critic", common::plant(text, from, to));
+        let difference = first_difference(&problem.solve(&mut gpu, true).unwrap(), &expected, 1e-4);
+        assert!(difference.as_deref().is_some_and(|difference| difference.starts_with(tensor)), "{from}: {difference:?}");
     }
 }
 

@@ -99,8 +99,27 @@ pub struct MinibatchInputs<'a, F, W> {
     pub samples: &'a F,
 }
 
-/// Gradients of whole minibatches.
+/// Both networks at once.
 pub trait ActorCriticOps: LinearOps + SurrogateOps {
+    /// Forward through both networks: the actor's output into its trace, the critic's into `values` from element `values_offset` on. What
+    /// else is in the traces is the backend's affair.
+    ///
+    /// # Errors
+    /// As [`linear_forward`](LinearOps::linear_forward).
+    fn evaluate(
+        &mut self,
+        networks: &ActorCritic,
+        params: &Self::Floats,
+        x: &Rows<'_, Self::Floats>,
+        actor: &mut Trace<Self::Floats>,
+        critic: &mut Trace<Self::Floats>,
+        values: &mut Self::Floats,
+        values_offset: usize,
+    ) -> Result<()> {
+        forward(self, &networks.actor, params, x, actor, None)?;
+        forward(self, &networks.critic, params, x, critic, Some((values, values_offset)))
+    }
+
     /// Forward through both networks, loss, and backward: the gradient of the mean loss with respect to all parameters into `grads`, the
     /// row of statistics, and in both traces the networks' outputs with their gradients. What else is in the traces is the backend's affair.
     ///
@@ -122,7 +141,45 @@ pub trait ActorCriticOps: LinearOps + SurrogateOps {
 }
 
 #[cfg(feature = "gpu")]
+impl Gpu {
+    fn plan(&self, networks: &ActorCritic, batch: usize, log_std_offset: Option<usize>) -> Option<Plan> {
+        match self.variant {
+            Variant::Plain => None,
+            Variant::Auto | Variant::Fast => Plan::new(&self.context, networks, batch, log_std_offset),
+        }
+    }
+}
+
+#[cfg(feature = "gpu")]
 impl ActorCriticOps for Gpu {
+    /// Small networks and few rows in two dispatches, others layer by layer.
+    fn evaluate(
+        &mut self,
+        networks: &ActorCritic,
+        params: &Buffer<f32>,
+        x: &Rows<'_, Buffer<f32>>,
+        actor: &mut Trace<Buffer<f32>>,
+        critic: &mut Trace<Buffer<f32>>,
+        values: &mut Buffer<f32>,
+        values_offset: usize,
+    ) -> Result<()> {
+        let Some(plan) = self.plan(networks, x.count, None) else {
+            forward(self, &networks.actor, params, x, actor, None)?;
+            return forward(self, &networks.critic, params, x, critic, Some((values, values_offset)));
+        };
+        let output = actor.head();
+        for (layers, last) in [(&networks.actor, (output.len(), 0)), (&networks.critic, (values.len(), values_offset))] {
+            for (i, layer) in layers.iter().enumerate() {
+                let linear = layer.with_batch(x.count);
+                let between = |features: usize| (x.count * features, 0);
+                let input = if i == 0 { (x.buffer.len(), x.offset) } else { between(linear.in_features) };
+                let output = if i + 1 == layers.len() { last } else { between(linear.out_features) };
+                linear.check_forward(input, params.len(), None, output)?;
+            }
+        }
+        plan.record_forward(&mut self.context, params, (x.buffer, x.offset), output, (values, values_offset))
+    }
+
     /// Small networks and minibatches in five dispatches, others by the composition.
     fn minibatch_gradient(
         &mut self,
@@ -135,15 +192,12 @@ impl ActorCriticOps for Gpu {
         grads: &mut Buffer<f32>,
         stats: &mut Buffer<f32>,
     ) -> Result<()> {
-        let (actions, log_std_offset) = match inputs.head {
-            Head::Categorical(_, actions) => (actions.clone(), None),
-            Head::Gaussian(policy, actions) => (actions.cast(), Some(policy.log_std_offset)),
+        let (width, actions, log_std_offset) = match inputs.head {
+            Head::Categorical(policy, actions) => (policy.actions, actions.clone(), None),
+            Head::Gaussian(policy, actions) => (policy.dim, actions.cast(), Some(policy.log_std_offset)),
         };
-        let plan = match self.variant {
-            Variant::Plain => None,
-            Variant::Auto | Variant::Fast => Plan::new(&self.context, networks, op, log_std_offset),
-        };
-        let Some(plan) = plan else {
+        let fits = |plan: &Plan| plan.width() == width;
+        let Some(plan) = self.plan(networks, op.batch, log_std_offset).filter(fits) else {
             return compose_minibatch_gradient(self, networks, op, params, inputs, actor, critic, grads, stats);
         };
         check(networks, op, params, inputs, actor, critic, grads, stats)?;
@@ -151,7 +205,7 @@ impl ActorCriticOps for Gpu {
         let (values, d_values) = critic.head_and_gradient();
         let heads = [output, d_output, values, d_values];
         let MinibatchInputs { observations, samples, .. } = inputs;
-        plan.record(&mut self.context, op, params, observations, &actions, samples, heads, grads, stats)
+        plan.record_gradient(&mut self.context, op, params, observations, &actions, samples, heads, grads, stats)
     }
 }
 

@@ -35,9 +35,9 @@ mod binding {
     use super::{ActorCritic, Layer};
     use crate::error::Result;
     use crate::gpu::{Buffer, Context, Grid, Indices, Shader, ShaderParams, bind, shader_params};
-    use crate::kernels::ShaderInfo;
     use crate::kernels::linear::Activation;
     use crate::kernels::surrogate::{Surrogate, SurrogateParams};
+    use crate::kernels::{Constants, ShaderInfo};
 
     pub(crate) const SHADER: Shader = Shader {
         name: "actor_critic",
@@ -49,32 +49,25 @@ mod binding {
         indices: Indices::Proven,
     };
 
+    /// Every specialisation of what takes samples.
+    const FORMS: &[Constants] = &[
+        &[("ACTIVATION", 0.0), ("GAUSSIAN", 0.0)],
+        &[("ACTIVATION", 0.0), ("GAUSSIAN", 1.0)],
+        &[("ACTIVATION", 1.0), ("GAUSSIAN", 0.0)],
+        &[("ACTIVATION", 1.0), ("GAUSSIAN", 1.0)],
+        &[("ACTIVATION", 2.0), ("GAUSSIAN", 0.0)],
+        &[("ACTIVATION", 2.0), ("GAUSSIAN", 1.0)],
+        &[("ACTIVATION", 3.0), ("GAUSSIAN", 0.0)],
+        &[("ACTIVATION", 3.0), ("GAUSSIAN", 1.0)],
+    ];
+
     pub(crate) const SHADERS: &[ShaderInfo] = &[ShaderInfo {
         shader: SHADER,
         params: &[(ActorCriticParams::NAME, size_of::<ActorCriticParams>(), ActorCriticParams::FIELDS)],
         entries: &[
             ("pack_weights", &[&[]]),
-            (
-                "samples_gradient",
-                &[
-                    &[("ACTIVATION", 0.0), ("GAUSSIAN", 0.0), ("SAMPLES", 1.0)],
-                    &[("ACTIVATION", 0.0), ("GAUSSIAN", 0.0), ("SAMPLES", 2.0)],
-                    &[("ACTIVATION", 0.0), ("GAUSSIAN", 1.0), ("SAMPLES", 1.0)],
-                    &[("ACTIVATION", 0.0), ("GAUSSIAN", 1.0), ("SAMPLES", 2.0)],
-                    &[("ACTIVATION", 1.0), ("GAUSSIAN", 0.0), ("SAMPLES", 1.0)],
-                    &[("ACTIVATION", 1.0), ("GAUSSIAN", 0.0), ("SAMPLES", 2.0)],
-                    &[("ACTIVATION", 1.0), ("GAUSSIAN", 1.0), ("SAMPLES", 1.0)],
-                    &[("ACTIVATION", 1.0), ("GAUSSIAN", 1.0), ("SAMPLES", 2.0)],
-                    &[("ACTIVATION", 2.0), ("GAUSSIAN", 0.0), ("SAMPLES", 1.0)],
-                    &[("ACTIVATION", 2.0), ("GAUSSIAN", 0.0), ("SAMPLES", 2.0)],
-                    &[("ACTIVATION", 2.0), ("GAUSSIAN", 1.0), ("SAMPLES", 1.0)],
-                    &[("ACTIVATION", 2.0), ("GAUSSIAN", 1.0), ("SAMPLES", 2.0)],
-                    &[("ACTIVATION", 3.0), ("GAUSSIAN", 0.0), ("SAMPLES", 1.0)],
-                    &[("ACTIVATION", 3.0), ("GAUSSIAN", 0.0), ("SAMPLES", 2.0)],
-                    &[("ACTIVATION", 3.0), ("GAUSSIAN", 1.0), ("SAMPLES", 1.0)],
-                    &[("ACTIVATION", 3.0), ("GAUSSIAN", 1.0), ("SAMPLES", 2.0)],
-                ],
-            ),
+            ("samples_forward", FORMS),
+            ("samples_gradient", FORMS),
             ("parameters_gradient", &[&[]]),
         ],
     }];
@@ -83,7 +76,7 @@ mod binding {
     const WORKGROUP_SIZE: usize = 32;
     const MOST_LAYERS: usize = 4;
     const WINDOW: usize = 4096;
-    const KEPT: usize = 64;
+    const KEPT: usize = 40;
     /// Windows of the trace: observations, three a network, partial sums.
     const WINDOWS: usize = 8;
     const PARTIALS: usize = 7;
@@ -111,9 +104,9 @@ mod binding {
             critic_layers: u32,
             network: u32,
             packed_log_std: u32,
-            unused_0: u32,
-            unused_1: u32,
-            unused_2: u32,
+            observations_offset: u32,
+            values_offset: u32,
+            unused: u32,
             layers: [[u32; 4]; 2 * MOST_LAYERS],
             packed_layers: [[u32; 4]; 2 * MOST_LAYERS],
         }
@@ -129,8 +122,6 @@ mod binding {
         params: ActorCriticParams,
         activation: Activation,
         log_std: bool,
-        /// Samples an invocation.
-        samples: usize,
         /// Workgroups of samples.
         tiles: usize,
         /// Most vectors of parameters of a layer.
@@ -144,21 +135,24 @@ mod binding {
         pub(crate) fn new(
             context: &Context,
             networks: &ActorCritic,
-            op: &Surrogate,
+            batch: usize,
             log_std_offset: Option<usize>,
         ) -> Option<Self> {
             let activation = networks.actor.first()?.activation;
             let [actor, critic] = [&networks.actor, &networks.critic];
             let width = actor.last()?.linear.out_features;
             let observation_size = actor.first()?.linear.in_features;
-            let hidden_alike = |layers: &[Layer]| {
+            let mlp = |layers: &[Layer], outputs: usize| {
                 let (last, hidden) = layers.split_last()?;
+                let sizes = layers.iter().map(|layer| layer.linear.in_features);
+                let inputs = [observation_size].into_iter().chain(layers.iter().map(|layer| layer.linear.out_features));
                 let alike = hidden.iter().all(|layer| layer.activation == activation) && last.activation == Activation::Identity;
-                Some(alike && layers.len() <= MOST_LAYERS && layers[0].linear.in_features == observation_size)
+                let small = layers.len() <= MOST_LAYERS && observation_size.max(outputs) <= 4 * KEPT;
+                Some(alike && small && sizes.eq(inputs.take(layers.len())) && last.linear.out_features == outputs)
             };
-            let fits = hidden_alike(actor)? && hidden_alike(critic)? && !activation.needs_pre_activation();
+            let fits = mlp(actor, width)? && mlp(critic, 1)? && !activation.needs_pre_activation();
             let uniform = context.limits().max_uniform_buffer_binding_size >= 16 * WINDOW as u64;
-            if !fits || !uniform {
+            if !fits || !uniform || batch > WINDOW {
                 return None;
             }
             let (mut layers, mut packed_layers) = ([[0; 4]; 2 * MOST_LAYERS], [[0; 4]; 2 * MOST_LAYERS]);
@@ -169,72 +163,92 @@ mod binding {
                 for (i, layer) in network.iter().enumerate() {
                     let linear = &layer.linear;
                     let (inputs, outputs) = (vectors(linear.in_features), vectors(linear.out_features));
+                    kept += outputs;
+                    hidden += if i + 1 < network.len() { outputs } else { 0 };
+                    if kept > KEPT || batch * outputs.max(hidden) > WINDOW {
+                        return None;
+                    }
                     layers[first + i] =
                         [linear.in_features, linear.out_features, linear.weight_offset, linear.bias_offset].map(|x| x as u32);
                     let biases = packed + 4 * inputs * outputs;
                     packed_layers[first + i] = [inputs, outputs, packed, biases].map(|x| x as u32);
                     most_vectors = most_vectors.max(biases + outputs - packed);
                     packed = biases + outputs;
-                    kept += outputs;
-                    hidden += if i + 1 < network.len() { outputs } else { 0 };
-                    if kept > KEPT || op.batch * outputs.max(hidden) > WINDOW {
-                        return None;
-                    }
                 }
             }
             let packed_log_std = packed;
             packed += if log_std_offset.is_some() { vectors(width) } else { 0 };
-            // A GPU has more invocations than such a minibatch needs; a processor core does better with fewer that read less.
-            let samples = if context.is_software() { 2 } else { 1 };
-            let tiles = op.batch.div_ceil(WORKGROUP_SIZE * samples);
+            let tiles = batch.div_ceil(WORKGROUP_SIZE);
             let partial_rows = 2 * tiles;
-            let loss = SurrogateParams::new(op, width, WORKGROUP_SIZE);
             let partial_width = SurrogateParams::partial_width(width, log_std_offset.is_some());
-            if packed > WINDOW || op.batch * vectors(observation_size) > WINDOW || partial_rows * partial_width > 4 * WINDOW {
+            if packed > WINDOW || batch * vectors(observation_size) > WINDOW || partial_rows * partial_width > 4 * WINDOW {
                 return None;
             }
             let params = ActorCriticParams {
-                batch: loss.batch,
-                width: loss.width,
+                batch: batch as u32,
+                width: width as u32,
                 partial_rows: partial_rows as u32,
                 partial_width: partial_width as u32,
-                value_loss: loss.value_loss,
                 log_std_offset: log_std_offset.unwrap_or(0) as u32,
-                ratio_low: loss.ratio_low,
-                ratio_high: loss.ratio_high,
-                dual_clip: loss.dual_clip,
-                value_range: loss.value_range,
-                vf_coef: loss.vf_coef,
-                ent_coef: loss.ent_coef,
-                kl_coef: loss.kl_coef,
-                one_over_batch: loss.one_over_batch,
-                not_a_number: loss.not_a_number,
                 observation_size: observation_size as u32,
                 observation_vectors: vectors(observation_size) as u32,
                 actor_layers: actor.len() as u32,
                 critic_layers: critic.len() as u32,
-                network: 0,
                 packed_log_std: packed_log_std as u32,
-                unused_0: 0,
-                unused_1: 0,
-                unused_2: 0,
                 layers,
                 packed_layers,
+                ..bytemuck::Zeroable::zeroed()
             };
             let widest = |layers: &[Layer]| layers.iter().map(|layer| vectors(layer.linear.out_features)).max().unwrap_or(0);
             Some(Self {
                 params,
                 activation,
                 log_std: log_std_offset.is_some(),
-                samples,
                 tiles,
                 most_vectors,
                 widest: [widest(actor), widest(critic)],
             })
         }
 
-        /// Records the minibatch. Buffers are those of `minibatch_gradient`, already checked; `actions` as words.
-        pub(crate) fn record(
+        /// Outputs of the actor.
+        pub(crate) fn width(&self) -> usize {
+            self.params.width as usize
+        }
+
+        fn constants(&self) -> [(&'static str, f64); 2] {
+            [("ACTIVATION", f64::from(self.activation as u8)), ("GAUSSIAN", f64::from(u8::from(self.log_std)))]
+        }
+
+        /// Records the packing of weights; returns their window.
+        fn pack(&self, context: &mut Context, params: &Buffer<f32>) -> Result<Buffer<f32>> {
+            let packed: Buffer<f32> = context.scratch("actor_critic.weights", 4 * WINDOW)?;
+            let grid = Grid::Xyz(self.most_vectors.div_ceil(WORKGROUP_SIZE), 2 * MOST_LAYERS + usize::from(self.log_std), 1);
+            context.dispatch(SHADER, "pack_weights", &[], &self.params, &[bind(10, params), bind(11, &packed)], grid)?;
+            Ok(packed.slice(0, 4 * WINDOW))
+        }
+
+        /// Records a forward pass through both networks. Buffers are those of `evaluate`, already checked.
+        pub(crate) fn record_forward(
+            &self,
+            context: &mut Context,
+            params: &Buffer<f32>,
+            (observations, observations_offset): (&Buffer<f32>, usize),
+            output: &Buffer<f32>,
+            (values, values_offset): (&Buffer<f32>, usize),
+        ) -> Result<()> {
+            let weights = self.pack(context, params)?;
+            let offsets = ActorCriticParams {
+                observations_offset: observations_offset as u32,
+                values_offset: values_offset as u32,
+                ..self.params
+            };
+            let buffers = [bind(1, &weights), bind(2, observations), bind(6, output), bind(8, values)];
+            let grid = Grid::Xyz(self.tiles, 2, 1);
+            context.dispatch(SHADER, "samples_forward", &self.constants(), &offsets, &buffers, grid)
+        }
+
+        /// Records the gradient of a minibatch. Buffers are those of `minibatch_gradient`, already checked; `actions` as words.
+        pub(crate) fn record_gradient(
             &self,
             context: &mut Context,
             op: &Surrogate,
@@ -246,20 +260,25 @@ mod binding {
             grads: &Buffer<f32>,
             stats: &Buffer<f32>,
         ) -> Result<()> {
-            let packed: Buffer<f32> = context.scratch("actor_critic.weights", 4 * WINDOW)?;
+            let weights = self.pack(context, params)?;
             let trace: Buffer<f32> = context.scratch("actor_critic.trace", WINDOWS * 4 * WINDOW)?;
             let window = |i: usize| trace.slice(4 * WINDOW * i, 4 * WINDOW);
-            let buffers = [bind(10, params), bind(11, &packed)];
-            let grid = Grid::Xyz(self.most_vectors.div_ceil(WORKGROUP_SIZE), 2 * MOST_LAYERS + usize::from(self.log_std), 1);
-            context.dispatch(SHADER, "pack_weights", &[], &self.params, &buffers, grid)?;
-
-            let constants = [
-                ("ACTIVATION", f64::from(self.activation as u8)),
-                ("GAUSSIAN", f64::from(u8::from(self.log_std))),
-                ("SAMPLES", self.samples as f64),
-            ];
+            let loss = SurrogateParams::new(op, self.width(), WORKGROUP_SIZE);
+            let with_loss = ActorCriticParams {
+                value_loss: loss.value_loss,
+                ratio_low: loss.ratio_low,
+                ratio_high: loss.ratio_high,
+                dual_clip: loss.dual_clip,
+                value_range: loss.value_range,
+                vf_coef: loss.vf_coef,
+                ent_coef: loss.ent_coef,
+                kl_coef: loss.kl_coef,
+                one_over_batch: loss.one_over_batch,
+                not_a_number: loss.not_a_number,
+                ..self.params
+            };
             let buffers = [
-                bind(1, &packed.slice(0, 4 * WINDOW)),
+                bind(1, &weights),
                 bind(2, observations),
                 bind(3, actions),
                 bind(4, samples),
@@ -269,11 +288,11 @@ mod binding {
                 bind(8, values),
                 bind(9, d_values),
             ];
-            context.dispatch(SHADER, "samples_gradient", &constants, &self.params, &buffers, Grid::Xyz(self.tiles, 2, 1))?;
+            let grid = Grid::Xyz(self.tiles, 2, 1);
+            context.dispatch(SHADER, "samples_gradient", &self.constants(), &with_loss, &buffers, grid)?;
 
             let partial_rows = self.params.partial_rows as usize;
             let log_std = self.log_std.then_some((grads, self.params.log_std_offset as usize));
-            let loss = SurrogateParams::new(op, self.params.width as usize, WORKGROUP_SIZE);
             loss.finish_rows(context, &window(PARTIALS), partial_rows, stats, log_std)?;
 
             for (network, layers) in [self.params.actor_layers, self.params.critic_layers].into_iter().enumerate() {

@@ -286,19 +286,18 @@ impl<B: Backend> Learner<B> {
         let (actor, critic) = &mut self.acting;
         let offset = first * self.network.spec().observation_size;
         let x = Rows { buffer: &rollout.observations, offset, count };
-        forward(backend, &self.network.layers.actor, &self.state.params, &x, actor, None)?;
+        backend.evaluate(&self.network.layers, &self.state.params, &x, actor, critic, &mut rollout.values, first)?;
         match (self.network.spec().policy, &mut rollout.actions) {
             (PolicyKind::Categorical { actions: n }, Actions::Discrete(actions)) => {
                 let op = Categorical { batch: count, actions: n };
-                backend.categorical_sample(&op, actor.head(), None, noise, first, actions, &mut rollout.logp)?;
+                backend.categorical_sample(&op, actor.head(), None, noise, first, actions, &mut rollout.logp)
             }
             (PolicyKind::Gaussian { dim }, Actions::Continuous(actions)) => {
                 let op = self.network.gaussian(count, dim);
-                backend.gaussian_sample(&op, actor.head(), &self.state.params, noise, first, actions, &mut rollout.logp)?;
+                backend.gaussian_sample(&op, actor.head(), &self.state.params, noise, first, actions, &mut rollout.logp)
             }
-            _ => return Err(wrong_actions()),
+            _ => Err(wrong_actions()),
         }
-        forward(backend, &self.network.layers.critic, &self.state.params, &x, critic, Some((&mut rollout.values, first)))
     }
 
     /// Values of `count` observations, written to `values` from element `values_offset` on.

@@ -131,6 +131,11 @@ impl Network {
         &self.tensors
     }
 
+    /// The layers of both networks and where their parameters are.
+    pub fn layers(&self) -> &ActorCritic {
+        &self.layers
+    }
+
     /// Parameters in all.
     #[allow(clippy::len_without_is_empty)]
     pub fn len(&self) -> usize {

@@ -1,0 +1,81 @@
+//! A minibatch of CleanRL's size, forward, loss and backward through both networks: bound by arithmetic, on small adapters by their dispatches.
+
+mod common;
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use ppo_kernels::backend::{Backend, Head, MinibatchInputs, Trace};
+use ppo_kernels::kernels::linear::Activation;
+use ppo_kernels::kernels::policy::Categorical;
+use ppo_kernels::kernels::surrogate::{Surrogate, ValueLoss, sample, stat};
+use ppo_kernels::ppo::{Network, NetworkSpec, PolicyKind};
+
+struct Minibatch {
+    batch: usize,
+    hidden: usize,
+}
+
+const OBSERVATION_SIZE: usize = 4;
+const ACTIONS: usize = 2;
+
+impl common::Case for Minibatch {
+    fn name(&self) -> String {
+        format!("minibatch_gradient/{}x{OBSERVATION_SIZE}-{1}-{1}-{ACTIONS}", self.batch, self.hidden)
+    }
+
+    fn throughput(&self) -> Throughput {
+        // Forward and the gradient of the parameters in every layer, that of the input in all but the first.
+        let inner = 2 * self.hidden * self.hidden + self.hidden * (ACTIONS + 1);
+        Throughput::Elements((2 * self.batch * (3 * inner + 2 * 2 * OBSERVATION_SIZE * self.hidden)) as u64)
+    }
+
+    fn prepare<B: Backend>(&self, backend: &mut B) -> Box<dyn FnMut(&mut B)>
+    where
+        B::Floats: 'static,
+        B::Words: 'static,
+    {
+        let batch = self.batch;
+        let network = Network::new(NetworkSpec {
+            observation_size: OBSERVATION_SIZE,
+            hidden: vec![self.hidden; 2],
+            activation: Activation::Tanh,
+            policy: PolicyKind::Categorical { actions: ACTIONS },
+        })
+        .unwrap();
+        let params = backend.upload_floats(&network.initial_parameters(1, 0.0)).unwrap();
+        let layers = network.layers().clone();
+        let observations = backend.upload_floats(&common::floats(batch * OBSERVATION_SIZE)).unwrap();
+        // Log-probabilities near those of two actions.
+        let samples: Vec<f32> = common::floats(batch * sample::COLUMNS).iter().map(|x| 0.1 * x - 0.7).collect();
+        let samples = backend.upload_floats(&samples).unwrap();
+        let actions: Vec<u32> = (0..batch).map(|i| (i % ACTIONS) as u32).collect();
+        let actions = backend.upload_words(&actions).unwrap();
+        let mut actor = Trace::new(backend, &layers.actor, batch).unwrap();
+        let mut critic = Trace::new(backend, &layers.critic, batch).unwrap();
+        let mut grads = backend.alloc_floats(network.len()).unwrap();
+        let mut stats = backend.alloc_floats(stat::COLUMNS).unwrap();
+        let op = Surrogate {
+            batch,
+            clip_low: 0.2,
+            clip_high: 0.2,
+            dual_clip: None,
+            vf_coef: 0.5,
+            ent_coef: 0.01,
+            kl_coef: 0.0,
+            value_loss: ValueLoss::Clipped { clip: 0.2 },
+            stats_row: 0,
+        };
+        Box::new(move |backend| {
+            let head = Head::Categorical(Categorical { batch, actions: ACTIONS }, &actions);
+            let inputs = MinibatchInputs { observations: &observations, head, samples: &samples };
+            backend.minibatch_gradient(&layers, &op, &params, &inputs, &mut actor, &mut critic, &mut grads, &mut stats).unwrap();
+        })
+    }
+}
+
+fn minibatch_gradient(criterion: &mut Criterion) {
+    common::run(criterion, &Minibatch { batch: 128, hidden: 64 });
+    common::run(criterion, &Minibatch { batch: 4096, hidden: 256 });
+}
+
+criterion_group!(benches, minibatch_gradient);
+criterion_main!(benches);
