@@ -75,6 +75,7 @@ fn a_planted_fault_is_flagged_in_exactly_its_kernel() {
             "select(above_low, params.ratio_high,",
             "select(above_low, params.ratio_low,",
         ),
+        ("actor_critic", "actor_critic", common::shader("actor_critic"), "low_bias += low;", "low_bias += high;"),
         (
             "normalize",
             "normalize",

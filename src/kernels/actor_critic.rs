@@ -1,6 +1,7 @@
 //! Actor and critic, two multilayer perceptrons in one flat parameter buffer: the gradient of PPO's loss over a whole minibatch.
 
 use super::linear::{Activation, Linear};
+use crate::tolerance::Tolerance;
 
 /// One layer: where its parameters are, and what follows it. The batch is that of the minibatch in hand, whatever `linear` says.
 #[derive(Debug, Clone, Copy)]
@@ -25,6 +26,16 @@ pub struct ActorCritic {
     pub actor: Vec<Layer>,
     /// Of the critic.
     pub critic: Vec<Layer>,
+}
+
+/// The share of a tensor's largest element by which any of its elements may be off, where a whole minibatch has been through it.
+const COMPOSITE_ERROR: f64 = 1e-5;
+
+/// What the networks as a whole may be off. A dozen operations one after the other have no bound that is of any use; each has its own, by
+/// which it is judged alone.
+pub fn composite_tolerance(reference: &[f64]) -> Tolerance {
+    let largest = reference.iter().fold(0.0, |largest: f64, x| largest.max(x.abs()));
+    Tolerance::PerElement(vec![COMPOSITE_ERROR * largest; reference.len()])
 }
 
 #[cfg(feature = "gpu")]

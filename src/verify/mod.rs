@@ -5,6 +5,7 @@
 //! to be refused with a typed error. On a GPU, turn on [guard regions](crate::gpu::Context::set_guards) first: outputs are then poisoned, and writes
 //! outside them found.
 
+mod actor_critic;
 mod advantage;
 mod categorical;
 mod draw;
@@ -26,7 +27,7 @@ use runner::Runner;
 
 /// The kernels, in the order in which they are run.
 pub const KERNELS: &[&str] =
-    &["linear", "advantage", "policy", "surrogate", "normalize", "optimizer", "nonfinite", "gather", "random"];
+    &["linear", "advantage", "policy", "surrogate", "actor_critic", "normalize", "optimizer", "nonfinite", "gather", "random"];
 
 /// Those of them that have a plain variant and a faster one.
 pub const KERNELS_WITH_VARIANTS: &[&str] = &["linear", "advantage", "surrogate"];
@@ -150,6 +151,7 @@ pub fn run<A: Backend>(backend: A, options: &Options, mut observe: impl FnMut(&K
                 gaussian::cases(&mut runner)?;
             }
             "surrogate" => surrogate::cases(&mut runner)?,
+            "actor_critic" => actor_critic::cases(&mut runner)?,
             "normalize" => normalize::cases(&mut runner)?,
             "optimizer" => optimizer::cases(&mut runner)?,
             "nonfinite" => nonfinite::cases(&mut runner)?,

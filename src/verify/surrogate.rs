@@ -37,7 +37,7 @@ pub(super) fn cases<B: SurrogateOps>(runner: &mut Runner<B>) -> Result<()> {
 }
 
 /// An objective with any of its options.
-fn objective(draw: &mut Draw, batch: usize) -> Surrogate {
+pub(super) fn objective(draw: &mut Draw, batch: usize) -> Surrogate {
     let value_loss = draw.one(&[ValueLoss::Mse, ValueLoss::Clipped { clip: 0.2 }, ValueLoss::Huber { delta: 1.0 }]);
     let (clip_low, clip_high) = draw.one(&[(0.2, 0.2), (0.2, 0.28), (f64::INFINITY, f64::INFINITY)]);
     Surrogate {
@@ -54,13 +54,13 @@ fn objective(draw: &mut Draw, batch: usize) -> Surrogate {
 }
 
 /// Packed rows: old log-probabilities near `logp`, advantages, returns, old values.
-fn samples<B: SurrogateOps>(backend: &mut B, batch: usize, logp: f32, draw: &mut Draw) -> Result<B::Floats> {
+pub(super) fn samples<B: SurrogateOps>(backend: &mut B, batch: usize, logp: f32, draw: &mut Draw) -> Result<B::Floats> {
     let columns = [draw.normal(batch, logp, 0.3), draw.floats(batch, 1.0), draw.floats(batch, 1.0), draw.floats(batch, 1.0)];
     let packed: Vec<f32> = (0..batch).flat_map(|i| columns.each_ref().map(|column| column[i])).collect();
     backend.upload_floats(&packed)
 }
 
-fn empty_stats<B: SurrogateOps>(backend: &mut B) -> Result<B::Floats> {
+pub(super) fn empty_stats<B: SurrogateOps>(backend: &mut B) -> Result<B::Floats> {
     backend.upload_floats(&[0.0; ROWS * stat::COLUMNS])
 }
 
