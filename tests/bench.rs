@@ -159,8 +159,7 @@ fn a_wrong_kernel_is_named_and_not_timed() {
 #[test]
 fn a_wrong_update_is_named_and_not_timed() {
     let text = include_str!("../shaders/optimizer.wgsl");
-    let fault =
-        with_fault(run, "optimizer", text, "- schedule[row + STEP_SIZE]", "+ schedule[row + STEP_SIZE]", "update/i_cartpole");
+    let fault = with_fault(run, "optimizer", text, "- step_size *", "+ step_size *", "update/i_cartpole");
     let Some((timed, bench, message)) = fault else { return };
     assert_eq!(bench, "update/i_cartpole");
     assert!(message.contains("double precision"), "{message}");

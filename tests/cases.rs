@@ -117,6 +117,7 @@ fn a_planted_fault_fails_and_names_what_it_spoils() {
     let linear = common::shader("linear");
     let advantage = include_str!("../shaders/advantage.wgsl");
     let surrogate = common::shader("surrogate");
+    let actor_critic = common::shader("actor_critic");
     let gaussian = include_str!("../shaders/policy/gaussian.wgsl");
     let optimizer = include_str!("../shaders/optimizer.wgsl");
     let gather = include_str!("../shaders/gather.wgsl");
@@ -126,14 +127,14 @@ fn a_planted_fault_fails_and_names_what_it_spoils() {
         ("advantage", advantage, "params.gamma * bootstrap", "bootstrap", "gae_02_T5_N3_g0.99_l0.95", "out.delta"),
         ("surrogate", surrogate, "* params.one_over_batch", "", "value_loss_B7_c0.2", "grad.values_huber"),
         (
-            "surrogate",
-            surrogate,
+            "actor_critic",
+            actor_critic,
             "let ratio = exp_of(log_ratio);",
             "let ratio = 1.0 + log_ratio;",
             "update_single_step",
             "grad.first.actor.W0",
         ),
-        ("surrogate", surrogate, "log_ratio + residuals.x", "log_ratio", "update_single_step", "out.steps.pg_loss"),
+        ("actor_critic", actor_critic, "log_ratio + residuals.x", "log_ratio", "update_single_step", "out.steps.pg_loss"),
         (
             "policy/gaussian",
             gaussian,

@@ -270,8 +270,8 @@ fn a_wrong_step_is_caught() {
         ("adam_params.one_minus_beta2 * (g * g)", "adam_params.one_minus_beta2 * g", "v"),
         ("control[STEPS_DONE] += 1u", "control[STEPS_DONE] += 2u", "control"),
         ("+ adam_params.epsilon;", "+ 0.99 * adam_params.epsilon;", "params"),
-        ("schedule[row + STEP_SIZE] *", "schedule[row] *", "params"),
-        ("schedule[row + INV_SQRT_BIAS_CORRECTION2] +", "1.0 +", "params"),
+        ("schedule[row + STEP_SIZE];", "schedule[row];", "params"),
+        ("inv_sqrt_bias_correction2 +", "1.0 +", "params"),
     ];
     for (from, to, tensor) in faults {
         let Some(mut both) = checked() else { return };
