@@ -15,6 +15,8 @@ use ppo_kernels::kernels::surrogate::{Surrogate, ValueLoss, sample, stat};
 /// A minibatch on the host.
 struct Problem {
     networks: ActorCritic,
+    /// What the traces are made for, where that is another network.
+    depths: Option<ActorCritic>,
     op: Surrogate,
     outputs: usize,
     categorical: bool,
@@ -63,6 +65,7 @@ impl Problem {
         };
         Self {
             networks,
+            depths: None,
             op,
             outputs,
             categorical,
@@ -80,8 +83,9 @@ impl Problem {
         let observations = backend.upload_floats(&self.observations)?;
         let (actions, vectors) = (backend.upload_words(&self.actions)?, backend.upload_floats(&self.vectors)?);
         let samples = backend.upload_floats(&self.samples)?;
-        let mut actor = Trace::new(backend, &self.networks.actor, batch)?;
-        let mut critic = Trace::new(backend, &self.networks.critic, batch)?;
+        let traced = self.depths.as_ref().unwrap_or(&self.networks);
+        let mut actor = Trace::new(backend, &traced.actor, batch)?;
+        let mut critic = Trace::new(backend, &traced.critic, batch)?;
         // What was there before must not matter.
         let mut grads = backend.upload_floats(&vec![7.0; self.params.len()])?;
         let mut stats = backend.upload_floats(&[7.0; 2 * stat::COLUMNS])?;
@@ -232,6 +236,39 @@ fn a_planted_fault_is_noticed() {
         gpu.context.replace_shader("actor_critic", common::plant(text, from, to));
         let difference = first_difference(&problem.solve(&mut gpu, true).unwrap(), &expected, 1e-4);
         assert!(difference.as_deref().is_some_and(|difference| difference.starts_with(tensor)), "{from}: {difference:?}");
+    }
+}
+
+#[test]
+fn a_planted_fault_of_the_forward_pass_is_noticed() {
+    let Some(mut gpu) = common::gpu() else { return };
+    let problem = Problem::new(65, &[5, 16], 3, Activation::Tanh, true);
+    let expected = problem.evaluate(&mut Cpu::<f64>::new()).unwrap();
+    for (from, to, wrong) in [
+        ("params.observations_offset + sample_index", "sample_index", [true, true]),
+        ("values[params.values_offset + i]", "values[params.values_offset + i + 1u]", [false, true]),
+        ("output[i * params.width + a] = logit(a);", "output[i * params.width + a] = logit(0u);", [true, false]),
+    ] {
+        gpu.context.replace_shader("actor_critic", common::plant(common::shader("actor_critic"), from, to));
+        let outcome = problem.evaluate(&mut gpu).unwrap();
+        assert_eq!([0, 1].map(|i| !(relative_error(&outcome[i], &expected[i]) <= 1e-5)), wrong, "{from}");
+    }
+}
+
+#[test]
+fn networks_of_another_depth_than_the_trace_are_refused() {
+    fn check<B: Backend>(backend: &mut B) {
+        assert!(matches!(Trace::new(backend, &[], 3), Err(Error::Shape { argument, .. }) if argument == "layers"));
+        let mut deeper = Problem::new(3, &[5, 8], 2, Activation::Tanh, true);
+        let actor = deeper.networks.actor.clone();
+        deeper.depths = Some(ActorCritic { actor: actor[..1].to_vec(), critic: deeper.networks.critic.clone() });
+        for result in [deeper.solve(backend, true).map(drop), deeper.solve(backend, false).map(drop)] {
+            assert!(matches!(result, Err(Error::Shape { argument, .. }) if argument == "layers"));
+        }
+    }
+    check(&mut Cpu::<f32>::new());
+    if let Some(mut gpu) = common::gpu() {
+        check(&mut gpu);
     }
 }
 

@@ -3,7 +3,7 @@
 use super::{Cpu, CrossCheck, Length, LinearOps, Memory, SurrogateOps};
 #[cfg(feature = "gpu")]
 use super::{Gpu, Variant};
-use crate::error::Result;
+use crate::error::{Error, Result};
 #[cfg(feature = "gpu")]
 use crate::gpu::Buffer;
 #[cfg(feature = "gpu")]
@@ -13,6 +13,7 @@ use crate::kernels::policy::{Categorical, Gaussian};
 use crate::kernels::surrogate::Surrogate;
 use crate::real::Real;
 use crate::reference::actor_critic as reference;
+use crate::shape::require_size;
 
 /// What a forward pass leaves behind, for up to a number of rows: one entry a layer.
 #[derive(Debug)]
@@ -29,8 +30,9 @@ impl<F> Trace<F> {
     /// Room for `rows` rows through `layers`.
     ///
     /// # Errors
-    /// Those of the backend's allocations.
+    /// No layer; those of the backend's allocations.
     pub fn new<B: Memory<Floats = F>>(backend: &mut B, layers: &[Layer], rows: usize) -> Result<Self> {
+        require_size("layers", layers.len())?;
         let mut trace = Self { outputs: Vec::new(), pre: Vec::new(), d_pre: Vec::new() };
         for layer in layers {
             let len = rows * layer.linear.out_features;
@@ -40,6 +42,14 @@ impl<F> Trace<F> {
             trace.pre.push(if needs_pre { Some(backend.alloc_floats(len)?) } else { None });
         }
         Ok(trace)
+    }
+
+    /// Refuses a network of another depth than the one this was made for.
+    fn require_depth(&self, layers: &[Layer]) -> Result<()> {
+        if layers.len() == self.outputs.len() {
+            return Ok(());
+        }
+        Err(Error::shape("layers", format!("{}, as the trace has", self.outputs.len()), layers.len()))
     }
 
     /// The network's output `[rows, out]`.
@@ -249,6 +259,7 @@ fn check<F: Length, W: Length>(
     stats: &F,
 ) -> Result<()> {
     for (layers, trace) in [(&networks.actor, actor), (&networks.critic, critic)] {
+        trace.require_depth(layers)?;
         let mut input = inputs.observations.len();
         for (layer, output) in layers.iter().zip(&trace.outputs) {
             let linear = layer.with_batch(op.batch);
@@ -324,6 +335,7 @@ pub fn forward<B: LinearOps + ?Sized>(
     trace: &mut Trace<B::Floats>,
     mut output: Option<(&mut B::Floats, usize)>,
 ) -> Result<()> {
+    trace.require_depth(layers)?;
     for (i, layer) in layers.iter().enumerate() {
         let (below, here) = trace.outputs.split_at_mut(i);
         let (input, input_offset) = below.last().map_or((x.buffer, x.offset), |previous| (previous, 0));
