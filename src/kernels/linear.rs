@@ -238,18 +238,40 @@ mod binding {
         ACTIVATIONS[activation as usize]
     }
 
-    /// Whether 8×8 outputs an invocation pay: not where most of a tile would lie outside.
-    fn tiled(variant: Variant, rows: usize, columns: usize) -> bool {
-        match variant {
-            Variant::Plain => false,
-            Variant::Fast => true,
-            Variant::Auto => rows.min(columns) >= TILE / 2 && rows * columns >= TILE * TILE,
-        }
+    /// How a matrix product is shared among invocations. Every way sums each output over its depth in the same order.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    enum Product {
+        /// One output an invocation.
+        Plain,
+        /// 8×8 outputs an invocation, in registers.
+        Registers,
     }
 
-    fn grid(tiled: bool, rows: usize, columns: usize, splits: usize) -> Grid {
-        let invocations = if tiled { rows.div_ceil(TILE) * columns.div_ceil(TILE) } else { rows * columns };
-        Grid::covering(invocations * splits, WORKGROUP_SIZE)
+    impl Product {
+        fn choose(variant: Variant, rows: usize, columns: usize) -> Self {
+            // Registers do not pay where most of a tile would lie outside.
+            let pays = rows.min(columns) >= TILE / 2 && rows * columns >= TILE * TILE;
+            match variant {
+                Variant::Plain => Product::Plain,
+                Variant::Auto if !pays => Product::Plain,
+                Variant::Auto | Variant::Fast => Product::Registers,
+            }
+        }
+
+        fn entry(self, [plain, registers]: [&'static str; 2]) -> &'static str {
+            match self {
+                Product::Plain => plain,
+                Product::Registers => registers,
+            }
+        }
+
+        fn grid(self, rows: usize, columns: usize, splits: usize) -> Grid {
+            let invocations = match self {
+                Product::Plain => rows * columns,
+                Product::Registers => rows.div_ceil(TILE) * columns.div_ceil(TILE),
+            };
+            Grid::covering(invocations * splits, WORKGROUP_SIZE)
+        }
     }
 
     pub(crate) fn record_forward(
@@ -284,10 +306,10 @@ mod binding {
             bias_offset: layer.bias_offset as u32,
             output_offset: product_offset as u32,
         };
-        let tiled = tiled(variant, rows, columns);
-        let entry = if tiled { "forward_tiled" } else { "forward_plain" };
+        let way = Product::choose(variant, rows, columns);
+        let entry = way.entry(["forward_plain", "forward_tiled"]);
         let buffers = [bind(1, x.0), bind(2, weights), bind(3, product)];
-        context.dispatch(SHADER, entry, activation_constant(fused), &params, &buffers, grid(tiled, rows, columns, 1))?;
+        context.dispatch(SHADER, entry, activation_constant(fused), &params, &buffers, way.grid(rows, columns, 1))?;
         let Some(pre) = pre else { return Ok(()) };
         let params = LinearParams::elementwise(rows * columns, y.1);
         let grid = Grid::covering(rows * columns, WORKGROUP_SIZE);
@@ -348,10 +370,10 @@ mod binding {
             bias_offset: 0,
             output_offset: 0,
         };
-        let tiled = tiled(variant, rows, columns);
-        let entry = if tiled { "backward_input_tiled" } else { "backward_input_plain" };
+        let way = Product::choose(variant, rows, columns);
+        let entry = way.entry(["backward_input_plain", "backward_input_tiled"]);
         let buffers = [bind(1, d_pre), bind(2, weights), bind(3, d_x), bind(4, &saved)];
-        context.dispatch(SHADER, entry, activation_constant(activation), &params, &buffers, grid(tiled, rows, columns, 1))
+        context.dispatch(SHADER, entry, activation_constant(activation), &params, &buffers, way.grid(rows, columns, 1))
     }
 
     pub(crate) fn record_backward_params(
@@ -380,9 +402,9 @@ mod binding {
             bias_offset: layer.bias_offset as u32,
             output_offset: layer.weight_offset as u32,
         };
-        let tiled = tiled(variant, rows, columns);
-        let entry = if tiled { "backward_params_tiled" } else { "backward_params_plain" };
-        let grid = grid(tiled, rows, columns, splits);
+        let way = Product::choose(variant, rows, columns);
+        let entry = way.entry(["backward_params_plain", "backward_params_tiled"]);
+        let grid = way.grid(rows, columns, splits);
         if splits == 1 {
             let buffers = [bind(1, d_pre), bind(2, x), bind(3, grads)];
             return context.dispatch(SHADER, entry, WITH_ONES, &params, &buffers, grid);
