@@ -3,8 +3,9 @@
 mod common;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use ppo_kernels::backend::{Backend, Head, MinibatchInputs, Trace};
+use ppo_kernels::backend::{Backend, Head, Minibatch as Room, MinibatchRows};
 use ppo_kernels::kernels::linear::Activation;
+use ppo_kernels::kernels::optimizer::{GradientNorm, control};
 use ppo_kernels::kernels::policy::Categorical;
 use ppo_kernels::kernels::surrogate::{Surrogate, ValueLoss, sample, stat};
 use ppo_kernels::ppo::{Network, NetworkSpec, PolicyKind};
@@ -19,7 +20,7 @@ const ACTIONS: usize = 2;
 
 impl common::Case for Minibatch {
     fn name(&self) -> String {
-        format!("minibatch_gradient/{}x{OBSERVATION_SIZE}-{1}-{1}-{ACTIONS}", self.batch, self.hidden)
+        format!("clipped_gradient/{}x{OBSERVATION_SIZE}-{1}-{1}-{ACTIONS}", self.batch, self.hidden)
     }
 
     fn throughput(&self) -> Throughput {
@@ -49,8 +50,10 @@ impl common::Case for Minibatch {
         let samples = backend.upload_floats(&samples).unwrap();
         let actions: Vec<u32> = (0..batch).map(|i| (i % ACTIONS) as u32).collect();
         let actions = backend.upload_words(&actions).unwrap();
-        let mut actor = Trace::new(backend, &layers.actor, batch).unwrap();
-        let mut critic = Trace::new(backend, &layers.critic, batch).unwrap();
+        let indices: Vec<u32> = (0..batch as u32).rev().collect();
+        let indices = backend.upload_words(&indices).unwrap();
+        let mut minibatch = Room::new(backend, &layers, true, batch).unwrap();
+        let mut control = backend.upload_words(&control::INITIAL).unwrap();
         let mut grads = backend.alloc_floats(network.len()).unwrap();
         let mut stats = backend.alloc_floats(stat::COLUMNS).unwrap();
         let op = Surrogate {
@@ -64,18 +67,23 @@ impl common::Case for Minibatch {
             value_loss: ValueLoss::Clipped { clip: 0.2 },
             stats_row: 0,
         };
+        let norm = GradientNorm { len: network.len(), max_grad_norm: 0.5, epsilon: 1e-6, stats_row: 0 };
         Box::new(move |backend| {
             let head = Head::Categorical(Categorical { batch, actions: ACTIONS }, &actions);
-            let inputs = MinibatchInputs { observations: &observations, head, samples: &samples };
-            backend.minibatch_gradient(&layers, &op, &params, &inputs, &mut actor, &mut critic, &mut grads, &mut stats).unwrap();
+            let (indices, observations, samples) = (&indices, &observations, &samples);
+            let rows = MinibatchRows { indices, start: 0, rows: batch, observations, head, samples, first_sample: 0 };
+            let outputs = (&mut grads, &mut stats, &mut control);
+            backend
+                .clipped_gradient(&layers, &op, &norm, 1, &params, &rows, &mut minibatch, outputs.0, outputs.1, outputs.2)
+                .unwrap();
         })
     }
 }
 
-fn minibatch_gradient(criterion: &mut Criterion) {
+fn clipped_gradient(criterion: &mut Criterion) {
     common::run(criterion, &Minibatch { batch: 128, hidden: 64 });
     common::run(criterion, &Minibatch { batch: 4096, hidden: 256 });
 }
 
-criterion_group!(benches, minibatch_gradient);
+criterion_group!(benches, clipped_gradient);
 criterion_main!(benches);

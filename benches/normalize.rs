@@ -28,7 +28,7 @@ impl common::Case for InPlace {
         B::Words: 'static,
     {
         let epsilon_mode = EpsilonMode::AddToStd;
-        let op = Normalize { len: self.len, offset: 0, stride: 1, ddof: 1, epsilon: 1e-8, epsilon_mode };
+        let op = Normalize { len: self.len, vectors: 1, offset: 0, stride: 1, ddof: 1, epsilon: 1e-8, epsilon_mode };
         let mut x = backend.upload_floats(&common::floats(self.len)).unwrap();
         let mut moments = backend.alloc_floats(2).unwrap();
         Box::new(move |backend| backend.normalize(&op, &mut x, &mut moments).unwrap())

@@ -2,30 +2,40 @@
 //
 //   pack_weights         parameters as vectors of four along the inputs, sizes padded to multiples of 8 with zeros
 //   samples_forward      h = act(W h + b) layer by layer
-//   samples_gradient     the same, PPO's loss and its gradient (surrogate.wgsl), d = (Wᵀ d) ⊙ act′(h) back down
-//   parameters_gradient  dW[o, k] = Σ_samples d[o] h[k], db[o] = Σ_samples d[o], for all layers of one network
+//   samples_gradient     the same for samples picked by an index buffer, PPO's loss and its gradient (surrogate.wgsl), d = (Wᵀ d) ⊙ act′(h)
+//                        back down
+//   parameters_gradient  dW[o, k] = Σ_samples d[o] h[k], db[o] = Σ_samples d[o], for all layers of one network; an invocation's sum of squares,
+//                        and the first of its elements that is not finite
+//   finish_gradient      the row of statistics, d log_std, the gradient's norm and clip factor (optimizer.wgsl), and what is not finite
+//                        (nonfinite.wgsl)
 //
 // What is read often is read from uniform buffers, windows of 64 KiB: a constant cache on a GPU, and on llvmpipe the only memory whose
 // loads are not made lane by lane. Between the entry points everything is in `trace`, windows one after the other: observations; activations
 // of hidden layers, their gradients, the output's gradient of the actor; the same three of the critic; partial sums.
 //
-// Shapes        observations [batch, observation_size], actions [batch] or [batch, width], samples [batch, 4], output and d_output
-//               [batch, width], values and d_values [batch]; a window [batch, padded sizes]; layers as `layers` says, 4 a network at most
-// Grid          pack_weights: an invocation a vector, layers and at last log_std in y; samples_*: 32 samples a workgroup in x, networks in y;
-//               parameters_gradient: 8 outputs a workgroup in x, layers in y
-// Workgroup     WORKGROUP_SIZE invocations; parameters_gradient: INPUT_LANES, each with 4 inputs
+// Shapes        observations [rows, observation_size], actions [rows] or [rows, width], indices [first_index + batch or more], samples
+//               [first_sample + batch or more, 4] in the order of indices; output [batch, width], values [batch]; a window [batch, padded
+//               sizes]; squares [partial_squares, 2]; stats [rows, 16]; control [4]; layers as `layers` says, 4 a network at most
+// Grid          pack_weights: an invocation a vector; samples_*: 32 samples a workgroup in x, networks in y; parameters_gradient: 8 outputs a
+//               workgroup in x, layers in y; finish_gradient: one workgroup
+// Workgroup     WORKGROUP_SIZE invocations; parameters_gradient: INPUT_LANES, each with 4 inputs; finish_gradient: FINISH_LANES
 // Bindings      0 params; 1 weights (window); 2 observations, 3 actions (words: indices, or the Gaussian's floats), 4 samples, 5 trace,
-//               6 output, 7 d_output, 8 values, 9 d_values; pack_weights: 10 parameters, 11 packed; parameters_gradient: windows
-//               12 observations, 13 activations, 14 their gradients, 15 d_output, and 16 grads
+//               6 output, 7 indices, 8 values; pack_weights: 10 parameters, 11 packed; parameters_gradient: windows 12 observations,
+//               13 activations, 14 their gradients, 15 d_output, and 16 grads, 17 squares; finish_gradient: 5, 16, 17, 18 stats, 19 control
 // Preconditions what Plan::new checks: everything fits its window, no more than KEPT vectors a sample; hidden activations among identity,
-//               tanh, relu and elu. An action that is no index gives NaN
+//               tanh, relu and elu. An action that is no index gives NaN; an index >= rows is clamped to rows - 1
 //               Indices proven: sizes in vectors are even and add up to KEPT at most, samples times them and all packed vectors to WINDOW, by
-//               Plan::new; samples past the end are clamped to the last one; an action from a buffer < width is compared first
+//               Plan::new; samples past the end are clamped to the last one; what indices hold is clamped to rows - 1; an action from a
+//               buffer < width is compared first; partial_squares counts the invocations of both parameters_gradient
 // Determinism   every sum has one order that depends on the shapes alone
 // Range         as surrogate.wgsl
 // Tolerance     that of the single operations it stands for, see tests/actor_critic.rs
 
 struct ActorCriticParams {
+    // Inputs, outputs, first weight, first bias among the parameters: four layers of the actor, four of the critic.
+    layers: array<vec4<u32>, 8>,
+    // Vectors of inputs, vectors of outputs, first vector of weights, first vector of biases in `weights`.
+    packed_layers: array<vec4<u32>, 8>,
     batch: u32,
     width: u32,
     partial_rows: u32,
@@ -49,17 +59,23 @@ struct ActorCriticParams {
     packed_log_std: u32,
     observations_offset: u32,
     values_offset: u32,
-    unused: u32,
-    // Inputs, outputs, first weight, first bias among the parameters: four layers of the actor, four of the critic.
-    layers: array<vec4<u32>, 8>,
-    // Vectors of inputs, vectors of outputs, first vector of weights, first vector of biases in `weights`.
-    packed_layers: array<vec4<u32>, 8>,
+    rows: u32,
+    first_index: u32,
+    first_sample: u32,
+    stats_row: u32,
+    first_square: u32,
+    partial_squares: u32,
+    limited: u32,
+    max_grad_norm: f32,
+    norm_epsilon: f32,
+    tensor: u32,
 }
 
 override GAUSSIAN: bool = false;
 
 const WORKGROUP_SIZE = 32u;
 const INPUT_LANES = 16u;
+const FINISH_LANES = 128u;
 const MOST_LAYERS = 4u;
 // Vectors of four in a uniform buffer of 64 KiB, WebGPU's default limit.
 const WINDOW = 4096u;
@@ -78,9 +94,8 @@ struct Window {
 @group(0) @binding(4) var<storage, read> samples: array<vec4<f32>>;
 @group(0) @binding(5) var<storage, read_write> trace: array<vec4<f32>>;
 @group(0) @binding(6) var<storage, read_write> output: array<f32>;
-@group(0) @binding(7) var<storage, read_write> d_output: array<f32>;
+@group(0) @binding(7) var<storage, read> indices: array<u32>;
 @group(0) @binding(8) var<storage, read_write> values: array<f32>;
-@group(0) @binding(9) var<storage, read_write> d_values: array<f32>;
 @group(0) @binding(10) var<storage, read> parameters: array<f32>;
 @group(0) @binding(11) var<storage, read_write> packed: array<vec4<f32>>;
 @group(0) @binding(12) var<uniform> observation_window: Window;
@@ -88,6 +103,10 @@ struct Window {
 @group(0) @binding(14) var<uniform> d_hidden_window: Window;
 @group(0) @binding(15) var<uniform> d_output_window: Window;
 @group(0) @binding(16) var<storage, read_write> grads: array<f32>;
+// Of each invocation of parameters_gradient: its sum of squares as bits, and the first element that is not finite.
+@group(0) @binding(17) var<storage, read_write> squares: array<vec2<u32>>;
+@group(0) @binding(18) var<storage, read_write> stats: array<f32>;
+@group(0) @binding(19) var<storage, read_write> control: array<u32>;
 
 // ------------------------------------------------------------------------------------------------ weights
 
@@ -107,22 +126,26 @@ fn beyond(size: u32, done: u32) -> u32 {
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn pack_weights(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let i = workgroup.x * WORKGROUP_SIZE + local;
-    if workgroup.y == 2u * MOST_LAYERS {
-        if 4u * i < params.width {
-            packed[params.packed_log_std + i] = parameters_from(params.log_std_offset + 4u * i, params.width - 4u * i);
-        }
-        return;
+    var l = 0u;
+    for (var next = 1u; next < 2u * MOST_LAYERS; next++) {
+        // Networks of fewer layers leave entries of zeros.
+        let at = params.packed_layers[next];
+        l = select(l, next, at.x > 0u && i >= at.z);
     }
-    let layer = params.layers[workgroup.y];
-    let at = params.packed_layers[workgroup.y];
-    let weights_of_layer = 4u * at.x * at.y;
-    if i < weights_of_layer {
-        let row = i / at.x;
-        let column = 4u * (i - row * at.x);
-        packed[at.z + i] = parameters_from(layer.z + row * layer.x + column, select(0u, beyond(layer.x, column), row < layer.y));
-    } else if i - weights_of_layer < at.y {
-        let row = 4u * (i - weights_of_layer);
-        packed[at.w + (i - weights_of_layer)] = parameters_from(layer.w + row, beyond(layer.y, row));
+    let layer = params.layers[l];
+    let at = params.packed_layers[l];
+    if i >= params.packed_log_std {
+        let dimension = 4u * (i - params.packed_log_std);
+        if GAUSSIAN && dimension < params.width {
+            packed[i] = parameters_from(params.log_std_offset + dimension, params.width - dimension);
+        }
+    } else if i < at.w {
+        let row = (i - at.z) / at.x;
+        let column = 4u * ((i - at.z) - row * at.x);
+        packed[i] = parameters_from(layer.z + row * layer.x + column, select(0u, beyond(layer.x, column), row < layer.y));
+    } else {
+        let row = 4u * (i - at.w);
+        packed[i] = parameters_from(layer.w + row, beyond(layer.y, row));
     }
 }
 
@@ -209,6 +232,8 @@ fn backward(first_layer: u32, layers: u32) {
 // ------------------------------------------------------------------------------------------------ what the loss asks for
 
 var<private> sample_index: u32;
+// Where that sample is in the rollout.
+var<private> source_row: u32;
 
 fn store_partial(index: u32, sum: f32) {
     trace[7u * WINDOW + index / 4u][index % 4u] = sum;
@@ -231,7 +256,7 @@ fn mean_of_action(dimension: u32) -> f32 {
 }
 
 fn action_of(dimension: u32) -> f32 {
-    return bitcast<f32>(actions[sample_index * params.width + dimension]);
+    return bitcast<f32>(actions[source_row * params.width + dimension]);
 }
 
 fn log_std_of(dimension: u32) -> f32 {
@@ -262,8 +287,8 @@ fn write_log_std_sums(group: u32, local: u32, d_logp: f32) {
 
 // ------------------------------------------------------------------------------------------------ samples
 
-fn load_observation() {
-    let first = params.observations_offset + sample_index * params.observation_size;
+fn load_observation(row: u32) {
+    let first = params.observations_offset + row * params.observation_size;
     for (var k = 0u; k < params.observation_size; k++) {
         kept[k / 4u][k % 4u] = observations[first + k];
     }
@@ -286,7 +311,7 @@ fn samples_forward(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_i
     let is_critic = workgroup.y == 1u;
     let i = workgroup.x * WORKGROUP_SIZE + local;
     sample_index = min(i, params.batch - 1u);
-    load_observation();
+    load_observation(sample_index);
     forward(select(0u, MOST_LAYERS, is_critic), select(params.actor_layers, params.critic_layers, is_critic));
     if i >= params.batch {
         return;
@@ -312,10 +337,11 @@ fn samples_gradient(
     let in_batch = i < params.batch;
     // Invocations past the end go through the last sample, because all have to meet at the barriers, and leave nothing behind.
     sample_index = min(i, params.batch - 1u);
-    let sample = samples[sample_index];
+    source_row = min(indices[params.first_index + sample_index], params.rows - 1u);
+    let sample = samples[params.first_sample + sample_index];
     let first_layer = select(0u, MOST_LAYERS, is_critic);
     let layers = select(params.actor_layers, params.critic_layers, is_critic);
-    load_observation();
+    load_observation(source_row);
     forward(first_layer, layers);
 
     stage_nothing(local);
@@ -332,7 +358,7 @@ fn samples_gradient(
             d_logp = gaussian_loss(local, 0u, sample);
         }
     } else {
-        categorical_loss(local, 0u, 0u, select(0u, params.width, in_batch), in_batch, actions[sample_index], sample);
+        categorical_loss(local, 0u, 0u, select(0u, params.width, in_batch), in_batch, actions[source_row], sample);
     }
     write_partial_sums(group, local);
     if GAUSSIAN {
@@ -344,12 +370,10 @@ fn samples_gradient(
         let output_vectors = params.packed_layers[first_layer + layers - 1u].y;
         if is_critic {
             values[i] = kept[output_at].x;
-            d_values[i] = d_kept[output_at].x;
             store_trace(4u, output_vectors);
         } else {
             for (var a = 0u; a < params.width; a++) {
                 output[i * params.width + a] = logit(a);
-                d_output[i * params.width + a] = d_kept[output_at + a / 4u][a % 4u];
             }
             for (var k = 0u; k < params.observation_vectors; k++) {
                 trace[i * params.observation_vectors + k] = kept[k];
@@ -387,20 +411,46 @@ fn place_of(layer: u32, layers: u32, first_layer: u32) -> Place {
     );
 }
 
+// What an invocation has written: the sum of squares, and the first element that is not finite. A compiler may assume that no float is NaN,
+// so exponents are tested as integers.
+struct Written {
+    squares: f32,
+    first_bad: u32,
+}
+
+const NOWHERE = 0xffffffffu;
+const EXPONENT = 0x7f800000u;
+
+var<private> written: Written;
+
+fn note(index: u32, gradient: f32) {
+    written.squares += gradient * gradient;
+    let is_bad = (bitcast<u32>(gradient) & EXPONENT) == EXPONENT;
+    written.first_bad = select(written.first_bad, min(written.first_bad, index), is_bad);
+}
+
+fn store_gradient(index: u32, gradient: f32) {
+    grads[index] = gradient;
+    note(index, gradient);
+}
+
 @compute @workgroup_size(INPUT_LANES)
-fn parameters_gradient(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) local: u32) {
+fn parameters_gradient(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
     let layers = select(params.actor_layers, params.critic_layers, params.network == 1u);
     let first_layer = params.network * MOST_LAYERS;
     let layer = first_layer + workgroup.y;
     let vectors = params.packed_layers[layer];
     let o = 2u * workgroup.x;
-    if o >= vectors.y {
-        return;
-    }
     let is_first = workgroup.y == 0u;
     let is_last = workgroup.y + 1u == layers;
     let place = place_of(workgroup.y, layers, first_layer);
-    for (var k = local; k < vectors.x; k += INPUT_LANES) {
+    let inputs = select(0u, vectors.x, o < vectors.y);
+    written = Written(0.0, NOWHERE);
+    for (var k = local; k < inputs; k += INPUT_LANES) {
         // Four inputs by eight outputs, summed over all samples.
         var sums: array<vec4<f32>, 8>;
         var low_bias = vec4<f32>();
@@ -434,13 +484,89 @@ fn parameters_gradient(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(loc
                 let first = sizes.z + out * sizes.x + 4u * k;
                 for (var c = 0u; c < 4u; c++) {
                     if 4u * k + c < sizes.x {
-                        grads[first + c] = sums[row][c];
+                        store_gradient(first + c, sums[row][c]);
                     }
                 }
                 if k == 0u {
-                    grads[sizes.w + out] = select(low_bias[row % 4u], high_bias[row % 4u], row >= 4u);
+                    store_gradient(sizes.w + out, select(low_bias[row % 4u], high_bias[row % 4u], row >= 4u));
                 }
             }
         }
+    }
+    let slot = (workgroup.y * groups.x + workgroup.x) * INPUT_LANES + local;
+    squares[params.first_square + slot] = vec2<u32>(bitcast<u32>(written.squares), written.first_bad);
+}
+
+// ------------------------------------------------------------------------------------------------ the end
+
+const GRAD_NORM = 7u;
+const CLIP_COEF = 8u;
+const STOP = 0u;
+const BAD_TENSOR = 2u;
+const BAD_ELEMENT = 3u;
+const NON_FINITE = 2u;
+
+var<workgroup> sh_squares: array<f32, FINISH_LANES>;
+var<workgroup> sh_first_bad: array<u32, FINISH_LANES>;
+
+fn sum_of_partials(column: u32) -> f32 {
+    var sum = 0.0;
+    for (var row = 0u; row < params.partial_rows; row++) {
+        let index = row * params.partial_width + column;
+        sum += trace[7u * WINDOW + index / 4u][index % 4u];
+    }
+    return sum;
+}
+
+fn write_norm(sum_of_squares: f32) {
+    let norm = sqrt(sum_of_squares);
+    let divisor = norm + params.norm_epsilon;
+    var coef = 1.0;
+    if params.limited != 0u && divisor > params.max_grad_norm {
+        coef = params.max_grad_norm / divisor;
+    }
+    let bits = bitcast<u32>(sum_of_squares);
+    if (bits & 0x7fffffffu) > EXPONENT {
+        coef = sum_of_squares;
+    }
+    stats[params.stats_row * STATS_COLUMNS + GRAD_NORM] = norm;
+    stats[params.stats_row * STATS_COLUMNS + CLIP_COEF] = coef;
+}
+
+@compute @workgroup_size(FINISH_LANES)
+fn finish_gradient(@builtin(local_invocation_index) local: u32) {
+    written = Written(0.0, NOWHERE);
+    if local < SUMS {
+        sh_segments[local] = sum_of_partials(local);
+    }
+    if GAUSSIAN {
+        for (var d = local; d < params.width; d += FINISH_LANES) {
+            // The entropy of each sample has slope 1 in each log_std.
+            store_gradient(params.log_std_offset + d, sum_of_partials(SUMS + d) - params.ent_coef);
+        }
+    }
+    for (var i = local; i < params.partial_squares; i += FINISH_LANES) {
+        let of_invocation = squares[i];
+        written.squares += bitcast<f32>(of_invocation.x);
+        written.first_bad = min(written.first_bad, of_invocation.y);
+    }
+    sh_squares[local] = written.squares;
+    sh_first_bad[local] = written.first_bad;
+    workgroupBarrier();
+    if local > 0u {
+        return;
+    }
+    write_stats();
+    var sum = 0.0;
+    var first_bad = NOWHERE;
+    for (var lane = 0u; lane < FINISH_LANES; lane++) {
+        sum += sh_squares[lane];
+        first_bad = min(first_bad, sh_first_bad[lane]);
+    }
+    write_norm(sum);
+    if first_bad != NOWHERE && control[BAD_TENSOR] == 0u {
+        control[STOP] = NON_FINITE;
+        control[BAD_TENSOR] = params.tensor;
+        control[BAD_ELEMENT] = first_bad;
     }
 }

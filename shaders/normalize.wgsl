@@ -10,13 +10,13 @@
 // (Chan et al. 1983). Two dispatches: chunks, then apply or explain, each of whose workgroups joins all chunks for itself. One dispatch
 // for what one workgroup does as fast alone.
 //
-// Shapes        x: elements offset + i * stride, i < len; values, returns [len]; moments [2] = mean, std; stats [stats_index + 1 or more];
-//               partials [chunks + 1] = mean and sum of squares of each chunk, the last the pivot
-// Grid          a workgroup a chunk of `chunk` elements, at most 512; normalize_whole, explain_whole and explain: one
+// Shapes        x: elements offset + i * stride, i < vectors * len, vector by vector; values, returns [len]; moments [vectors, 2] = mean, std;
+//               stats [stats_index + 1 or more]; partials [vectors, chunks + 1] = mean and sum of squares of each chunk, the last the pivot
+// Grid          x: a workgroup a chunk of `chunk` elements, at most 512; normalize_whole, explain_whole and explain: one. y: vectors
 // Workgroup     WORKGROUP_SIZE, neighbours on neighbouring elements
 // Bindings      0 params, 1 x, 2 moments, 3 partials, 4 values, 5 returns, 6 stats (words, so that NaN is written as bits)
-// Preconditions len, stride >= 1; ddof <= 1; epsilon >= 0; offset + (len - 1) * stride < 2^32
-//               Indices proven: i < count_of(chunk) keeps start + i below len; there are no workgroups past the last chunk, chunks + 1 partials, and a
+// Preconditions len, stride >= 1; ddof <= 1; epsilon >= 0; offset + (vectors * len - 1) * stride < 2^32
+//               Indices proven: i < count_of(chunk) keeps start + i below len; there are no workgroups past the last chunk or vector, chunks + 1 partials a vector, and a
 //               stats buffer beyond stats_index; lanes are below WORKGROUP_SIZE, partners below twice their reach
 // Determinism   a fixed tree; one and two dispatches round differently
 // Range         |x - mean| from 1e-18 (below, squares vanish) to 1e18 (above, they overflow)
@@ -96,25 +96,32 @@ fn count_of(chunk: u32) -> u32 {
     return min(params.chunk, params.len - chunk * params.chunk);
 }
 
-// Joins all chunks.
-fn join(local: u32) -> Moments {
+// Joins all chunks of the vector whose partials start at `first`.
+fn join(first: u32, local: u32) -> Moments {
     var sum = vec2<f32>();
     for (var chunk = local; chunk < params.chunks; chunk += WORKGROUP_SIZE) {
-        sum += partials[chunk].xy * (f32(count_of(chunk)) / f32(params.len));
+        sum += partials[first + chunk].xy * (f32(count_of(chunk)) / f32(params.len));
     }
     let mean = total(vec4<f32>(sum, 0.0, 0.0), local).xy;
     var squares = vec2<f32>();
     for (var chunk = local; chunk < params.chunks; chunk += WORKGROUP_SIZE) {
-        let off = partials[chunk].xy - mean;
-        squares += partials[chunk].zw + off * off * f32(count_of(chunk));
+        let off = partials[first + chunk].xy - mean;
+        squares += partials[first + chunk].zw + off * off * f32(count_of(chunk));
     }
     return Moments(mean, total(vec4<f32>(squares, 0.0, 0.0), local).xy);
 }
 
 // ---- normalize: the second quantity is unused
 
+// The vector in hand, for all of a workgroup the same.
+var<private> vector: u32;
+
 fn at(i: u32) -> u32 {
-    return params.offset + i * params.stride;
+    return params.offset + (vector * params.len + i) * params.stride;
+}
+
+fn first_partial() -> u32 {
+    return vector * (params.chunks + 1u);
 }
 
 struct MomentsOfX {
@@ -174,8 +181,8 @@ fn normalize_x(start: u32, count: u32, pivot: f32, all: Moments, local: u32) {
     }
     let deviation = sqrt(variance);
     if start == 0u && local == 0u {
-        moments[0] = pivot + all.mean.x;
-        moments[1] = deviation;
+        moments[2u * vector] = pivot + all.mean.x;
+        moments[2u * vector + 1u] = deviation;
     }
     var denominator = deviation + params.epsilon;
     if EPSILON_MODE == ADD_TO_VARIANCE {
@@ -193,30 +200,34 @@ fn normalize_x(start: u32, count: u32, pivot: f32, all: Moments, local: u32) {
 }
 
 @compute @workgroup_size(WORKGROUP_SIZE)
-fn normalize_whole(@builtin(local_invocation_index) local: u32) {
-    let found = moments_of_x(0u, params.len, x[params.offset], local);
+fn normalize_whole(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) local: u32) {
+    vector = workgroup.y;
+    let found = moments_of_x(0u, params.len, x[at(0u)], local);
     // The centre as pivot: next to nothing is left to be rounded of the mean, whose error all samples would share.
     normalize_x(0u, params.len, found.centre, found.about_centre, local);
 }
 
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn normalize_chunks(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) local: u32) {
+    vector = workgroup.y;
     let chunk = workgroup.x;
-    let pivot = x[params.offset];
+    let pivot = x[at(0u)];
     let found = moments_of_x(chunk * params.chunk, count_of(chunk), pivot, local);
     if local == 0u {
         let mean = found.centre - pivot + found.about_centre.mean.x;
-        partials[chunk] = vec4<f32>(mean, 0.0, found.about_centre.squares);
+        partials[first_partial() + chunk] = vec4<f32>(mean, 0.0, found.about_centre.squares);
         if chunk == 0u {
-            partials[params.chunks] = vec4<f32>(pivot, 0.0, 0.0, 0.0);
+            partials[first_partial() + params.chunks] = vec4<f32>(pivot, 0.0, 0.0, 0.0);
         }
     }
 }
 
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn normalize_apply(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) local: u32) {
+    vector = workgroup.y;
     let chunk = workgroup.x;
-    normalize_x(chunk * params.chunk, count_of(chunk), partials[params.chunks].x, join(local), local);
+    let pivot = partials[first_partial() + params.chunks].x;
+    normalize_x(chunk * params.chunk, count_of(chunk), pivot, join(first_partial(), local), local);
 }
 
 // ---- explained variance: of residuals and of returns
@@ -267,5 +278,5 @@ fn explain_chunks(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_in
 
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn explain(@builtin(local_invocation_index) local: u32) {
-    store_explained_variance(join(local), local);
+    store_explained_variance(join(0u, local), local);
 }

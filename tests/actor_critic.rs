@@ -5,10 +5,12 @@ mod common;
 use common::{Draw, relative_error};
 use ppo_kernels::Error;
 use ppo_kernels::backend::{
-    Backend, Cpu, CrossCheck, Gpu, Head, MinibatchInputs, Rows, Trace, Variant, compose_minibatch_gradient,
+    Backend, Cpu, CrossCheck, Gpu, Head, Minibatch, MinibatchInputs, MinibatchRows, Rows, Trace, Variant,
+    compose_minibatch_gradient,
 };
 use ppo_kernels::kernels::actor_critic::{ActorCritic, Layer};
 use ppo_kernels::kernels::linear::{Activation, Linear};
+use ppo_kernels::kernels::optimizer::{GradientNorm, control, stop};
 use ppo_kernels::kernels::policy::{Categorical, Gaussian};
 use ppo_kernels::kernels::surrogate::{Surrogate, ValueLoss, sample, stat};
 
@@ -27,8 +29,19 @@ struct Problem {
     samples: Vec<f32>,
 }
 
-/// What an update needs of it: gradient, statistics, and heads with their gradients.
-type Outcome = [Vec<f64>; 6];
+/// How a gradient is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// By single operations, from a minibatch.
+    Composed,
+    /// As a whole, from a minibatch.
+    Whole,
+    /// As a whole, with its norm, from rows of a rollout.
+    FromRows,
+}
+
+/// What an update needs of it.
+type Outcome = Vec<(&'static str, Vec<f64>)>;
 
 impl Problem {
     fn new(batch: usize, widths: &[usize], outputs: usize, activation: Activation, categorical: bool) -> Self {
@@ -77,45 +90,113 @@ impl Problem {
         }
     }
 
-    fn solve<B: Backend>(&self, backend: &mut B, in_one: bool) -> ppo_kernels::Result<Outcome> {
+    fn solve<B: Backend>(&self, backend: &mut B, way: Way) -> ppo_kernels::Result<Outcome> {
         let batch = self.op.batch;
         let params = backend.upload_floats(&self.params)?;
-        let observations = backend.upload_floats(&self.observations)?;
-        let (actions, vectors) = (backend.upload_words(&self.actions)?, backend.upload_floats(&self.vectors)?);
-        let samples = backend.upload_floats(&self.samples)?;
         let traced = self.depths.as_ref().unwrap_or(&self.networks);
-        let mut actor = Trace::new(backend, &traced.actor, batch)?;
-        let mut critic = Trace::new(backend, &traced.critic, batch)?;
         // What was there before must not matter.
         let mut grads = backend.upload_floats(&vec![7.0; self.params.len()])?;
         let mut stats = backend.upload_floats(&[7.0; 2 * stat::COLUMNS])?;
-        let head = if self.categorical {
-            Head::Categorical(Categorical { batch, actions: self.outputs }, &actions)
-        } else {
-            let log_std_offset = self.params.len() - self.outputs;
-            Head::Gaussian(Gaussian { batch, dim: self.outputs, log_std_offset, state_dependent_std: false }, &vectors)
-        };
-        let inputs = MinibatchInputs { observations: &observations, head, samples: &samples };
-        let (networks, op) = (&self.networks, &self.op);
-        if in_one {
-            backend.minibatch_gradient(networks, op, &params, &inputs, &mut actor, &mut critic, &mut grads, &mut stats)?;
-        } else {
-            compose_minibatch_gradient(backend, networks, op, &params, &inputs, &mut actor, &mut critic, &mut grads, &mut stats)?;
-        }
+        let mut control = backend.upload_words(&control::INITIAL)?;
         let parameters = if self.categorical { self.params.len() - self.outputs } else { self.params.len() };
-        let mut read = |buffer: &B::Floats, offset, len| backend.read_f64(buffer, offset, len);
-        let (head, d_head) = actor.head_and_gradient();
-        let (values, d_values) = critic.head_and_gradient();
-        Ok([
-            read(&grads, 0, parameters)?,
-            read(&stats, stat::COLUMNS, stat::CLIPFRAC + 1)?,
-            read(head, 0, batch * self.outputs)?,
-            read(d_head, 0, batch * self.outputs)?,
-            read(values, 0, batch)?,
-            read(d_values, 0, batch)?,
-        ])
+        let norm = GradientNorm { len: parameters, max_grad_norm: 0.05, epsilon: 1e-6, stats_row: 1 };
+        let mut minibatch = Minibatch::new(backend, traced, self.categorical, batch)?;
+        let (networks, op) = (&self.networks, &self.op);
+        if way == Way::FromRows {
+            let rollout = self.scatter();
+            let (actions, vectors) = (backend.upload_words(&rollout.actions)?, backend.upload_floats(&rollout.vectors)?);
+            let rows = MinibatchRows {
+                indices: &backend.upload_words(&rollout.indices)?,
+                start: START,
+                rows: ROWS_A_SAMPLE * batch,
+                observations: &backend.upload_floats(&rollout.observations)?,
+                head: self.head(&actions, &vectors),
+                samples: &backend.upload_floats(&rollout.samples)?,
+                first_sample: FIRST_SAMPLE,
+            };
+            let (grads, stats, control) = (&mut grads, &mut stats, &mut control);
+            backend.clipped_gradient(networks, op, &norm, TENSOR, &params, &rows, &mut minibatch, grads, stats, control)?;
+        } else {
+            let (actions, vectors) = (backend.upload_words(&self.actions)?, backend.upload_floats(&self.vectors)?);
+            let observations = &backend.upload_floats(&self.observations)?;
+            let samples = &backend.upload_floats(&self.samples)?;
+            let inputs = MinibatchInputs { observations, head: self.head(&actions, &vectors), samples };
+            let Minibatch { actor, critic, .. } = &mut minibatch;
+            if way == Way::Whole {
+                backend.minibatch_gradient(networks, op, &params, &inputs, actor, critic, &mut grads, &mut stats)?;
+            } else {
+                compose_minibatch_gradient(backend, networks, op, &params, &inputs, actor, critic, &mut grads, &mut stats)?;
+            }
+            backend.find_nonfinite(TENSOR, parameters, &grads, &mut control)?;
+            backend.gradient_norm(&norm, &grads, &mut stats)?;
+        }
+        let control = backend.read_words(&control, 0, control::WORDS)?;
+        let (critic, log_std) = (networks.critic[0].linear.weight_offset, self.params.len() - self.outputs);
+        let mut read =
+            |buffer: &B::Floats, offset, len| if len > 0 { backend.read_f64(buffer, offset, len) } else { Ok(Vec::new()) };
+        let mut outcome = vec![
+            // Each by itself: next to the actor's, the critic's would not count.
+            ("grads of the actor", read(&grads, 0, critic)?),
+            ("grads of the critic", read(&grads, critic, log_std - critic)?),
+            ("grads of log_std", read(&grads, log_std, parameters - log_std)?),
+            ("stats", read(&stats, stat::COLUMNS, stat::CLIPFRAC + 1)?),
+            ("norm", read(&stats, stat::COLUMNS + stat::GRAD_NORM, 1)?),
+            ("factor", read(&stats, stat::COLUMNS + stat::CLIP_COEF, 1)?),
+            ("control", control.into_iter().map(f64::from).collect()),
+            ("head", read(minibatch.actor.head(), 0, batch * self.outputs)?),
+            ("values", read(minibatch.critic.head(), 0, batch)?),
+        ];
+        if way != Way::FromRows {
+            outcome.push(("d_head", read(minibatch.actor.head_and_gradient().1, 0, batch * self.outputs)?));
+            outcome.push(("d_values", read(minibatch.critic.head_and_gradient().1, 0, batch)?));
+        }
+        Ok(outcome)
+    }
+
+    fn head<'a, F, W>(&self, actions: &'a W, vectors: &'a F) -> Head<'a, F, W> {
+        let batch = self.op.batch;
+        if self.categorical {
+            return Head::Categorical(Categorical { batch, actions: self.outputs }, actions);
+        }
+        let log_std_offset = self.params.len() - self.outputs;
+        Head::Gaussian(Gaussian { batch, dim: self.outputs, log_std_offset, state_dependent_std: false }, vectors)
+    }
+
+    /// The minibatch's rows somewhere in a rollout: every [`ROWS_A_SAMPLE`]-th, from the last to the first. What is between is NaN or no action.
+    fn scatter(&self) -> Rollout {
+        let batch = self.op.batch;
+        let row = |i: usize| ROWS_A_SAMPLE * (batch - i) - 1;
+        fn spread<T: Copy>(from: &[T], width: usize, rows: usize, empty: T, row: impl Fn(usize) -> usize) -> Vec<T> {
+            let mut to = vec![empty; rows * width];
+            from.chunks(width).enumerate().for_each(|(i, x)| to[row(i) * width..][..width].copy_from_slice(x));
+            to
+        }
+        let rows = ROWS_A_SAMPLE * batch;
+        let observation_size = self.networks.actor[0].linear.in_features;
+        Rollout {
+            indices: std::iter::repeat_n(u32::MAX, START).chain((0..batch).map(|i| row(i) as u32)).collect(),
+            observations: spread(&self.observations, observation_size, rows, f32::NAN, row),
+            actions: spread(&self.actions, 1, rows, u32::MAX, row),
+            vectors: spread(&self.vectors, self.outputs, rows, f32::NAN, row),
+            samples: [&[f32::NAN; FIRST_SAMPLE * sample::COLUMNS], &self.samples[..]].concat(),
+        }
     }
 }
+
+/// A rollout that a minibatch is gathered from.
+struct Rollout {
+    indices: Vec<u32>,
+    observations: Vec<f32>,
+    actions: Vec<u32>,
+    vectors: Vec<f32>,
+    samples: Vec<f32>,
+}
+
+const ROWS_A_SAMPLE: usize = 3;
+const START: usize = 5;
+const FIRST_SAMPLE: usize = 2;
+/// The number under which a gradient that is not finite is reported.
+const TENSOR: u32 = 3;
 
 impl Problem {
     /// The actor's output, and values behind three that have to stay.
@@ -132,12 +213,12 @@ impl Problem {
     }
 }
 
-const TENSORS: [&str; 6] = ["grads", "stats", "head", "d_head", "values", "d_values"];
-
 /// The first tensor further from the expected one than `tolerance`, relative to its norm. (Of a single clipped sample, all can be zero.)
 fn first_difference(outcome: &Outcome, expected: &Outcome, tolerance: f64) -> Option<String> {
-    let errors = outcome.iter().zip(expected).map(|(a, b)| if a == b { 0.0 } else { relative_error(a, b) });
-    TENSORS.iter().zip(errors).find(|(_, error)| !(*error <= tolerance)).map(|(name, error)| format!("{name}: {error:e}"))
+    outcome.iter().zip(expected).find_map(|((name, a), (_, b))| {
+        let error = if a == b { 0.0 } else { relative_error(a, b) };
+        if error <= tolerance { None } else { Some(format!("{name}: {error:e}")) }
+    })
 }
 
 /// One sample to many tiles, their edges, no hidden layer to three, every activation, both policies.
@@ -162,11 +243,12 @@ fn problems() -> impl Iterator<Item = Problem> {
 #[test]
 fn tiles_give_what_the_single_operations_give() {
     for problem in problems() {
-        let expected = problem.solve(&mut Cpu::<f64>::new(), false).unwrap();
+        let expected = problem.solve(&mut Cpu::<f64>::new(), Way::Composed).unwrap();
         let batch = problem.op.batch;
         for (what, outcome, tolerance) in [
-            ("f64", problem.solve(&mut Cpu::<f64>::new(), true), 1e-12),
-            ("f32", problem.solve(&mut Cpu::<f32>::new(), true), 2e-5),
+            ("f64", problem.solve(&mut Cpu::<f64>::new(), Way::Whole), 1e-12),
+            ("f32", problem.solve(&mut Cpu::<f32>::new(), Way::Whole), 2e-5),
+            ("f64 from rows", problem.solve(&mut Cpu::<f64>::new(), Way::FromRows), 1e-12),
         ] {
             let difference = first_difference(&outcome.unwrap(), &expected, tolerance);
             assert_eq!(difference, None, "{what}, batch {batch}, categorical {}", problem.categorical);
@@ -178,8 +260,8 @@ fn tiles_give_what_the_single_operations_give() {
 fn the_adapter_passes_the_cross_check() {
     for problem in problems().filter(|problem| problem.op.batch < 200) {
         let Some(mut both) = common::checked() else { return };
-        let expected = problem.solve(&mut Cpu::<f64>::new(), false).unwrap();
-        let outcome = problem.solve::<CrossCheck<Gpu, Cpu<f64>>>(&mut both, true).unwrap();
+        let expected = problem.solve(&mut Cpu::<f64>::new(), Way::Composed).unwrap();
+        let outcome = problem.solve::<CrossCheck<Gpu, Cpu<f64>>>(&mut both, Way::FromRows).unwrap();
         assert_eq!(first_difference(&outcome, &expected, 1e-4), None, "batch {}", problem.op.batch);
     }
 }
@@ -190,11 +272,11 @@ fn the_adapter_gives_what_the_single_operations_give() {
     let Some(mut gpu) = common::gpu() else { return };
     gpu.context.set_guards(true);
     for problem in problems() {
-        let expected = problem.solve(&mut Cpu::<f64>::new(), false).unwrap();
+        let expected = problem.solve(&mut Cpu::<f64>::new(), Way::Composed).unwrap();
         for variant in [Variant::Plain, Variant::Fast] {
             gpu.variant = variant;
             gpu.context.release();
-            let outcome = problem.solve(&mut gpu, true).unwrap();
+            let outcome = problem.solve(&mut gpu, Way::FromRows).unwrap();
             let difference = first_difference(&outcome, &expected, 1e-4);
             assert_eq!(difference, None, "{variant:?}, batch {}, categorical {}", problem.op.batch, problem.categorical);
         }
@@ -224,17 +306,24 @@ fn a_forward_pass_gives_what_the_layers_give() {
 fn a_planted_fault_is_noticed() {
     let Some(mut gpu) = common::gpu() else { return };
     let problem = Problem::new(65, &[5, 16], 3, Activation::Tanh, false);
-    let expected = problem.solve(&mut Cpu::<f64>::new(), false).unwrap();
+    let expected = problem.solve(&mut Cpu::<f64>::new(), Way::Composed).unwrap();
     for (from, to, tensor) in [
         ("low_bias += low;", "", "grads"),
         ("z * z - 1.0", "z * z", "grads"),
         ("stage_value_sum(local, loss);", "", "stats"),
         ("low = activate_all(low);", "", "grads"),
-        ("kept[output_at].x, sample, &loss", "0.0, sample, &loss", "d_values"),
+        ("kept[output_at].x, sample, &loss", "0.0, sample, &loss", "grads of the critic"),
+        ("params.first_index + sample_index", "sample_index", "grads"),
+        ("params.first_sample + sample_index", "sample_index", "grads"),
+        ("actions[source_row", "actions[sample_index", "grads"),
+        ("written.squares += gradient * gradient;", "", "norm"),
+        ("written.squares += bitcast<f32>(of_invocation.x);", "", "norm"),
+        ("params.max_grad_norm / divisor", "1.0", "factor"),
+        ("(bitcast<u32>(gradient) & EXPONENT) == EXPONENT", "index == 1u", "control"),
     ] {
         let text = common::shader("actor_critic");
         gpu.context.replace_shader("actor_critic", common::plant(text, from, to));
-        let difference = first_difference(&problem.solve(&mut gpu, true).unwrap(), &expected, 1e-4);
+        let difference = first_difference(&problem.solve(&mut gpu, Way::FromRows).unwrap(), &expected, 1e-4);
         assert!(difference.as_deref().is_some_and(|difference| difference.starts_with(tensor)), "{from}: {difference:?}");
     }
 }
@@ -245,13 +334,35 @@ fn a_planted_fault_of_the_forward_pass_is_noticed() {
     let problem = Problem::new(65, &[5, 16], 3, Activation::Tanh, true);
     let expected = problem.evaluate(&mut Cpu::<f64>::new()).unwrap();
     for (from, to, wrong) in [
-        ("params.observations_offset + sample_index", "sample_index", [true, true]),
+        ("params.observations_offset + row * ", "row * ", [true, true]),
         ("values[params.values_offset + i]", "values[params.values_offset + i + 1u]", [false, true]),
         ("output[i * params.width + a] = logit(a);", "output[i * params.width + a] = logit(0u);", [true, false]),
     ] {
         gpu.context.replace_shader("actor_critic", common::plant(common::shader("actor_critic"), from, to));
         let outcome = problem.evaluate(&mut gpu).unwrap();
         assert_eq!([0, 1].map(|i| !(relative_error(&outcome[i], &expected[i]) <= 1e-5)), wrong, "{from}");
+    }
+}
+
+/// Every element in turn, of either network and of the log-std: the first one is reported, and what was reported before stays.
+#[test]
+fn a_gradient_that_is_not_finite_is_reported() {
+    let Some(mut gpu) = common::gpu() else { return };
+    let problem = Problem::new(33, &[5, 16], 3, Activation::Tanh, false);
+    let parameters = problem.params.len();
+    let store = "    grads[index] = gradient;\n    note(index, gradient);";
+    for (first, second) in [(0, 1), (parameters - 1, parameters - 1), (parameters - 5, parameters - 2), (7, 200)] {
+        // A NaN and an infinity, by bits, as the compiler may assume there are none.
+        let planted = format!(
+            "    var bad = gradient;\n    if index == {second}u {{ bad = bitcast<f32>(params.rows * 0u + 0x7fc00000u); }}\n    \
+             if index == {first}u {{ bad = bitcast<f32>(params.rows * 0u + 0xff800000u); }}\n    grads[index] = bad;\n    note(index, bad);"
+        );
+        let text = common::plant(common::shader("actor_critic"), store, &planted);
+        gpu.context.replace_shader("actor_critic", text);
+        let outcome = problem.solve(&mut gpu, Way::FromRows).unwrap();
+        let control = &outcome.iter().find(|(name, _)| *name == "control").unwrap().1;
+        let expected = [(control::STOP, stop::NON_FINITE), (control::BAD_TENSOR, TENSOR), (control::BAD_ELEMENT, first as u32)];
+        assert!(expected.iter().all(|&(word, value)| control[word] == f64::from(value)), "{first}, {second}: {control:?}");
     }
 }
 
@@ -262,7 +373,8 @@ fn networks_of_another_depth_than_the_trace_are_refused() {
         let mut deeper = Problem::new(3, &[5, 8], 2, Activation::Tanh, true);
         let actor = deeper.networks.actor.clone();
         deeper.depths = Some(ActorCritic { actor: actor[..1].to_vec(), critic: deeper.networks.critic.clone() });
-        for result in [deeper.solve(backend, true).map(drop), deeper.solve(backend, false).map(drop)] {
+        for way in [Way::Composed, Way::Whole, Way::FromRows] {
+            let result = deeper.solve(backend, way).map(drop);
             assert!(matches!(result, Err(Error::Shape { argument, .. }) if argument == "layers"));
         }
     }
@@ -275,9 +387,9 @@ fn networks_of_another_depth_than_the_trace_are_refused() {
 #[test]
 fn another_loss_is_noticed() {
     let problem = Problem::new(129, &[5, 16], 3, Activation::Tanh, true);
-    let expected = problem.solve(&mut Cpu::<f64>::new(), false).unwrap();
+    let expected = problem.solve(&mut Cpu::<f64>::new(), Way::Composed).unwrap();
     let op = Surrogate { ent_coef: 0.011, ..problem.op };
-    let outcome = Problem { op, ..problem }.solve(&mut Cpu::<f64>::new(), true).unwrap();
+    let outcome = Problem { op, ..problem }.solve(&mut Cpu::<f64>::new(), Way::Whole).unwrap();
     assert!(first_difference(&outcome, &expected, 1e-12).is_some_and(|difference| difference.starts_with("grads")));
 }
 
@@ -286,7 +398,7 @@ fn the_number_of_threads_changes_no_bit() {
     let problem = Problem::new(1025, &[17, 64, 64], 6, Activation::Tanh, false);
     let solve = |threads: usize| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-        pool.install(|| problem.solve(&mut Cpu::<f32>::new(), true).unwrap())
+        pool.install(|| problem.solve(&mut Cpu::<f32>::new(), Way::Whole).unwrap())
     };
     assert_eq!(solve(1), solve(3));
 }
@@ -297,7 +409,7 @@ fn what_does_not_fit_is_refused_by_name() {
         for categorical in [true, false] {
             let mut problem = Problem::new(33, &[5, 16], 3, Activation::Tanh, categorical);
             change(&mut problem);
-            match problem.solve(&mut Cpu::<f32>::new(), true) {
+            match problem.solve(&mut Cpu::<f32>::new(), Way::Whole) {
                 Err(Error::Shape { argument, .. } | Error::InvalidValue { argument, .. }) => assert_eq!(argument, expected),
                 other => panic!("{expected}: {other:?}"),
             }

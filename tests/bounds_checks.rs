@@ -4,8 +4,8 @@ mod common;
 
 use common::{Draw, gpu};
 use ppo_kernels::backend::{
-    ActorCriticOps, AdvantageOps, GatherOps, Gpu, Head, LinearOps, Memory, MinibatchInputs, NonfiniteOps, NormalizeOps,
-    OptimizerOps, PolicyOps, RandomOps, SurrogateOps, Trace, Variant,
+    ActorCriticOps, AdvantageOps, GatherOps, Gpu, Head, LinearOps, Memory, Minibatch, MinibatchRows, NonfiniteOps, NormalizeOps,
+    OptimizerOps, PolicyOps, RandomOps, SurrogateOps, Variant,
 };
 use ppo_kernels::bench::Benchmarked;
 use ppo_kernels::gpu::{Buffer, Indices, Selection, Shader};
@@ -98,6 +98,9 @@ fn actor_critic(run: &mut Run<'_>) {
         let params = run.floats(log_std_offset + width);
         let (observations, samples) = (run.floats(batch * inputs), run.floats(batch * sample::COLUMNS));
         let fair = run.draw.words(batch, width as u32);
+        let fair_rows = run.draw.words(batch, batch as u32);
+        let fair_rows = run.gpu.upload_words(&fair_rows).unwrap();
+        let hostile_rows = run.hostile_words(batch, batch as u32);
         let (indices, hostile) = (run.gpu.upload_words(&fair).unwrap(), run.hostile_words(batch, width as u32));
         let vectors = run.floats(batch * width);
         let gaussian = Gaussian { batch, dim: width, log_std_offset, state_dependent_std: false };
@@ -107,14 +110,22 @@ fn actor_critic(run: &mut Run<'_>) {
             Head::Categorical(categorical, &hostile),
             Head::Gaussian(gaussian, &vectors),
         ] {
-            let [mut actor, mut critic] =
-                [&networks.actor, &networks.critic].map(|layers| Trace::new(run.gpu, layers, batch).unwrap());
-            let (mut grads, mut stats) = (run.output(params.len()), run.output(2 * stat::COLUMNS));
-            let inputs = MinibatchInputs { observations: &observations, head, samples: &samples };
-            run.gpu
-                .minibatch_gradient(&networks, &LOSS, &params, &inputs, &mut actor, &mut critic, &mut grads, &mut stats)
-                .unwrap();
-            run.keep(&[&grads, &stats, actor.head(), critic.head()]);
+            let is_categorical = matches!(head, Head::Categorical(..));
+            let len = log_std_offset + if is_categorical { 0 } else { width };
+            let norm = GradientNorm { len, max_grad_norm: 0.5, epsilon: 1e-6, stats_row: LOSS.stats_row };
+            for indices in [&fair_rows, &hostile_rows] {
+                let mut minibatch = Minibatch::new(run.gpu, &networks, is_categorical, batch).unwrap();
+                let (mut grads, mut stats) = (run.output(params.len()), run.output(2 * stat::COLUMNS));
+                let mut control = run.gpu.upload_words(&control::INITIAL).unwrap();
+                let (observations, samples) = (&observations, &samples);
+                let rows = MinibatchRows { indices, start: 0, rows: batch, observations, head, samples, first_sample: 0 };
+                let outputs = (&mut grads, &mut stats, &mut control);
+                run.gpu
+                    .clipped_gradient(&networks, &LOSS, &norm, 1, &params, &rows, &mut minibatch, outputs.0, outputs.1, outputs.2)
+                    .unwrap();
+                run.keep(&[&grads, &stats, minibatch.actor.head(), minibatch.critic.head()]);
+                run.keep_words(&control);
+            }
         }
     }
 }
@@ -195,7 +206,7 @@ fn nonfinite(run: &mut Run<'_>) {
 
 fn normalize(run: &mut Run<'_>) {
     for len in [301, 20_001] {
-        let op = Normalize { len, offset: 1, stride: 3, ddof: 1, epsilon: 1e-8, epsilon_mode: EpsilonMode::AddToStd };
+        let op = Normalize { len, vectors: 1, offset: 1, stride: 3, ddof: 1, epsilon: 1e-8, epsilon_mode: EpsilonMode::AddToStd };
         let mut x = run.floats(2 + 3 * (len - 1));
         let (mut moments, mut stats) = (run.output(Normalize::MOMENTS), run.output(2 * stat::COLUMNS));
         run.gpu.normalize(&op, &mut x, &mut moments).unwrap();

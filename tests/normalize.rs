@@ -3,7 +3,7 @@
 mod common;
 
 use common::{Draw, checked, expect_mismatch, plant};
-use ppo_kernels::backend::{Cpu, CrossCheck, Gpu, NormalizeOps, Variant};
+use ppo_kernels::backend::{Cpu, CrossCheck, Gpu, Memory, NormalizeOps, Variant};
 use ppo_kernels::kernels::normalize::{EpsilonMode, Normalize};
 use ppo_kernels::kernels::surrogate::stat;
 use ppo_kernels::{Error, Result};
@@ -35,13 +35,14 @@ on_every_variant!(
     constants_become_zero,
     one_value_stays_with_ddof_one_and_becomes_zero_without,
     touches_its_column_only,
+    vectors_have_moments_of_their_own,
     explains_known_variances,
     explained_variance_survives_a_mean_of_a_thousand,
     explained_variance_of_constant_returns_is_nan,
 );
 
 fn torch(len: usize) -> Normalize {
-    Normalize { len, offset: 0, stride: 1, ddof: 1, epsilon: 1e-8, epsilon_mode: EpsilonMode::AddToStd }
+    Normalize { len, vectors: 1, offset: 0, stride: 1, ddof: 1, epsilon: 1e-8, epsilon_mode: EpsilonMode::AddToStd }
 }
 
 /// What was normalised, mean, standard deviation.
@@ -153,6 +154,26 @@ fn touches_its_column_only<B: NormalizeOps>(backend: &mut B) {
         let mut expected = x.clone();
         expected.iter_mut().skip(1).step_by(4).zip(alone).for_each(|(x, y)| *x = y);
         assert!(normalize(backend, &op, &x).unwrap().0 == expected);
+    }
+}
+
+fn vectors_have_moments_of_their_own<B: NormalizeOps>(backend: &mut B) {
+    for (len, vectors) in [(1, 3), (3, 5), (5000, 3), (9000, 2)] {
+        let rising = |(i, x): (usize, f32)| x * (1 + i / len) as f32 + (i / len) as f32;
+        let x: Vec<f32> = Draw::new(4).floats(len * vectors, 1.0).into_iter().enumerate().map(rising).collect();
+        // A column of the second of three, behind four other numbers.
+        let mut rows = vec![9.0; 4 + 3 * len * vectors];
+        rows.iter_mut().skip(4).step_by(3).zip(&x).for_each(|(row, &x)| *row = x);
+        let mut buffer = backend.upload_floats(&rows).unwrap();
+        let mut moments = backend.alloc_floats(2 * vectors).unwrap();
+        backend.normalize(&Normalize { vectors, offset: 4, stride: 3, ..torch(len) }, &mut buffer, &mut moments).unwrap();
+        let moments = backend.read_floats(&moments, 0, 2 * vectors).unwrap();
+        for (k, vector) in x.chunks(len).enumerate() {
+            let (alone, mean, std) = normalize(backend, &torch(len), vector).unwrap();
+            assert_eq!(moments[2 * k..2 * k + 2], [mean, std], "vector {k} of {len}");
+            rows[4 + 3 * len * k..].iter_mut().step_by(3).zip(alone).for_each(|(row, x)| *row = x);
+        }
+        assert!(backend.read_floats(&buffer, 0, rows.len()).unwrap() == rows, "{vectors} of {len}");
     }
 }
 
@@ -292,6 +313,21 @@ fn a_nan_where_there_is_variance_is_caught() {
 }
 
 #[test]
+fn a_vector_in_place_of_another_is_caught() {
+    let x = Draw::new(5).floats(10_000, 1.0);
+    for (variant, len) in [(Variant::Fast, 5), (Variant::Plain, 5000)] {
+        let Some(mut both) = checked() else { return };
+        both.a.variant = variant;
+        let wrong = plant(include_str!("../shaders/normalize.wgsl"), "vector = workgroup.y;", "vector = 0u;");
+        both.a.context.replace_shader("normalize", wrong);
+        let (mut x, mut moments) = (both.upload_floats(&x).unwrap(), both.upload_floats(&[7.0; 4]).unwrap());
+        let op = Normalize { vectors: 2, ..torch(len) };
+        let mismatch = expect_mismatch(both.normalize(&op, &mut x, &mut moments));
+        assert_eq!(mismatch.operation, "normalize", "{variant:?}");
+    }
+}
+
+#[test]
 fn a_write_to_a_neighbouring_column_is_caught() {
     let Some(mut both) = checked() else { return };
     let (from, to) = ("x[at(start + i)] = scaled", "x[at(start + i) + 1u] = 0.0; x[at(start + i)] = scaled");
@@ -326,6 +362,9 @@ fn names_the_argument_that_does_not_fit() {
             (fits, 10, 2, "x"),
             (fits, 11, 1, "moments"),
             (Normalize { len: 0, ..fits }, 11, 2, "len"),
+            (Normalize { vectors: 0, ..fits }, 11, 2, "vectors"),
+            (Normalize { vectors: 2, ..fits }, 22, 4, "x"),
+            (Normalize { vectors: 2, ..fits }, 23, 3, "moments"),
             (Normalize { stride: 0, ..fits }, 11, 2, "stride"),
             (Normalize { ddof: 2, ..fits }, 11, 2, "ddof"),
             (Normalize { epsilon: -1e-8, ..fits }, 11, 2, "epsilon"),

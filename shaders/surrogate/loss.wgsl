@@ -2,6 +2,7 @@
 //   params          a uniform with the fields of SurrogateParams
 //   WORKGROUP_SIZE  a multiple of SEGMENTS, and at least SUMS
 //   store_partial   writes an element of partials [partial_rows, partial_width]
+//   stats           an array of f32, rows of 16
 //   logit, is_valid, store_d_logit, and mean_of_action, action_of, log_std_of, store_d_mean: the policy's output, its actions, its gradient
 // Formulas, range and tolerance: surrogate.wgsl.
 
@@ -26,6 +27,16 @@ const SUM_K3 = 4u;
 const SUM_OUTSIDE = 5u;
 const SUM_KL_PENALTY = 6u;
 const SUM_PG_LOSS_REST = 7u;
+
+const STATS_COLUMNS = 16u;
+const STAT_LOSS = 0u;
+const STAT_PG_LOSS = 1u;
+const STAT_V_LOSS = 2u;
+const STAT_ENTROPY = 3u;
+const STAT_OLD_APPROX_KL = 4u;
+const STAT_APPROX_KL = 5u;
+const STAT_CLIPFRAC = 6u;
+const STAT_KL_PENALTY = 10u;
 
 // Below every f32 that is not infinite.
 const LOWEST = -3.4028234e38;
@@ -210,6 +221,30 @@ fn write_partial_sums(group: u32, local: u32) {
         }
         store_partial(group * params.partial_width + local, sum);
     }
+}
+
+// From here on sh_segments holds the sums of all rows of partials, column by column.
+
+fn mean_of(column: u32) -> f32 {
+    return sh_segments[column] * params.one_over_batch;
+}
+
+fn write_stats() {
+    let pg_loss = (sh_segments[SUM_PG_LOSS] + sh_segments[SUM_PG_LOSS_REST]) * params.one_over_batch;
+    let row = params.stats_row * STATS_COLUMNS;
+    let kl_penalty = mean_of(SUM_KL_PENALTY);
+    var loss = pg_loss - params.ent_coef * mean_of(SUM_ENTROPY) + params.vf_coef * mean_of(SUM_V_LOSS);
+    if params.kl_coef != 0.0 {
+        loss += params.kl_coef * kl_penalty;
+    }
+    stats[row + STAT_LOSS] = loss;
+    stats[row + STAT_PG_LOSS] = pg_loss;
+    stats[row + STAT_V_LOSS] = mean_of(SUM_V_LOSS);
+    stats[row + STAT_ENTROPY] = mean_of(SUM_ENTROPY);
+    stats[row + STAT_OLD_APPROX_KL] = mean_of(SUM_K1);
+    stats[row + STAT_APPROX_KL] = mean_of(SUM_K3);
+    stats[row + STAT_CLIPFRAC] = mean_of(SUM_OUTSIDE);
+    stats[row + STAT_KL_PENALTY] = kl_penalty;
 }
 
 // ------------------------------------------------------------------------------------------------ policies

@@ -63,16 +63,6 @@ override MASKED: u32 = 0u;
 const WORKGROUP_SIZE = 256u;
 const FINISH_SEGMENTS = 32u;
 
-const STATS_COLUMNS = 16u;
-const STAT_LOSS = 0u;
-const STAT_PG_LOSS = 1u;
-const STAT_V_LOSS = 2u;
-const STAT_ENTROPY = 3u;
-const STAT_OLD_APPROX_KL = 4u;
-const STAT_APPROX_KL = 5u;
-const STAT_CLIPFRAC = 6u;
-const STAT_KL_PENALTY = 10u;
-
 const STOP = 0u;
 const TARGET_KL = 1u;
 
@@ -125,28 +115,6 @@ fn sum_columns(first_column: u32, local: u32) {
         sh_segments[local] = total;
     }
     workgroupBarrier();
-}
-
-fn mean_of(column: u32) -> f32 {
-    return sh_segments[column] * params.one_over_batch;
-}
-
-fn write_stats() {
-    let pg_loss = (sh_segments[SUM_PG_LOSS] + sh_segments[SUM_PG_LOSS_REST]) * params.one_over_batch;
-    let row = params.stats_row * STATS_COLUMNS;
-    let kl_penalty = mean_of(SUM_KL_PENALTY);
-    var loss = pg_loss - params.ent_coef * mean_of(SUM_ENTROPY) + params.vf_coef * mean_of(SUM_V_LOSS);
-    if params.kl_coef != 0.0 {
-        loss += params.kl_coef * kl_penalty;
-    }
-    stats[row + STAT_LOSS] = loss;
-    stats[row + STAT_PG_LOSS] = pg_loss;
-    stats[row + STAT_V_LOSS] = mean_of(SUM_V_LOSS);
-    stats[row + STAT_ENTROPY] = mean_of(SUM_ENTROPY);
-    stats[row + STAT_OLD_APPROX_KL] = mean_of(SUM_K1);
-    stats[row + STAT_APPROX_KL] = mean_of(SUM_K3);
-    stats[row + STAT_CLIPFRAC] = mean_of(SUM_OUTSIDE);
-    stats[row + STAT_KL_PENALTY] = kl_penalty;
 }
 
 @compute @workgroup_size(WORKGROUP_SIZE)

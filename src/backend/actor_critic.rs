@@ -1,19 +1,23 @@
 //! Actor and critic at once: forward, loss and backward over a minibatch.
 
-use super::{Cpu, CrossCheck, Length, LinearOps, Memory, SurrogateOps};
+use super::{Cpu, CrossCheck, GatherOps, Length, LinearOps, Memory, NonfiniteOps, OptimizerOps, SurrogateOps};
 #[cfg(feature = "gpu")]
 use super::{Gpu, Variant};
 use crate::error::{Error, Result};
 #[cfg(feature = "gpu")]
-use crate::gpu::Buffer;
+use crate::gpu::{Buffer, bind};
 #[cfg(feature = "gpu")]
 use crate::kernels::actor_critic::Plan;
 use crate::kernels::actor_critic::{ActorCritic, Layer};
+use crate::kernels::gather::Gather;
+use crate::kernels::optimizer::GradientNorm;
+#[cfg(feature = "gpu")]
+use crate::kernels::optimizer::control;
 use crate::kernels::policy::{Categorical, Gaussian};
-use crate::kernels::surrogate::Surrogate;
+use crate::kernels::surrogate::{Surrogate, sample};
 use crate::real::Real;
 use crate::reference::actor_critic as reference;
-use crate::shape::require_size;
+use crate::shape::{elements, require_len, require_size};
 
 /// What a forward pass leaves behind, for up to a number of rows: one entry a layer.
 #[derive(Debug)]
@@ -109,8 +113,83 @@ pub struct MinibatchInputs<'a, F, W> {
     pub samples: &'a F,
 }
 
+/// Actions taken, `[rows]` or `[rows, dim]`.
+#[derive(Debug)]
+pub enum Actions<F, W> {
+    /// Indices of a categorical policy.
+    Discrete(W),
+    /// Vectors of a Gaussian policy.
+    Continuous(F),
+}
+
+/// Rows `indices[start..start + batch]` of a rollout, for a minibatch.
+#[derive(Debug)]
+pub struct MinibatchRows<'a, F, W> {
+    /// `[start + batch or more]`.
+    pub indices: &'a W,
+    /// First index.
+    pub start: usize,
+    /// Rows of the rollout.
+    pub rows: usize,
+    /// `[rows, observation_size]`.
+    pub observations: &'a F,
+    /// Policy, for a whole minibatch, and the actions of all rows.
+    pub head: Head<'a, F, W>,
+    /// `[first_sample + batch or more, 4]`, packed as [`sample`] says in the order of the indices.
+    pub samples: &'a F,
+    /// The row of `samples` that belongs to the first index.
+    pub first_sample: usize,
+}
+
+/// Room for a minibatch, and for what two networks make of it.
+#[derive(Debug)]
+pub struct Minibatch<F, W> {
+    /// `[batch, observation_size]`.
+    observations: F,
+    actions: Actions<F, W>,
+    /// `[batch, 4]`.
+    samples: F,
+    /// Of the actor.
+    pub actor: Trace<F>,
+    /// Of the critic.
+    pub critic: Trace<F>,
+}
+
+impl<F, W> Minibatch<F, W> {
+    /// Room for `batch` rows, with the actions of a categorical or a Gaussian policy.
+    ///
+    /// # Errors
+    /// No layer; those of the backend's allocations.
+    pub fn new<B>(backend: &mut B, networks: &ActorCritic, is_categorical: bool, batch: usize) -> Result<Self>
+    where
+        B: Memory<Floats = F, Words = W>,
+    {
+        let (actor, critic) = (Trace::new(backend, &networks.actor, batch)?, Trace::new(backend, &networks.critic, batch)?);
+        let [observation_size, width] = sizes(networks)?;
+        Ok(Self {
+            observations: backend.alloc_floats(batch * observation_size)?,
+            actions: if is_categorical {
+                Actions::Discrete(backend.alloc_words(batch)?)
+            } else {
+                Actions::Continuous(backend.alloc_floats(batch * width)?)
+            },
+            samples: backend.alloc_floats(batch * sample::COLUMNS)?,
+            actor,
+            critic,
+        })
+    }
+}
+
+/// Inputs and outputs of the actor.
+fn sizes(networks: &ActorCritic) -> Result<[usize; 2]> {
+    let (Some(first), Some(last)) = (networks.actor.first(), networks.actor.last()) else {
+        return Err(Error::shape("layers", "at least 1", 0));
+    };
+    Ok([first.linear.in_features, last.linear.out_features])
+}
+
 /// Both networks at once.
-pub trait ActorCriticOps: LinearOps + SurrogateOps {
+pub trait ActorCriticOps: LinearOps + SurrogateOps + GatherOps + OptimizerOps + NonfiniteOps {
     /// Forward through both networks: the actor's output into its trace, the critic's into `values` from element `values_offset` on. What
     /// else is in the traces is the backend's affair.
     ///
@@ -147,6 +226,29 @@ pub trait ActorCriticOps: LinearOps + SurrogateOps {
         stats: &mut Self::Floats,
     ) -> Result<()> {
         compose_minibatch_gradient(self, networks, op, params, inputs, actor, critic, grads, stats)
+    }
+
+    /// A step of learning up to the optimiser: gathers a minibatch, makes its gradient as
+    /// [`minibatch_gradient`](Self::minibatch_gradient) does, [looks for NaN](NonfiniteOps::find_nonfinite) in it and reports them as
+    /// `tensor`, and makes its [norm and clip factor](OptimizerOps::gradient_norm). Leaves the networks' outputs in the traces of `minibatch`;
+    /// what else is there is the backend's affair.
+    ///
+    /// # Errors
+    /// Those of these operations.
+    fn clipped_gradient(
+        &mut self,
+        networks: &ActorCritic,
+        op: &Surrogate,
+        norm: &GradientNorm,
+        tensor: u32,
+        params: &Self::Floats,
+        rows: &MinibatchRows<'_, Self::Floats, Self::Words>,
+        minibatch: &mut Minibatch<Self::Floats, Self::Words>,
+        grads: &mut Self::Floats,
+        stats: &mut Self::Floats,
+        control: &mut Self::Words,
+    ) -> Result<()> {
+        compose_clipped_gradient(self, networks, op, norm, tensor, params, rows, minibatch, grads, stats, control)
     }
 }
 
@@ -191,31 +293,46 @@ impl ActorCriticOps for Gpu {
     }
 
     /// Small networks and minibatches in five dispatches, others by the composition.
-    fn minibatch_gradient(
+    fn clipped_gradient(
         &mut self,
         networks: &ActorCritic,
         op: &Surrogate,
+        norm: &GradientNorm,
+        tensor: u32,
         params: &Buffer<f32>,
-        inputs: &MinibatchInputs<'_, Buffer<f32>, Buffer<u32>>,
-        actor: &mut Trace<Buffer<f32>>,
-        critic: &mut Trace<Buffer<f32>>,
+        rows: &MinibatchRows<'_, Buffer<f32>, Buffer<u32>>,
+        minibatch: &mut Minibatch<Buffer<f32>, Buffer<u32>>,
         grads: &mut Buffer<f32>,
         stats: &mut Buffer<f32>,
+        control: &mut Buffer<u32>,
     ) -> Result<()> {
-        let (width, actions, log_std_offset) = match inputs.head {
+        let (width, actions, log_std_offset) = match rows.head {
             Head::Categorical(policy, actions) => (policy.actions, actions.clone(), None),
             Head::Gaussian(policy, actions) => (policy.dim, actions.cast(), Some(policy.log_std_offset)),
         };
-        let fits = |plan: &Plan| plan.width() == width;
+        // The norm is that of all parameters, and goes to the row of the loss.
+        let fits =
+            |plan: &Plan| plan.width() == width && norm.len == plan.parameters() && norm.stats_row == op.stats_row && tensor != 0;
         let Some(plan) = self.plan(networks, op.batch, log_std_offset).filter(fits) else {
-            return compose_minibatch_gradient(self, networks, op, params, inputs, actor, critic, grads, stats);
+            return compose_clipped_gradient(self, networks, op, norm, tensor, params, rows, minibatch, grads, stats, control);
         };
-        check(networks, op, params, inputs, actor, critic, grads, stats)?;
-        let (output, d_output) = actor.head_and_gradient();
-        let (values, d_values) = critic.head_and_gradient();
-        let heads = [output, d_output, values, d_values];
-        let MinibatchInputs { observations, samples, .. } = inputs;
-        plan.record_gradient(&mut self.context, op, params, observations, &actions, samples, heads, grads, stats)
+        let Minibatch { observations, actions: room, samples, actor, critic } = minibatch;
+        check(networks, op, params, &gathered(observations, room, samples, rows.head)?, actor, critic, grads, stats)?;
+        let gather = rows.check(networks, op.batch)?;
+        norm.check(grads.len(), stats.len())?;
+        require_len("control", control.len(), control::WORDS)?;
+        let inputs = [bind(2, rows.observations), bind(3, &actions), bind(4, rows.samples), bind(7, rows.indices)];
+        let outputs = [bind(6, actor.head()), bind(8, critic.head())];
+        let loss = (op, norm, tensor);
+        plan.record_gradient(
+            &mut self.context,
+            loss,
+            params,
+            (&gather, rows.first_sample),
+            inputs,
+            outputs,
+            (grads, stats, control),
+        )
     }
 }
 
@@ -321,6 +438,81 @@ pub fn compose_minibatch_gradient<B: LinearOps + SurrogateOps + ?Sized>(
     }
     backward(backend, &networks.actor, params, observations, op.batch, actor, grads)?;
     backward(backend, &networks.critic, params, observations, op.batch, critic, grads)
+}
+
+/// What was gathered, for a policy of the kind that `head` is.
+fn gathered<'a, F, W>(
+    observations: &'a F,
+    actions: &'a Actions<F, W>,
+    samples: &'a F,
+    head: Head<'_, F, W>,
+) -> Result<MinibatchInputs<'a, F, W>> {
+    let head = match (head, actions) {
+        (Head::Categorical(policy, _), Actions::Discrete(actions)) => Head::Categorical(policy, actions),
+        (Head::Gaussian(policy, _), Actions::Continuous(actions)) => Head::Gaussian(policy, actions),
+        _ => return Err(Error::value("minibatch", "room for the policy's kind of actions", "for the other kind")),
+    };
+    Ok(MinibatchInputs { observations, head, samples })
+}
+
+impl<F: Length, W: Length> MinibatchRows<'_, F, W> {
+    /// Checks the buffers; returns how one column is gathered.
+    fn check(&self, networks: &ActorCritic, batch: usize) -> Result<Gather> {
+        let [observation_size, width] = sizes(networks)?;
+        require_size("rows", self.rows)?;
+        let end = |argument, first: usize| {
+            first.checked_add(batch).ok_or_else(|| Error::shape(argument, "an offset inside the buffer", first))
+        };
+        require_len("indices", self.indices.len(), end("start", self.start)?)?;
+        let samples = elements("samples", end("first_sample", self.first_sample)?, sample::COLUMNS)?;
+        require_len("samples", self.samples.len(), samples)?;
+        require_len("observations", self.observations.len(), elements("observations", self.rows, observation_size)?)?;
+        match self.head {
+            Head::Categorical(_, actions) => require_len("actions", actions.len(), self.rows)?,
+            Head::Gaussian(_, actions) => require_len("actions", actions.len(), elements("actions", self.rows, width)?)?,
+        }
+        Ok(Gather { rows: self.rows, width: 1, start: self.start, count: batch })
+    }
+}
+
+/// [`clipped_gradient`](ActorCriticOps::clipped_gradient) by the backend's other operations: what it is checked against.
+///
+/// # Errors
+/// The same.
+pub fn compose_clipped_gradient<B: ActorCriticOps + ?Sized>(
+    backend: &mut B,
+    networks: &ActorCritic,
+    op: &Surrogate,
+    norm: &GradientNorm,
+    tensor: u32,
+    params: &B::Floats,
+    rows: &MinibatchRows<'_, B::Floats, B::Words>,
+    minibatch: &mut Minibatch<B::Floats, B::Words>,
+    grads: &mut B::Floats,
+    stats: &mut B::Floats,
+    control: &mut B::Words,
+) -> Result<()> {
+    let gather = rows.check(networks, op.batch)?;
+    let [observation_size, width] = sizes(networks)?;
+    let of_width = |width| Gather { width, ..gather };
+    backend.gather_floats(&of_width(observation_size), rows.observations, rows.indices, &mut minibatch.observations)?;
+    match (rows.head, &mut minibatch.actions) {
+        (Head::Categorical(_, source), Actions::Discrete(target)) => {
+            backend.gather_words(&gather, source, rows.indices, target)?;
+        }
+        (Head::Gaussian(_, source), Actions::Continuous(target)) => {
+            backend.gather_floats(&of_width(width), source, rows.indices, target)?;
+        }
+        // Refused below.
+        _ => {}
+    }
+    let columns = sample::COLUMNS;
+    backend.copy_floats(rows.samples, rows.first_sample * columns, &mut minibatch.samples, 0, op.batch * columns)?;
+    let Minibatch { observations, actions, samples, actor, critic } = minibatch;
+    let inputs = gathered(observations, actions, samples, rows.head)?;
+    backend.minibatch_gradient(networks, op, params, &inputs, actor, critic, grads, stats)?;
+    backend.find_nonfinite(tensor, norm.len, grads, control)?;
+    backend.gradient_norm(norm, grads, stats)
 }
 
 /// y = network(x), kept layer by layer in `trace`. With `output` the last layer writes there instead, from an element on.

@@ -18,7 +18,10 @@ mod policy;
 mod random;
 mod surrogate;
 
-pub use actor_critic::{ActorCriticOps, Head, MinibatchInputs, Rows, Trace, compose_minibatch_gradient, forward};
+pub use actor_critic::{
+    Actions, ActorCriticOps, Head, Minibatch, MinibatchInputs, MinibatchRows, Rows, Trace, compose_clipped_gradient,
+    compose_minibatch_gradient, forward,
+};
 pub use advantage::AdvantageOps;
 pub use cpu::Cpu;
 pub use cross_check::{CrossCheck, Pair, Worst};
@@ -185,12 +188,6 @@ pub trait Memory: Send {
 }
 
 /// Memory and every operation of PPO.
-pub trait Backend:
-    Memory + ActorCriticOps + AdvantageOps + NormalizeOps + OptimizerOps + NonfiniteOps + GatherOps + RandomOps
-{
-}
+pub trait Backend: Memory + ActorCriticOps + AdvantageOps + NormalizeOps + RandomOps {}
 
-impl<B> Backend for B where
-    B: Memory + ActorCriticOps + AdvantageOps + NormalizeOps + OptimizerOps + NonfiniteOps + GatherOps + RandomOps
-{
-}
+impl<B> Backend for B where B: Memory + ActorCriticOps + AdvantageOps + NormalizeOps + RandomOps {}

@@ -12,7 +12,7 @@ use crate::reference::normalize as reference;
 
 /// Moments of long vectors.
 pub trait NormalizeOps: Memory {
-    /// Normalises in place and writes `[mean, std]` of what was there to `moments`.
+    /// Normalises in place and writes `[mean, std]` of what was there to `moments` `[vectors, 2]`.
     ///
     /// # Errors
     /// A size of zero or 2³² and more; ddof above 1; a negative or non-finite ε; a buffer too small.
@@ -76,13 +76,18 @@ impl<T: Real> NormalizeOps for Cpu<T> {
 impl<A: NormalizeOps, B: NormalizeOps> NormalizeOps for CrossCheck<A, B> {
     fn normalize(&mut self, op: &Normalize, x: &mut Self::Floats, moments: &mut Self::Floats) -> Result<()> {
         op.check(x.len(), moments.len())?;
-        let end = op.offset + (op.len - 1) * op.stride + 1;
+        let end = op.offset + (op.vectors * op.len - 1) * op.stride + 1;
         let before = self.b.read_f64(&x.b, 0, end)?;
         self.a.normalize(op, &mut x.a, &mut moments.a)?;
         self.b.normalize(op, &mut x.b, &mut moments.b)?;
-        let (of_x, of_moments) = op.tolerances(&before);
-        self.compare("normalize", "moments", moments, 0..Normalize::MOMENTS, &of_moments)?;
-        self.compare("normalize", "x", x, op.offset..end, &of_x)
+        for k in 0..op.vectors {
+            let vector = op.vector(k);
+            let (of_x, of_moments) = vector.tolerances(&before);
+            let (first, end) = (k * Normalize::MOMENTS, vector.offset + (op.len - 1) * op.stride + 1);
+            self.compare("normalize", "moments", moments, first..first + Normalize::MOMENTS, &of_moments)?;
+            self.compare("normalize", "x", x, vector.offset..end, &of_x)?;
+        }
+        Ok(())
     }
 
     fn explained_variance(

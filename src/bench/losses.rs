@@ -121,6 +121,7 @@ where
     let width = head.width();
     let normalize = Normalize {
         len: batch,
+        vectors: 1,
         offset: sample::ADVANTAGE,
         stride: sample::COLUMNS,
         ddof: 1,

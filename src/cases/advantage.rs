@@ -54,7 +54,7 @@ pub(super) fn normalisation<B: Backend>(problem: &mut Problem<'_, B>) -> Result<
     for (ddof, suffix) in [(1, ""), (0, "_population")] {
         let mut x = problem.input("advantages", &[len])?;
         let mut moments = problem.room(Normalize::MOMENTS)?;
-        let op = Normalize { len, offset: 0, stride: 1, ddof, epsilon, epsilon_mode: EpsilonMode::AddToStd };
+        let op = Normalize { len, vectors: 1, offset: 0, stride: 1, ddof, epsilon, epsilon_mode: EpsilonMode::AddToStd };
         problem.backend.normalize(&op, &mut x, &mut moments)?;
         let normalised = problem.read(&x)?;
         let moments = problem.read(&moments)?;

@@ -68,6 +68,7 @@ fn normalise<B: Backend>(problem: &mut Problem<'_, B>, batch: usize, samples: &m
     }
     let op = Normalize {
         len: batch,
+        vectors: 1,
         offset: sample::ADVANTAGE,
         stride: sample::COLUMNS,
         ddof: 1,

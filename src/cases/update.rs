@@ -5,6 +5,7 @@ use super::loss::LOGGED;
 use super::mlp::ACTIVATIONS;
 use crate::backend::Backend;
 use crate::error::{Error, Result};
+use crate::kernels::gather::Gather;
 use crate::kernels::policy::Categorical;
 use crate::kernels::surrogate::stat;
 use crate::ppo::{Actions, AdvantageScope, Config, Ends, Learner, Network, NetworkSpec, PolicyKind, Rollout};
@@ -34,7 +35,7 @@ pub(super) fn ppo_update<B: Backend>(problem: &mut Problem<'_, B>) -> Result<()>
     let per_epoch = learner.steps_per_epoch();
     learner.step(backend, &rollout, 0)?;
     let first = minibatch_size.min(permutations.len() / epochs);
-    keep_first(problem, &learner, &initial, first)?;
+    keep_first(problem, &learner, &rollout, &initial, first)?;
     for step in 1..epochs * per_epoch {
         learner.step(problem.backend, &rollout, step)?;
     }
@@ -62,7 +63,13 @@ fn keep_tensors<B: Backend>(problem: &mut Problem<'_, B>, prefix: &str, network:
 }
 
 /// What the learner holds once the first minibatch of `count` samples has been learned from.
-fn keep_first<B: Backend>(problem: &mut Problem<'_, B>, learner: &Learner<B>, initial: &[f32], count: usize) -> Result<()> {
+fn keep_first<B: Backend>(
+    problem: &mut Problem<'_, B>,
+    learner: &Learner<B>,
+    rollout: &Rollout<B>,
+    initial: &[f32],
+    count: usize,
+) -> Result<()> {
     let network = learner.network();
     let grads = problem.read(&learner.grads)?;
     keep_tensors(problem, "grad.first", network, &grads);
@@ -72,15 +79,20 @@ fn keep_first<B: Backend>(problem: &mut Problem<'_, B>, learner: &Learner<B>, in
     // From the heads' outputs of that minibatch. The parameters have moved on, so the log-std comes from those it began with.
     let [mut logp, mut entropy] = [problem.room(count)?, problem.room(count)?];
     let head = learner.minibatch.actor.head();
-    match (network.spec().policy, &learner.minibatch.actions) {
-        (PolicyKind::Categorical { actions: n }, Actions::Discrete(actions)) => {
+    let gather = |width| Gather { rows: rollout.steps * rollout.envs, width, start: 0, count };
+    match (network.spec().policy, &rollout.actions) {
+        (PolicyKind::Categorical { actions: n }, Actions::Discrete(source)) => {
             let op = Categorical { batch: count, actions: n };
-            problem.backend.categorical_evaluate(&op, head, None, actions, &mut logp, &mut entropy)?;
+            let mut actions = problem.backend.alloc_words(count)?;
+            problem.backend.gather_words(&gather(1), source, &learner.permutations, &mut actions)?;
+            problem.backend.categorical_evaluate(&op, head, None, &actions, &mut logp, &mut entropy)?;
         }
-        (PolicyKind::Gaussian { dim }, Actions::Continuous(actions)) => {
+        (PolicyKind::Gaussian { dim }, Actions::Continuous(source)) => {
             let op = network.gaussian(count, dim);
+            let mut actions = problem.room(count * dim)?;
+            problem.backend.gather_floats(&gather(dim), source, &learner.permutations, &mut actions)?;
             let initial = problem.backend.upload_floats(initial)?;
-            problem.backend.gaussian_evaluate(&op, head, &initial, actions, &mut logp, &mut entropy)?;
+            problem.backend.gaussian_evaluate(&op, head, &initial, &actions, &mut logp, &mut entropy)?;
         }
         _ => return Err(Error::value("actions", "the kind of actions the policy draws", "the other kind")),
     }

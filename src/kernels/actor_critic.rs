@@ -46,7 +46,9 @@ mod binding {
     use super::{ActorCritic, Layer};
     use crate::error::Result;
     use crate::gpu::{Buffer, Context, Grid, Indices, Shader, ShaderParams, bind, shader_params};
+    use crate::kernels::gather::Gather;
     use crate::kernels::linear::Activation;
+    use crate::kernels::optimizer::GradientNorm;
     use crate::kernels::surrogate::{Surrogate, SurrogateParams};
     use crate::kernels::{Constants, ShaderInfo};
 
@@ -72,28 +74,34 @@ mod binding {
         &[("ACTIVATION", 3.0), ("GAUSSIAN", 1.0)],
     ];
 
+    /// Both policies, where the activation makes no difference.
+    const POLICIES: &[Constants] = &[&[("GAUSSIAN", 0.0)], &[("GAUSSIAN", 1.0)]];
+
     pub(crate) const SHADERS: &[ShaderInfo] = &[ShaderInfo {
         shader: SHADER,
         params: &[(ActorCriticParams::NAME, size_of::<ActorCriticParams>(), ActorCriticParams::FIELDS)],
         entries: &[
-            ("pack_weights", &[&[]]),
+            ("pack_weights", POLICIES),
             ("samples_forward", FORMS),
             ("samples_gradient", FORMS),
             ("parameters_gradient", &[&[]]),
+            ("finish_gradient", POLICIES),
         ],
     }];
 
     /// As in the shader.
     const WORKGROUP_SIZE: usize = 32;
     const MOST_LAYERS: usize = 4;
+    const INPUT_LANES: usize = 16;
     const WINDOW: usize = 4096;
     const KEPT: usize = 40;
     /// Windows of the trace: observations, three a network, partial sums.
     const WINDOWS: usize = 8;
-    const PARTIALS: usize = 7;
 
     shader_params! {
         struct ActorCriticParams {
+            layers: [[u32; 4]; 2 * MOST_LAYERS],
+            packed_layers: [[u32; 4]; 2 * MOST_LAYERS],
             batch: u32,
             width: u32,
             partial_rows: u32,
@@ -117,9 +125,16 @@ mod binding {
             packed_log_std: u32,
             observations_offset: u32,
             values_offset: u32,
-            unused: u32,
-            layers: [[u32; 4]; 2 * MOST_LAYERS],
-            packed_layers: [[u32; 4]; 2 * MOST_LAYERS],
+            rows: u32,
+            first_index: u32,
+            first_sample: u32,
+            stats_row: u32,
+            first_square: u32,
+            partial_squares: u32,
+            limited: u32,
+            max_grad_norm: f32,
+            norm_epsilon: f32,
+            tensor: u32,
         }
     }
 
@@ -135,10 +150,10 @@ mod binding {
         log_std: bool,
         /// Workgroups of samples.
         tiles: usize,
-        /// Most vectors of parameters of a layer.
-        most_vectors: usize,
-        /// Most vectors of outputs of a layer, a network.
-        widest: [usize; 2],
+        /// Vectors of packed parameters.
+        packed: usize,
+        /// Workgroups of `parameters_gradient` in x and y, a network.
+        parameter_groups: [[usize; 2]; 2],
     }
 
     impl Plan {
@@ -167,7 +182,7 @@ mod binding {
                 return None;
             }
             let (mut layers, mut packed_layers) = ([[0; 4]; 2 * MOST_LAYERS], [[0; 4]; 2 * MOST_LAYERS]);
-            let (mut packed, mut most_vectors) = (0, vectors(width));
+            let mut packed = 0;
             for (first, network) in [(0, actor), (MOST_LAYERS, critic)] {
                 let mut kept = vectors(observation_size);
                 let mut hidden = 0;
@@ -183,7 +198,6 @@ mod binding {
                         [linear.in_features, linear.out_features, linear.weight_offset, linear.bias_offset].map(|x| x as u32);
                     let biases = packed + 4 * inputs * outputs;
                     packed_layers[first + i] = [inputs, outputs, packed, biases].map(|x| x as u32);
-                    most_vectors = most_vectors.max(biases + outputs - packed);
                     packed = biases + outputs;
                 }
             }
@@ -210,15 +224,11 @@ mod binding {
                 packed_layers,
                 ..bytemuck::Zeroable::zeroed()
             };
-            let widest = |layers: &[Layer]| layers.iter().map(|layer| vectors(layer.linear.out_features)).max().unwrap_or(0);
-            Some(Self {
-                params,
-                activation,
-                log_std: log_std_offset.is_some(),
-                tiles,
-                most_vectors,
-                widest: [widest(actor), widest(critic)],
-            })
+            let parameter_groups = [actor, critic].map(|layers| {
+                let widest = layers.iter().map(|layer| vectors(layer.linear.out_features)).max().unwrap_or(0);
+                [widest / 2, layers.len()]
+            });
+            Some(Self { params, activation, log_std: log_std_offset.is_some(), tiles, packed, parameter_groups })
         }
 
         /// Outputs of the actor.
@@ -226,15 +236,20 @@ mod binding {
             self.params.width as usize
         }
 
+        fn policy(&self) -> (&'static str, f64) {
+            ("GAUSSIAN", f64::from(u8::from(self.log_std)))
+        }
+
         fn constants(&self) -> [(&'static str, f64); 2] {
-            [("ACTIVATION", f64::from(self.activation as u8)), ("GAUSSIAN", f64::from(u8::from(self.log_std)))]
+            [("ACTIVATION", f64::from(self.activation as u8)), self.policy()]
         }
 
         /// Records the packing of weights; returns their window.
         fn pack(&self, context: &mut Context, params: &Buffer<f32>) -> Result<Buffer<f32>> {
             let packed: Buffer<f32> = context.scratch("actor_critic.weights", 4 * WINDOW)?;
-            let grid = Grid::Xyz(self.most_vectors.div_ceil(WORKGROUP_SIZE), 2 * MOST_LAYERS + usize::from(self.log_std), 1);
-            context.dispatch(SHADER, "pack_weights", &[], &self.params, &[bind(10, params), bind(11, &packed)], grid)?;
+            let grid = Grid::covering(self.packed, WORKGROUP_SIZE);
+            let buffers = [bind(10, params), bind(11, &packed)];
+            context.dispatch(SHADER, "pack_weights", &[self.policy()], &self.params, &buffers, grid)?;
             Ok(packed.slice(0, 4 * WINDOW))
         }
 
@@ -258,24 +273,31 @@ mod binding {
             context.dispatch(SHADER, "samples_forward", &self.constants(), &offsets, &buffers, grid)
         }
 
-        /// Records the gradient of a minibatch. Buffers are those of `minibatch_gradient`, already checked; `actions` as words.
+        /// Parameters of both networks and the policy.
+        pub(crate) fn parameters(&self) -> usize {
+            let of_layers: u32 = self.params.layers.iter().map(|[inputs, outputs, ..]| (inputs + 1) * outputs).sum();
+            of_layers as usize + if self.log_std { self.width() } else { 0 }
+        }
+
+        /// Records the gradient of a minibatch, its norm and the search for what is not finite. Buffers are those of `clipped_gradient`, already
+        /// checked and bound as the shader says; `actions` as words.
         pub(crate) fn record_gradient(
             &self,
             context: &mut Context,
-            op: &Surrogate,
+            (op, norm, tensor): (&Surrogate, &GradientNorm, u32),
             params: &Buffer<f32>,
-            observations: &Buffer<f32>,
-            actions: &Buffer<u32>,
-            samples: &Buffer<f32>,
-            [output, d_output, values, d_values]: [&Buffer<f32>; 4],
-            grads: &Buffer<f32>,
-            stats: &Buffer<f32>,
+            (rows, first_sample): (&Gather, usize),
+            [observations, actions, samples, indices]: [(u32, Buffer<u32>); 4],
+            [output, values]: [(u32, Buffer<u32>); 2],
+            (grads, stats, control): (&Buffer<f32>, &Buffer<f32>, &Buffer<u32>),
         ) -> Result<()> {
             let weights = self.pack(context, params)?;
             let trace: Buffer<f32> = context.scratch("actor_critic.trace", WINDOWS * 4 * WINDOW)?;
             let window = |i: usize| trace.slice(4 * WINDOW * i, 4 * WINDOW);
             let loss = SurrogateParams::new(op, self.width(), WORKGROUP_SIZE);
-            let with_loss = ActorCriticParams {
+            let clip = norm.max_grad_norm as f32;
+            let partial_squares = self.parameter_groups.map(|[x, y]| x * y * INPUT_LANES);
+            let step = ActorCriticParams {
                 value_loss: loss.value_loss,
                 ratio_low: loss.ratio_low,
                 ratio_high: loss.ratio_high,
@@ -286,36 +308,40 @@ mod binding {
                 kl_coef: loss.kl_coef,
                 one_over_batch: loss.one_over_batch,
                 not_a_number: loss.not_a_number,
+                stats_row: loss.stats_row,
+                rows: rows.rows as u32,
+                first_index: rows.start as u32,
+                first_sample: first_sample as u32,
+                partial_squares: partial_squares.iter().sum::<usize>() as u32,
+                limited: u32::from(clip.is_finite()),
+                max_grad_norm: if clip.is_finite() { clip } else { 0.0 },
+                norm_epsilon: norm.epsilon as f32,
+                tensor,
                 ..self.params
             };
-            let buffers = [
-                bind(1, &weights),
-                bind(2, observations),
-                bind(3, actions),
-                bind(4, samples),
-                bind(5, &trace),
-                bind(6, output),
-                bind(7, d_output),
-                bind(8, values),
-                bind(9, d_values),
-            ];
+            let buffers = [bind(1, &weights), observations, actions, samples, bind(5, &trace), output, indices, values];
             let grid = Grid::Xyz(self.tiles, 2, 1);
-            context.dispatch(SHADER, "samples_gradient", &self.constants(), &with_loss, &buffers, grid)?;
+            context.dispatch(SHADER, "samples_gradient", &self.constants(), &step, &buffers, grid)?;
 
-            let partial_rows = self.params.partial_rows as usize;
-            let log_std = self.log_std.then_some((grads, self.params.log_std_offset as usize));
-            loss.finish_rows(context, &window(PARTIALS), partial_rows, stats, log_std)?;
-
-            for (network, layers) in [self.params.actor_layers, self.params.critic_layers].into_iter().enumerate() {
-                let params = ActorCriticParams { network: network as u32, ..self.params };
+            // Two words an invocation.
+            let squares: Buffer<u32> = context.scratch("actor_critic.squares", 2 * step.partial_squares as usize)?;
+            for (network, [outputs, layers]) in self.parameter_groups.into_iter().enumerate() {
+                let first_square = if network == 0 { 0 } else { partial_squares[0] as u32 };
+                let params = ActorCriticParams { network: network as u32, first_square, ..self.params };
                 let first = 1 + 3 * network;
                 let [hidden, d_hidden, d_output] = [window(first), window(first + 1), window(first + 2)];
-                let buffers =
-                    [bind(12, &window(0)), bind(13, &hidden), bind(14, &d_hidden), bind(15, &d_output), bind(16, grads)];
-                let grid = Grid::Xyz(self.widest[network] / 2, layers as usize, 1);
-                context.dispatch(SHADER, "parameters_gradient", &[], &params, &buffers, grid)?;
+                let buffers = [
+                    bind(12, &window(0)),
+                    bind(13, &hidden),
+                    bind(14, &d_hidden),
+                    bind(15, &d_output),
+                    bind(16, grads),
+                    bind(17, &squares),
+                ];
+                context.dispatch(SHADER, "parameters_gradient", &[], &params, &buffers, Grid::Xyz(outputs, layers, 1))?;
             }
-            Ok(())
+            let buffers = [bind(5, &trace), bind(16, grads), bind(17, &squares), bind(18, stats), bind(19, control)];
+            context.dispatch(SHADER, "finish_gradient", &[self.policy()], &step, &buffers, Grid::Linear(1))
         }
     }
 }

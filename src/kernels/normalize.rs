@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::kernels::surrogate::stat;
-use crate::shape::{require_finite, require_len, require_range, require_size};
+use crate::shape::{elements, require_finite, require_len, require_range, require_size};
 use crate::tolerance::{F32_ROUNDOFF, Tolerance};
 
 /// How the standard deviation is kept away from zero. Where the denominator is zero all the same (no spread and ε = 0), the result is 0.
@@ -28,11 +28,14 @@ impl EpsilonMode {
     }
 }
 
-/// Normalisation of one column of a row-major matrix, in place: elements `offset + i·stride`, i < `len`.
+/// Normalisation of one column of a row-major matrix, in place: elements `offset + i·stride`, i < `len`. Or of several vectors that follow
+/// one another, each by its own moments: the k-th from `offset + k·len·stride` on.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Normalize {
-    /// Number of values.
+    /// Values of a vector.
     pub len: usize,
+    /// Number of vectors.
+    pub vectors: usize,
     /// First value.
     pub offset: usize,
     /// Distance between values, at least 1.
@@ -46,24 +49,31 @@ pub struct Normalize {
 }
 
 impl Normalize {
-    /// Length of the moments: mean and standard deviation.
+    /// Moments of a vector: mean and standard deviation.
     pub const MOMENTS: usize = 2;
 
     pub(crate) fn check(&self, x: usize, moments: usize) -> Result<()> {
         require_size("len", self.len)?;
+        require_size("vectors", self.vectors)?;
         require_size("stride", self.stride)?;
         if self.ddof > 1 {
             return Err(Error::value("ddof", "0 or 1", self.ddof));
         }
         require_finite("epsilon", self.epsilon)?;
         require_range("epsilon", self.epsilon, 0.0, f64::INFINITY)?;
-        let span = (self.len - 1).checked_mul(self.stride).and_then(|span| span.checked_add(self.offset));
+        let values = elements("x", self.len, self.vectors)?;
+        let span = (values - 1).checked_mul(self.stride).and_then(|span| span.checked_add(self.offset));
         let last = span.filter(|&last| last < u32::MAX as usize).ok_or_else(|| {
-            let actual = format!("{} + {} x {}", self.offset, self.len - 1, self.stride);
+            let actual = format!("{} + {} x {}", self.offset, values - 1, self.stride);
             Error::shape("x", "elements below 2^32", actual)
         })?;
         require_len("x", x, last + 1)?;
-        require_len("moments", moments, Self::MOMENTS)
+        require_len("moments", moments, elements("moments", self.vectors, Self::MOMENTS)?)
+    }
+
+    /// The k-th vector alone.
+    pub(crate) fn vector(&self, k: usize) -> Self {
+        Self { offset: self.offset + k * self.len * self.stride, vectors: 1, ..*self }
     }
 
     /// Whether there are too few values for a standard deviation.
@@ -71,8 +81,8 @@ impl Normalize {
         self.len <= self.ddof as usize
     }
 
-    /// How far results may lie from the exact ones, given `x` before: of the elements from `offset` to the last value (those between the
-    /// values have to stay as they are), and of the moments.
+    /// How far the results of a single vector may lie from the exact ones, given `x` before: of the elements from `offset` to the last value
+    /// (those between the values have to stay as they are), and of the moments.
     pub fn tolerances(&self, x: &[f64]) -> (Tolerance, Tolerance) {
         let value = |i: usize| x[self.offset + i * self.stride];
         let bounds = Bounds::of(self.len, value, 0.0);
@@ -218,6 +228,7 @@ mod binding {
     use crate::error::Result;
     use crate::gpu::{Buffer, Context, Grid, Indices, Shader, ShaderParams, bind, shader_params};
     use crate::kernels::ShaderInfo;
+    use crate::shape::elements;
 
     pub(crate) const SHADER: Shader =
         Shader { name: "normalize", source: include_str!("../../shaders/normalize.wgsl"), indices: Indices::Proven };
@@ -266,9 +277,9 @@ mod binding {
         }
     }
 
-    /// Moments of every chunk, and the pivot: four numbers each.
-    fn partials(context: &mut Context, chunks: Chunks) -> Result<Buffer<f32>> {
-        context.scratch("normalize", 4 * (chunks.count + 1))
+    /// Moments of every chunk of a vector, and its pivot: four numbers each.
+    fn partials(context: &mut Context, chunks: Chunks, vectors: usize) -> Result<Buffer<f32>> {
+        context.scratch("normalize", 4 * elements("partials", chunks.count + 1, vectors)?)
     }
 
     /// With `whole`, vectors of up to [`LONGEST_WHOLE`] elements take one dispatch.
@@ -295,10 +306,10 @@ mod binding {
         };
         if whole && op.len <= LONGEST_WHOLE {
             let buffers = [bind(1, x), bind(2, moments)];
-            return context.dispatch(SHADER, "normalize_whole", mode, &params, &buffers, Grid::Linear(1));
+            return context.dispatch(SHADER, "normalize_whole", mode, &params, &buffers, Grid::Xyz(1, op.vectors, 1));
         }
-        let partials = partials(context, chunks)?;
-        let grid = Grid::Linear(chunks.count);
+        let partials = partials(context, chunks, op.vectors)?;
+        let grid = Grid::Xyz(chunks.count, op.vectors, 1);
         context.dispatch(SHADER, "normalize_chunks", &[], &params, &[bind(1, x), bind(3, &partials)], grid)?;
         let buffers = [bind(1, x), bind(2, moments), bind(3, &partials)];
         context.dispatch(SHADER, "normalize_apply", mode, &params, &buffers, grid)
@@ -322,7 +333,7 @@ mod binding {
             let buffers = [values, returns, bind(6, stats)];
             return context.dispatch(SHADER, "explain_whole", &[], &params, &buffers, Grid::Linear(1));
         }
-        let partials = partials(context, chunks)?;
+        let partials = partials(context, chunks, 1)?;
         let buffers = [values, returns, bind(3, &partials)];
         context.dispatch(SHADER, "explain_chunks", &[], &params, &buffers, Grid::Linear(chunks.count))?;
         context.dispatch(SHADER, "explain", &[], &params, &[bind(3, &partials), bind(6, stats)], Grid::Linear(1))

@@ -2,7 +2,7 @@
 
 use super::rollout::wrong_actions;
 use super::{Actions, AdvantageScope, Config, Ends, KlStop, Network, NetworkSpec, ParameterTensor, PolicyKind, Rollout};
-use crate::backend::{Backend, Head, Length, MinibatchInputs, Position, Rows, Trace, forward};
+use crate::backend::{Backend, Head, Length, Minibatch, MinibatchRows, Position, Rows, Trace, forward};
 use crate::error::{Error, Result};
 use crate::kernels::advantage::Gae;
 use crate::kernels::gather::Gather;
@@ -91,17 +91,6 @@ impl<F> State<F> {
     }
 }
 
-/// A minibatch, gathered, and what the two networks make of it.
-#[derive(Debug)]
-pub(crate) struct Minibatch<B: Backend> {
-    observations: B::Floats,
-    pub(crate) actions: Actions<B::Floats, B::Words>,
-    samples: B::Floats,
-    moments: B::Floats,
-    pub(crate) actor: Trace<B::Floats>,
-    pub(crate) critic: Trace<B::Floats>,
-}
-
 /// Actor, critic and optimiser on a backend, and everything one update needs.
 #[derive(Debug)]
 pub struct Learner<B: Backend> {
@@ -115,10 +104,13 @@ pub struct Learner<B: Backend> {
     pub(crate) grads: B::Floats,
     pub(crate) advantages: B::Floats,
     pub(crate) returns: B::Floats,
-    pub(crate) minibatch: Minibatch<B>,
+    pub(crate) minibatch: Minibatch<B::Floats, B::Words>,
+    /// An epoch's samples `[T·N, 4]`, shuffled, with advantages normalised; and the moments of that, a minibatch a row.
+    samples: B::Floats,
+    moments: B::Floats,
     acting: (Trace<B::Floats>, Trace<B::Floats>),
     noise: Option<B::Floats>,
-    permutations: B::Words,
+    pub(crate) permutations: B::Words,
     schedule: B::Floats,
     stats: B::Floats,
     control: B::Words,
@@ -155,17 +147,7 @@ impl<B: Backend> Learner<B> {
             Network::new(NetworkSpec { observation_size, hidden: config.hidden.clone(), activation: config.activation, policy })?;
         let initial = network.initial_parameters(config.seed, config.log_std_init);
         let steps = config.update_epochs * batch.div_ceil(minibatch_size);
-        let minibatch = Minibatch {
-            observations: backend.alloc_floats(minibatch_size * observation_size)?,
-            actions: match policy {
-                PolicyKind::Categorical { .. } => Actions::Discrete(backend.alloc_words(minibatch_size)?),
-                PolicyKind::Gaussian { dim } => Actions::Continuous(backend.alloc_floats(minibatch_size * dim)?),
-            },
-            samples: backend.alloc_floats(minibatch_size * sample::COLUMNS)?,
-            moments: backend.alloc_floats(2)?,
-            actor: Trace::new(backend, &network.layers.actor, minibatch_size)?,
-            critic: Trace::new(backend, &network.layers.critic, minibatch_size)?,
-        };
+        let is_categorical = matches!(policy, PolicyKind::Categorical { .. });
         Ok(Self {
             minibatch_size,
             updates: 0,
@@ -175,7 +157,9 @@ impl<B: Backend> Learner<B> {
             grads: backend.alloc_floats(network.len())?,
             advantages: backend.alloc_floats(batch)?,
             returns: backend.alloc_floats(batch)?,
-            minibatch,
+            minibatch: Minibatch::new(backend, &network.layers, is_categorical, minibatch_size)?,
+            samples: backend.alloc_floats(batch * sample::COLUMNS)?,
+            moments: backend.alloc_floats(batch.div_ceil(minibatch_size) * Normalize::MOMENTS)?,
             acting: (
                 Trace::new(backend, &network.layers.actor, config.num_envs)?,
                 Trace::new(backend, &network.layers.critic, config.num_envs)?,
@@ -422,14 +406,15 @@ impl<B: Backend> Learner<B> {
         let row = self.config.update_epochs * self.steps_per_epoch();
         backend.explained_variance(steps * envs, values, &self.returns, &mut self.stats, row)?;
         if self.config.norm_adv == AdvantageScope::Rollout {
-            let op = self.normalization(steps * envs, 0, 1);
-            backend.normalize(&op, &mut self.advantages, &mut self.minibatch.moments)?;
+            let op = self.normalization(1, steps * envs, 0, 1);
+            backend.normalize(&op, &mut self.advantages, &mut self.moments)?;
         }
         Ok(())
     }
 
-    fn normalization(&self, len: usize, offset: usize, stride: usize) -> Normalize {
+    fn normalization(&self, vectors: usize, len: usize, offset: usize, stride: usize) -> Normalize {
         Normalize {
+            vectors,
             len,
             offset,
             stride,
@@ -452,36 +437,36 @@ impl<B: Backend> Learner<B> {
     /// Records minibatch step `step` of the update.
     pub(crate) fn step(&mut self, backend: &mut B, rollout: &Rollout<B>, step: usize) -> Result<()> {
         backend.set_position(Position { update: Some(self.updates as usize), minibatch: Some(step) });
-        let count = self.gather(backend, rollout, step)?;
-        self.gradient(backend, step, count)?;
+        if step.is_multiple_of(self.steps_per_epoch()) {
+            self.pack_epoch(backend, rollout, step / self.steps_per_epoch())?;
+        }
+        self.gradient(backend, rollout, step)?;
         self.optimize(backend, step)
     }
 
-    fn gather(&mut self, backend: &mut B, rollout: &Rollout<B>, step: usize) -> Result<usize> {
-        let (batch, per_epoch) = (self.config.batch_size(), self.steps_per_epoch());
-        let (epoch, within) = (step / per_epoch, step % per_epoch * self.minibatch_size);
-        let count = self.minibatch_size.min(batch - within);
-        let op = |width| Gather { rows: batch, width, start: epoch * batch + within, count };
-        let Self { permutations: indices, minibatch, advantages, returns, .. } = self;
-        let width = self.network.spec().observation_size;
-        backend.gather_floats(&op(width), &rollout.observations, indices, &mut minibatch.observations)?;
-        match (&rollout.actions, &mut minibatch.actions) {
-            (Actions::Discrete(source), Actions::Discrete(target)) => backend.gather_words(&op(1), source, indices, target)?,
-            (Actions::Continuous(source), Actions::Continuous(target)) => {
-                backend.gather_floats(&op(self.network.spec().policy.outputs()), source, indices, target)?;
-            }
-            _ => return Err(wrong_actions()),
+    /// Samples of a whole epoch in their shuffled order, normalised minibatch by minibatch.
+    fn pack_epoch(&mut self, backend: &mut B, rollout: &Rollout<B>, epoch: usize) -> Result<()> {
+        let (batch, len) = (self.config.batch_size(), self.minibatch_size);
+        let op = Gather { rows: batch, width: 1, start: epoch * batch, count: batch };
+        let Self { permutations, advantages, returns, samples, .. } = self;
+        backend.gather_samples(&op, permutations, &rollout.logp, advantages, returns, &rollout.values, samples)?;
+        if self.config.norm_adv != AdvantageScope::Minibatch {
+            return Ok(());
         }
-        let samples = &mut minibatch.samples;
-        backend.gather_samples(&op(1), indices, &rollout.logp, advantages, returns, &rollout.values, samples)?;
-        if self.config.norm_adv == AdvantageScope::Minibatch {
-            let op = self.normalization(count, sample::ADVANTAGE, sample::COLUMNS);
-            backend.normalize(&op, &mut self.minibatch.samples, &mut self.minibatch.moments)?;
+        let (whole, rest) = (batch / len, batch % len);
+        let op = self.normalization(whole, len, sample::ADVANTAGE, sample::COLUMNS);
+        backend.normalize(&op, &mut self.samples, &mut self.moments)?;
+        if rest == 0 {
+            return Ok(());
         }
-        Ok(count)
+        let op = Normalize { vectors: 1, len: rest, offset: op.offset + whole * len * op.stride, ..op };
+        backend.normalize(&op, &mut self.samples, &mut self.moments)
     }
 
-    fn gradient(&mut self, backend: &mut B, step: usize, count: usize) -> Result<()> {
+    fn gradient(&mut self, backend: &mut B, rollout: &Rollout<B>, step: usize) -> Result<()> {
+        let (batch, per_epoch) = (self.config.batch_size(), self.steps_per_epoch());
+        let (epoch, first_sample) = (step / per_epoch, step % per_epoch * self.minibatch_size);
+        let count = self.minibatch_size.min(batch - first_sample);
         let policy = self.network.spec().policy;
         let gaussian = self.network.gaussian(count, policy.outputs());
         let op = Surrogate {
@@ -495,29 +480,39 @@ impl<B: Backend> Learner<B> {
             value_loss: self.config.value_loss(),
             stats_row: step,
         };
-        let Self { network, state: State { params, .. }, grads, stats, minibatch, .. } = self;
-        let Minibatch { observations, actions, samples, actor, critic, .. } = minibatch;
-        let head = match (policy, &*actions) {
+        let norm = GradientNorm {
+            len: self.network.len(),
+            max_grad_norm: self.config.max_grad_norm,
+            epsilon: self.config.max_grad_norm_epsilon,
+            stats_row: step,
+        };
+        let head = match (policy, &rollout.actions) {
             (PolicyKind::Categorical { actions: n }, Actions::Discrete(actions)) => {
                 Head::Categorical(Categorical { batch: count, actions: n }, actions)
             }
             (PolicyKind::Gaussian { .. }, Actions::Continuous(actions)) => Head::Gaussian(gaussian, actions),
             _ => return Err(wrong_actions()),
         };
-        let inputs = MinibatchInputs { observations, head, samples };
-        backend.minibatch_gradient(&network.layers, &op, params, &inputs, actor, critic, grads, stats)
+        let rows = MinibatchRows {
+            indices: &self.permutations,
+            start: epoch * batch + first_sample,
+            rows: batch,
+            observations: &rollout.observations,
+            head,
+            samples: &self.samples,
+            first_sample,
+        };
+        let Self { network, state: State { params, .. }, minibatch, grads, stats, control, .. } = self;
+        let tensor = GRADIENTS as u32 + 1;
+        backend.clipped_gradient(&network.layers, &op, &norm, tensor, params, &rows, minibatch, grads, stats, control)
     }
 
     fn optimize(&mut self, backend: &mut B, step: usize) -> Result<()> {
         let len = self.network.len();
         let Self { config, grads, stats, control, schedule, state: State { params, m, v }, .. } = self;
-        backend.find_nonfinite(GRADIENTS as u32 + 1, len, grads, control)?;
         if let (Some(target_kl), KlStop::BeforeStep) = (config.target_kl, config.kl_stop) {
             backend.stop_on_kl(SB3_KL_FACTOR * target_kl, step, stats, control)?;
         }
-        let norm =
-            GradientNorm { len, max_grad_norm: config.max_grad_norm, epsilon: config.max_grad_norm_epsilon, stats_row: step };
-        backend.gradient_norm(&norm, grads, stats)?;
         let adam = Adam {
             len,
             beta1: config.adam_beta1,

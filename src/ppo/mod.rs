@@ -5,7 +5,8 @@ mod learner;
 mod network;
 mod rollout;
 
+pub use crate::backend::Actions;
 pub use config::{AdvantageScope, Config, KlStop};
 pub use learner::{Learner, StopReason, UpdateStats};
 pub use network::{Network, NetworkSpec, ParameterTensor, PolicyKind};
-pub use rollout::{Actions, Ends, Rollout};
+pub use rollout::{Ends, Rollout};

@@ -1,18 +1,9 @@
 //! What a learner learns from: T steps of N environments.
 
-use crate::backend::{Length, Memory};
+use crate::backend::{Actions, Length, Memory};
 use crate::error::{Error, Result};
 use crate::ppo::PolicyKind;
 use crate::shape::require_len;
-
-/// Actions taken, `[T·N]` or `[T·N, dim]`.
-#[derive(Debug)]
-pub enum Actions<F, W> {
-    /// Indices of a categorical policy.
-    Discrete(W),
-    /// Vectors of a Gaussian policy.
-    Continuous(F),
-}
 
 /// How episodes ended within the rollout: the two conventions of the field.
 #[derive(Debug)]

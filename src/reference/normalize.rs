@@ -10,8 +10,14 @@ const CHUNK: usize = 1 << 14;
 /// Independent sums in a chunk, so that additions need not wait for each other.
 const LANES: usize = 8;
 
-/// x = (x − μ) / denominator; moments = [μ, σ] of what was there.
+/// x = (x − μ) / denominator; moments = [μ, σ] of what was there; vector by vector.
 pub fn normalize<T: Real>(op: &Normalize, x: &mut [T], moments: &mut [T]) {
+    for (k, moments) in moments.chunks_mut(Normalize::MOMENTS).take(op.vectors).enumerate() {
+        normalize_vector(&op.vector(k), x, moments);
+    }
+}
+
+fn normalize_vector<T: Real>(op: &Normalize, x: &mut [T], moments: &mut [T]) {
     let Moments { mean, squares } = moments_of(op.len, |i| x[op.offset + i * op.stride].f64());
     let std = if op.leaves_values() { 0.0 } else { (squares / (op.len - op.ddof as usize) as f64).sqrt() };
     (moments[0], moments[1]) = (T::of(mean), T::of(std));

@@ -4,11 +4,12 @@ use super::draw::Draw;
 use super::runner::Runner;
 use super::surrogate::{empty_stats, objective, samples};
 use crate::backend::{
-    ActorCriticOps, Backend, Cpu, CrossCheck, Head, Memory, MinibatchInputs, Rows, Trace, compose_minibatch_gradient,
+    ActorCriticOps, Backend, Cpu, CrossCheck, Head, Memory, Minibatch, MinibatchRows, Rows, Trace, compose_clipped_gradient,
 };
 use crate::error::Result;
 use crate::kernels::actor_critic::{ActorCritic, Layer, composite_tolerance};
 use crate::kernels::linear::{Activation, Linear};
+use crate::kernels::optimizer::{GradientNorm, control};
 use crate::kernels::policy::{Categorical, Gaussian};
 use crate::kernels::surrogate::{Surrogate, stat};
 
@@ -25,7 +26,7 @@ pub(super) fn cases<A: Backend>(runner: &mut Runner<Checked<A>>) -> Result<()> {
         let case = |draw: &mut Draw| Case::draw(batch, width, hidden, categorical, draw);
         let name = format!("batch {batch}, {hidden} hidden layers of {width}, {head}");
         runner.case("evaluate", &name, |backend, draw| case(draw).evaluate(backend, draw))?;
-        runner.case("minibatch_gradient", &name, |backend, draw| case(draw).gradient(backend, draw))?;
+        runner.case("clipped_gradient", &name, |backend, draw| case(draw).gradient(backend, draw))?;
     }
     Ok(())
 }
@@ -86,40 +87,61 @@ impl Case {
 
     fn gradient<A: Backend>(&self, backend: &mut Checked<A>, draw: &mut Draw) -> Result<()> {
         let (batch, outputs) = (self.batch, self.outputs);
+        let (rows, start, first_sample) = (batch + draw.below(9), draw.below(5), draw.below(5));
         let op: Surrogate = objective(draw, batch);
         let params = backend.upload_floats(&self.params)?;
-        let observations = backend.upload_floats(&draw.floats(batch * self.observation_size, 1.0))?;
+        let observations = backend.upload_floats(&draw.floats(rows * self.observation_size, 1.0))?;
         let logp = if self.categorical { -(outputs as f32).ln() } else { outputs as f32 * -1.4 };
-        let samples = samples(backend, batch, logp, draw)?;
-        let actions = backend.upload_words(&draw.words(batch, outputs))?;
-        let vectors = backend.upload_floats(&draw.floats(batch * outputs, 0.5))?;
-        let parameters = if self.categorical { self.log_std_offset } else { self.params.len() };
-        let (mut grads, mut stats) = (backend.alloc_floats(parameters)?, empty_stats(backend)?);
-        let ([mut actor, mut critic], [mut actor_b, mut critic_b]) = (self.traces(&mut backend.a)?, self.traces(&mut backend.b)?);
-        let (observations_a, head) = (&observations.a, self.head(&actions.a, &vectors.a));
-        let inputs = MinibatchInputs { observations: observations_a, head, samples: &samples.a };
-        let (a, outputs_a) = (&mut backend.a, (&mut grads.a, &mut stats.a));
-        a.minibatch_gradient(&self.networks, &op, &params.a, &inputs, &mut actor, &mut critic, outputs_a.0, outputs_a.1)?;
-        let (observations_b, head) = (&observations.b, self.head(&actions.b, &vectors.b));
-        let inputs = MinibatchInputs { observations: observations_b, head, samples: &samples.b };
-        let (b, outputs_b) = (&mut backend.b, (&mut grads.b, &mut stats.b));
-        let traces = (&mut actor_b, &mut critic_b);
-        compose_minibatch_gradient(b, &self.networks, &op, &params.b, &inputs, traces.0, traces.1, outputs_b.0, outputs_b.1)?;
-        let tolerance = composite_tolerance(&grads.b);
-        backend.compare("minibatch_gradient", "grads", &mut grads, 0..parameters, &tolerance)?;
-        // Up to the loss's own columns: what others write into the row is not there yet.
+        let samples = samples(backend, first_sample + batch, logp, draw)?;
+        let actions = backend.upload_words(&draw.words(rows, outputs))?;
+        let vectors = backend.upload_floats(&draw.floats(rows * outputs, 0.5))?;
+        let indices = backend.upload_words(&draw.words(start + batch, rows))?;
+        let len = if self.categorical { self.log_std_offset } else { self.params.len() };
+        let norm = GradientNorm { len, max_grad_norm: 0.5, epsilon: 1e-6, stats_row: op.stats_row };
+        let (mut grads, mut stats) = (backend.alloc_floats(len)?, empty_stats(backend)?);
+        let mut control = backend.upload_words(&control::INITIAL)?;
+        let mut made = Minibatch::new(&mut backend.a, &self.networks, self.categorical, batch)?;
+        let mut expected = Minibatch::new(&mut backend.b, &self.networks, self.categorical, batch)?;
+        let a_rows = MinibatchRows {
+            indices: &indices.a,
+            start,
+            rows,
+            observations: &observations.a,
+            head: self.head(&actions.a, &vectors.a),
+            samples: &samples.a,
+            first_sample,
+        };
+        let b_rows = MinibatchRows {
+            indices: &indices.b,
+            start,
+            rows,
+            observations: &observations.b,
+            head: self.head(&actions.b, &vectors.b),
+            samples: &samples.b,
+            first_sample,
+        };
+        let networks = &self.networks;
+        let (of_a, of_b) = ((&mut grads.a, &mut stats.a, &mut control.a), (&mut grads.b, &mut stats.b, &mut control.b));
+        backend.a.clipped_gradient(networks, &op, &norm, 1, &params.a, &a_rows, &mut made, of_a.0, of_a.1, of_a.2)?;
+        let b = &mut backend.b;
+        compose_clipped_gradient(b, networks, &op, &norm, 1, &params.b, &b_rows, &mut expected, of_b.0, of_b.1, of_b.2)?;
+        // A network by itself: next to the actor's gradient, the critic's might not count.
+        let [critic, log_std] = [networks.critic[0].linear.weight_offset, self.log_std_offset];
+        for range in [0..critic, critic..log_std, log_std..len].into_iter().filter(|range| !range.is_empty()) {
+            let tolerance = composite_tolerance(&grads.b[range.clone()]);
+            backend.compare("clipped_gradient", "grads", &mut grads, range, &tolerance)?;
+        }
         let row = op.stats_row * stat::COLUMNS;
-        let columns = row..row + stat::CLIPFRAC + 1;
-        let tolerance = composite_tolerance(&stats.b[columns.clone()]);
-        backend.compare("minibatch_gradient", "stats", &mut stats, columns, &tolerance)?;
-        let (head, d_head) = actor.head_and_gradient();
-        let (head_b, d_head_b) = actor_b.head_and_gradient();
-        judge(backend, "minibatch_gradient", "output", (head, head_b), batch * outputs)?;
-        judge(backend, "minibatch_gradient", "d_output", (d_head, d_head_b), batch * outputs)?;
-        let (values, d_values) = critic.head_and_gradient();
-        let (values_b, d_values_b) = critic_b.head_and_gradient();
-        judge(backend, "minibatch_gradient", "values", (values, values_b), batch)?;
-        judge(backend, "minibatch_gradient", "d_values", (d_values, d_values_b), batch)
+        for columns in
+            [stat::LOSS..stat::CLIPFRAC + 1, stat::GRAD_NORM..stat::GRAD_NORM + 1, stat::CLIP_COEF..stat::CLIP_COEF + 1]
+        {
+            let columns = row + columns.start..row + columns.end;
+            let tolerance = composite_tolerance(&stats.b[columns.clone()]);
+            backend.compare("clipped_gradient", "stats", &mut stats, columns, &tolerance)?;
+        }
+        backend.compare_words("clipped_gradient", "control", &mut control, 0..control::WORDS)?;
+        judge(backend, "clipped_gradient", "output", (made.actor.head(), expected.actor.head()), batch * outputs)?;
+        judge(backend, "clipped_gradient", "values", (made.critic.head(), expected.critic.head()), batch)
     }
 
     fn head<'a, F, W>(&self, actions: &'a W, vectors: &'a F) -> Head<'a, F, W> {

@@ -127,24 +127,6 @@ impl SurrogateParams {
         let buffers = [bind(4, partials), bind(5, stats), bind(18, d_log_std)];
         context.dispatch(SHADER, "finish_gaussian", &[], self, &buffers, Grid::Linear(self.partial_width as usize / SUMS))
     }
-
-    /// The same for another number of rows than this kernel's own grid has.
-    pub(crate) fn finish_rows(
-        self,
-        context: &mut Context,
-        partials: &Buffer<f32>,
-        partial_rows: usize,
-        stats: &Buffer<f32>,
-        d_log_std: Option<(&Buffer<f32>, usize)>,
-    ) -> Result<()> {
-        let params = Self {
-            partial_rows: partial_rows as u32,
-            partial_width: Self::partial_width(self.width as usize, d_log_std.is_some()) as u32,
-            d_log_std_offset: d_log_std.map_or(0, |(_, offset)| offset) as u32,
-            ..self
-        };
-        params.finish(context, partials, stats, d_log_std.map(|(buffer, _)| buffer))
-    }
 }
 
 pub(crate) fn record_elementwise(
