@@ -27,6 +27,19 @@ pub fn gae<T: Real>(
     returns: &mut [T],
 ) {
     let (gamma, decay) = (op.gamma, op.decay());
+    if op.envs == 1 {
+        return backwards_alone(op.steps, decay, values, [advantages, returns], |steps, deltas, ends| {
+            let n = deltas.len();
+            let [rewards, values, next_values] = [rewards, values, next_values].map(|column| &column[steps.start..][..n]);
+            let [terminated, truncated] = [terminated, truncated].map(|column| &column[steps.start..][..n]);
+            let ends = &mut ends[..n];
+            for t in 0..n {
+                let bootstrap = if terminated[t] != 0 { 0.0 } else { gamma * next_values[t].f64() };
+                deltas[t] = rewards[t].f64() + bootstrap - values[t].f64();
+                ends[t] = terminated[t] | truncated[t] != 0;
+            }
+        });
+    }
     backwards(
         op.steps,
         op.envs,
@@ -61,6 +74,26 @@ pub fn gae_cleanrl<T: Real>(
     returns: &mut [T],
 ) {
     let (gamma, decay) = (op.gamma, op.decay());
+    if op.envs == 1 {
+        return backwards_alone(op.steps, decay, values, [advantages, returns], |steps, deltas, ends| {
+            let n = deltas.len();
+            // The last step's successor is in buffers of its own.
+            let inner = n.min(op.steps - 1 - steps.start);
+            let [rewards, values_now] = [rewards, values].map(|column| &column[steps.start..][..n]);
+            let [next_values, dones] = [values, dones].map(|column| &column[steps.start + 1..][..inner]);
+            let mut set = |t: usize, next_value: T, done: T| {
+                ends[t] = done != T::zero();
+                let bootstrap = if ends[t] { 0.0 } else { gamma * next_value.f64() };
+                deltas[t] = rewards[t].f64() + bootstrap - values_now[t].f64();
+            };
+            for t in 0..inner {
+                set(t, next_values[t], dones[t]);
+            }
+            if inner < n {
+                set(inner, next_value[0], next_done[0]);
+            }
+        });
+    }
     backwards(
         op.steps,
         op.envs,
@@ -146,6 +179,38 @@ pub fn reward_to_go<T: Real>(op: &DiscountedReturns, rewards: &[T], terminated: 
 #[inline(always)]
 fn discounted(now: f64, decay: f64, later: f64, ends: bool) -> f64 {
     if ends || decay == 0.0 { now } else { now + decay * later }
+}
+
+/// Steps of a single environment whose δ are made at once.
+const STRETCH: usize = 256;
+
+/// A single environment has no neighbours to be vectorised with: its δ and ends are made for a stretch of steps, then only the recurrence
+/// goes from step to step, from the last to the first. Outputs are advantages and returns.
+fn backwards_alone<T: Real>(
+    steps: usize,
+    decay: f64,
+    values: &[T],
+    [advantages, returns]: [&mut [T]; 2],
+    deltas_and_ends: impl Fn(Range<usize>, &mut [f64], &mut [bool]),
+) {
+    let (mut deltas, mut ends) = ([0.0; STRETCH], [false; STRETCH]);
+    let mut later = 0.0;
+    vectorised(|| {
+        for start in (0..steps).step_by(STRETCH).rev() {
+            let n = STRETCH.min(steps - start);
+            let (deltas, ends) = (&mut deltas[..n], &mut ends[..n]);
+            deltas_and_ends(start..start + n, deltas, ends);
+            for (delta, &ends) in deltas.iter_mut().zip(&*ends).rev() {
+                later = discounted(*delta, decay, later, ends);
+                *delta = later;
+            }
+            let outputs = advantages[start..].iter_mut().zip(&mut returns[start..]);
+            for ((advantage, output), (&later, value)) in outputs.zip(deltas.iter().zip(&values[start..])) {
+                *advantage = T::of(later);
+                *output = T::of(later + value.f64());
+            }
+        }
+    });
 }
 
 /// One step of neighbouring environments. The steps slice everything to `later.len()`, so that the compiler sees equal lengths and
