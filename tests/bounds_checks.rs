@@ -12,7 +12,7 @@ use ppo_kernels::gpu::{Buffer, Indices, Selection, Shader};
 use ppo_kernels::kernels::actor_critic::{ActorCritic, Layer};
 use ppo_kernels::kernels::advantage::{DiscountedReturns, Gae};
 use ppo_kernels::kernels::gather::Gather;
-use ppo_kernels::kernels::linear::{Activation, Linear};
+use ppo_kernels::kernels::linear::{Activation, Linear, Product};
 use ppo_kernels::kernels::normalize::{EpsilonMode, Normalize};
 use ppo_kernels::kernels::optimizer::{Adam, GradientNorm, control, schedule};
 use ppo_kernels::kernels::policy::{Categorical, Gaussian, KlArgument, SquashedGaussian};
@@ -169,16 +169,16 @@ fn gather(run: &mut Run<'_>) {
 }
 
 fn linear(run: &mut Run<'_>) {
-    // The second has more inputs than outputs and more samples than one stretch.
-    for (batch, in_features, out_features) in [(13, 5, 11), (2100, 17, 9)] {
+    // The second has more inputs than outputs, more than a tile of 64 of each, and more samples than one stretch.
+    for (batch, in_features, out_features) in [(13, 5, 11), (300, 67, 65)] {
         let (weight_offset, bias_offset) = (3, 3 + in_features * out_features);
         let layer = Linear { batch, in_features, out_features, weight_offset, bias_offset };
         let (x, d_pre) = (run.floats(batch * in_features), run.floats(batch * out_features));
         let params = run.floats(bias_offset + out_features);
         let mut y = run.output(batch * out_features);
         let (mut d_x, mut grads) = (run.output(batch * in_features), run.output(bias_offset + out_features));
-        for variant in [Variant::Plain, Variant::Fast] {
-            run.gpu.variant = variant;
+        for way in Product::ALL {
+            run.gpu.product = Some(way);
             for activation in [Activation::Tanh, Activation::GeluErf] {
                 run.gpu.linear_forward(&layer, activation, &x, 0, &params, None, &mut y, 0).unwrap();
                 run.gpu.linear_backward_input(&layer, &d_pre, &params, Some((activation, &x)), &mut d_x).unwrap();
@@ -376,7 +376,7 @@ fn surrogate(run: &mut Run<'_>) {
 /// Bits of everything that `operation` computes, with bounds checks and without.
 fn both_forms(gpu: &mut Gpu, operation: Operation) -> [Vec<u32>; 2] {
     [true, false].map(|bounds_checks| {
-        gpu.variant = Variant::Auto;
+        (gpu.variant, gpu.product) = (Variant::Auto, None);
         gpu.context.set_bounds_checks(bounds_checks);
         let mut run = Run { gpu: &mut *gpu, draw: Draw::new(11), bits: Vec::new() };
         operation(&mut run);

@@ -2,10 +2,10 @@
 
 mod common;
 
-use common::{Draw, check_gradient, checked, expect_mismatch, plant};
+use common::{Draw, check_gradient, checked, expect_mismatch, gpu, plant};
 use ppo_kernels::Error;
 use ppo_kernels::backend::{Cpu, CrossCheck, Gpu, LinearOps, Memory, Variant};
-use ppo_kernels::kernels::linear::{Activation, Linear};
+use ppo_kernels::kernels::linear::{Activation, Linear, Product};
 
 const ALL: [Activation; 7] = [
     Activation::Identity,
@@ -186,12 +186,12 @@ fn run_layer(both: &mut CrossCheck<Gpu, Cpu<f64>>, draw: &mut Draw, layer: &Line
 }
 
 #[test]
-fn both_variants_agree_with_the_twin_at_edge_sizes() {
+fn every_way_agrees_with_the_twin_at_edge_sizes() {
     let Some(mut both) = checked() else { return };
     let mut draw = Draw::new(7);
-    for variant in [Variant::Plain, Variant::Fast] {
-        both.a.variant = variant;
-        // Around the tile of 8, the workgroup of 64 and the stretch of 2048 samples.
+    for way in Product::ALL {
+        both.a.product = Some(way);
+        // Around tiles of 8, 64 and 128, the workgroup of 64 and the shortest stretch of 256 samples.
         for (i, (batch, inputs, outputs)) in [
             (1, 1, 1),
             (7, 8, 9),
@@ -200,9 +200,10 @@ fn both_variants_agree_with_the_twin_at_edge_sizes() {
             (64, 65, 1),
             (1, 300, 63),
             (65, 1, 64),
-            (2047, 3, 5),
-            (2049, 9, 2),
-            (4097, 1, 1),
+            (129, 65, 127),
+            (255, 3, 5),
+            (257, 9, 2),
+            (2049, 1, 1),
         ]
         .into_iter()
         .enumerate()
@@ -283,8 +284,8 @@ fn wrong_kernels_are_caught() {
     let mut y = both.alloc_floats(99).unwrap();
     let mut d_x = both.alloc_floats(90).unwrap();
     let mut grads = both.alloc_floats(121).unwrap();
-    for variant in [Variant::Plain, Variant::Fast] {
-        both.a.variant = variant;
+    for way in Product::ALL {
+        both.a.product = Some(way);
         both.a.context.replace_shader("linear", plant(source, "b[params.bias_offset + column]", "b[params.bias_offset + row]"));
         let caught = expect_mismatch(both.linear_forward(&layer, Activation::Identity, &x, 0, &params, None, &mut y, 0));
         assert_eq!((caught.operation, caught.tensor), ("linear_forward", "y"));
@@ -297,10 +298,104 @@ fn wrong_kernels_are_caught() {
         let caught = expect_mismatch(both.linear_backward_params(&layer, &d_pre, &x, &mut grads));
         assert_eq!((caught.operation, caught.tensor), ("linear_backward_params", "d_bias"));
     }
-    // One term of one sum: the tile's last row and column, the depth's last step.
+    // One row of a tile. Its neighbours in a vec4 of workgroup memory lie a quarter of the tile apart.
+    both.a.product = Some(Product::Registers);
     both.a.context.replace_shader("linear", plant(source, "let a7 = a[r7 + i];", "let a7 = a[r6 + i];"));
     let caught = expect_mismatch(both.linear_forward(&layer, Activation::Identity, &x, 0, &params, None, &mut y, 0));
     assert_eq!(caught.element, 7 * 11);
+    both.a.product = Some(Product::Workgroup64);
+    both.a.context.replace_shader("linear", plant(source, "fma(vec4<f32>(a_low.x), b_low,", "fma(vec4<f32>(a_low.y), b_low,"));
+    let caught = expect_mismatch(both.linear_forward(&layer, Activation::Identity, &x, 0, &params, None, &mut y, 0));
+    assert_eq!(caught.element, 0);
+    // Rows of other quarters, and stages after the first two.
+    let deep = Linear { batch: 20, in_features: 40, bias_offset: 440, ..layer };
+    let x = both.upload_floats(&draw.floats(800, 1.0)).unwrap();
+    let params = both.upload_floats(&draw.floats(451, 1.0)).unwrap();
+    let mut y = both.alloc_floats(220).unwrap();
+    for (right, wrong) in [("* QUARTER;\n    let of_a", "* 8u;\n    let of_a"), ("stage ^= TEAM;", "stage = TEAM;")] {
+        both.a.context.replace_shader("linear", plant(source, right, wrong));
+        expect_mismatch(both.linear_forward(&deep, Activation::Identity, &x, 0, &params, None, &mut y, 0));
+    }
+}
+
+/// Bits of everything that one layer computes.
+fn bits_of_a_layer(gpu: &mut Gpu, way: Product, (batch, in_features, out_features): (usize, usize, usize)) -> Vec<u32> {
+    gpu.product = Some(way);
+    let weight_offset = 3;
+    let bias_offset = weight_offset + in_features * out_features + 2;
+    let layer = Linear { batch, in_features, out_features, weight_offset, bias_offset };
+    let mut draw = Draw::new(12);
+    let x = gpu.upload_floats(&draw.floats(5 + batch * in_features, 1.0)).unwrap();
+    let d_pre = gpu.upload_floats(&draw.floats(batch * out_features, 1.0)).unwrap();
+    let params = gpu.upload_floats(&draw.floats(bias_offset + out_features, 1.0)).unwrap();
+    let mut y = gpu.alloc_floats(1 + batch * out_features).unwrap();
+    let [mut d_x, mut through] = [0; 2].map(|_| gpu.alloc_floats(batch * in_features).unwrap());
+    let mut grads = gpu.alloc_floats(bias_offset + out_features).unwrap();
+    gpu.linear_forward(&layer, Activation::Silu, &x, 5, &params, None, &mut y, 1).unwrap();
+    gpu.linear_backward_input(&layer, &d_pre, &params, None, &mut d_x).unwrap();
+    gpu.linear_backward_input(&layer, &d_pre, &params, Some((Activation::Tanh, &x)), &mut through).unwrap();
+    gpu.linear_backward_params(&layer, &d_pre, &x, &mut grads).unwrap();
+    let outputs = [&y, &d_x, &through, &grads];
+    outputs.into_iter().flat_map(|output| gpu.read_floats(output, 0, output.len()).unwrap()).map(f32::to_bits).collect()
+}
+
+/// `[batch, in, out]`: single rows and columns, tiles of 64 and 128 and their neighbours, stretches of 256 samples, and depths that end within a stage.
+const SHAPES: [(usize, usize, usize); 9] = [
+    (1, 1, 1),
+    (1, 300, 63),
+    (70, 1, 65),
+    (65, 66, 1),
+    (64, 64, 64),
+    (128, 16, 128),
+    (130, 37, 129),
+    (515, 9, 70),
+    (2100, 67, 3),
+];
+
+#[test]
+fn all_ways_compute_the_same_bits() {
+    let Some(mut gpu) = gpu() else { return };
+    for shape in SHAPES {
+        let plain = bits_of_a_layer(&mut gpu, Product::Plain, shape);
+        for way in Product::ALL {
+            assert!(bits_of_a_layer(&mut gpu, way, shape) == plain, "{way:?} at {shape:?}");
+        }
+    }
+}
+
+#[test]
+fn bits_tell_of_a_sum_in_another_order() {
+    let Some(mut gpu) = gpu() else { return };
+    let shape = (65, 37, 66);
+    let plain = bits_of_a_layer(&mut gpu, Product::Plain, shape);
+    let (second, third) = ("multiply_step(&sums, stage, step + 1u, at);", "multiply_step(&sums, stage, step + 2u, at);");
+    let swapped = plant(common::shader("linear"), second, "SECOND").replace(third, second).replace("SECOND", third);
+    gpu.context.replace_shader("linear", swapped);
+    for way in Product::ALL {
+        let same = bits_of_a_layer(&mut gpu, way, shape) == plain;
+        assert_eq!(same, matches!(way, Product::Plain | Product::Registers), "{way:?}");
+    }
+}
+
+#[test]
+fn long_batches_are_summed_in_stretches_by_the_shape_alone() {
+    for (batch, in_features, out_features, samples) in [
+        (64, 64, 64, 256),
+        (2048, 64, 64, 256),
+        (24_576, 48, 512, 384),
+        (24_576, 512, 256, 1536),
+        (24_576, 256, 128, 384),
+        (24_576, 128, 12, 384),
+        (32_768, 256, 256, 1024),
+        (1 << 20, 1, 1, 2048),
+        (65_536, 4096, 4096, 2048),
+    ] {
+        assert_eq!(
+            layer(batch, in_features, out_features).samples_per_split(),
+            samples,
+            "{batch}, {in_features}, {out_features}"
+        );
+    }
 }
 
 #[test]

@@ -5,6 +5,7 @@ mod common;
 use common::{gpu, plant};
 use ppo_kernels::Error;
 use ppo_kernels::backend::{Cpu, Gpu, Variant};
+use ppo_kernels::kernels::linear::Product;
 use ppo_kernels::verify::{KERNELS, KernelReport, Options, run};
 
 fn few() -> Options {
@@ -39,6 +40,12 @@ fn every_kernel_and_variant_passes_on_the_adapter() {
         for report in &reports {
             assert!(report.tensors.iter().any(|tensor| tensor.worst.compared > 0), "{} compared nothing", report.kernel);
         }
+        gpu = back;
+    }
+    for product in [Product::Workgroup64, Product::Workgroup128] {
+        gpu.product = Some(product);
+        let (back, reports) = run(gpu, &Options { kernels: vec!["linear"], ..few() }, |_| {}).unwrap();
+        expect_no_miss(&reports);
         gpu = back;
     }
 }

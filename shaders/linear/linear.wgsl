@@ -7,14 +7,15 @@
 //   activation_forward, activation_backward                 y = act(pre), d_pre = d_y ⊙ act′(saved), elementwise
 //
 // Shapes        a [rows, depth] and b [depth, columns] by strides; W [out, in]; bias [out]; output [rows, columns]; parts [splits, rows, columns]
-// Grid          *_plain: one invocation an output; *_tiled: one invocation 8×8 outputs, without barriers; linear, folded past 65 535 workgroups.
-//               backward_params: all of that once a stretch of `depth_per_split` samples
+// Grid          *_plain: one invocation an output; *_tiled: one invocation 8×8 outputs, without barriers; linear, folded past 65 535
+//               workgroups (*_workgroup: see workgroup.wgsl). backward_params: all of that once a stretch of `depth_per_split` samples
 // Workgroup     WORKGROUP_SIZE invocations
 // Bindings      0 params, 1 a, 2 b (bias behind W in the same buffer), 3 output, 4 saved (pre-activation or output of the layer below)
 // Preconditions sizes >= 1, rows * columns * splits < 2^32; depth a stretch < 65 536, where llvmpipe ends a loop by itself
 //               Indices proven: rows and columns past the end are clamped before they are read and compared before they are written, depth ends
 //               with its stretch; `saved` has rows * columns elements even where the derivative makes nothing of them
-// Determinism   fixed order: over depth within a stretch, then over stretches
+// Determinism   fixed order: over depth within a stretch, one fma after the other, then over stretches. So all ways of sharing a product, those of
+//               workgroup.wgsl included, make the same bits
 // Range         finite inputs; activations are right for all finite x (tanh and exp are kept from overflowing)
 // Tolerance     (depth + 2)·2⁻²⁴·Σ|a||b| for the product, 16·2⁻²⁴·(1 + |y|) for an activation, 64·2⁻²⁴ for a derivative; derived in src/kernels/linear.rs
 
@@ -88,7 +89,7 @@ fn dot_product(row: u32, column: u32, split: u32) -> f32 {
     var sum = 0.0;
     for (var k = range.begin; k < range.end; k += 1u) {
         let b_value = select(b[b_base + k * params.b_depth_stride], 1.0, ones);
-        sum += a[a_base + k * params.a_depth_stride] * b_value;
+        sum = fma(a[a_base + k * params.a_depth_stride], b_value, sum);
     }
     return sum;
 }
@@ -134,17 +135,21 @@ fn multiply_tile(row: u32, column: u32, split: u32) {
         let a5 = a[r5 + i];
         let a6 = a[r6 + i];
         let a7 = a[r7 + i];
-        l0 += a0 * b_low; h0 += a0 * b_high;
-        l1 += a1 * b_low; h1 += a1 * b_high;
-        l2 += a2 * b_low; h2 += a2 * b_high;
-        l3 += a3 * b_low; h3 += a3 * b_high;
-        l4 += a4 * b_low; h4 += a4 * b_high;
-        l5 += a5 * b_low; h5 += a5 * b_high;
-        l6 += a6 * b_low; h6 += a6 * b_high;
-        l7 += a7 * b_low; h7 += a7 * b_high;
+        l0 = fma(vec4<f32>(a0), b_low, l0); h0 = fma(vec4<f32>(a0), b_high, h0);
+        l1 = fma(vec4<f32>(a1), b_low, l1); h1 = fma(vec4<f32>(a1), b_high, h1);
+        l2 = fma(vec4<f32>(a2), b_low, l2); h2 = fma(vec4<f32>(a2), b_high, h2);
+        l3 = fma(vec4<f32>(a3), b_low, l3); h3 = fma(vec4<f32>(a3), b_high, h3);
+        l4 = fma(vec4<f32>(a4), b_low, l4); h4 = fma(vec4<f32>(a4), b_high, h4);
+        l5 = fma(vec4<f32>(a5), b_low, l5); h5 = fma(vec4<f32>(a5), b_high, h5);
+        l6 = fma(vec4<f32>(a6), b_low, l6); h6 = fma(vec4<f32>(a6), b_high, h6);
+        l7 = fma(vec4<f32>(a7), b_low, l7); h7 = fma(vec4<f32>(a7), b_high, h7);
     }
     low = array(l0, l1, l2, l3, l4, l5, l6, l7);
     high = array(h0, h1, h2, h3, h4, h5, h6, h7);
+}
+
+fn product_at(i: u32, j: u32) -> f32 {
+    return select(high[i][j & 3u], low[i][j & 3u], j < 4u);
 }
 
 fn tile_columns() -> u32 {
@@ -192,8 +197,7 @@ fn forward_tiled(
     multiply_tile(first_row, first_column, 0u);
     for (var i = 0u; i < min(TILE, params.rows - first_row); i += 1u) {
         for (var j = 0u; j < min(TILE, params.columns - first_column); j += 1u) {
-            let product = select(high[i][j & 3u], low[i][j & 3u], j < 4u);
-            store_forward(first_row + i, first_column + j, product);
+            store_forward(first_row + i, first_column + j, product_at(i, j));
         }
     }
 }
@@ -235,8 +239,7 @@ fn backward_input_tiled(
     multiply_tile(first_row, first_column, 0u);
     for (var i = 0u; i < min(TILE, params.rows - first_row); i += 1u) {
         for (var j = 0u; j < min(TILE, params.columns - first_column); j += 1u) {
-            let product = select(high[i][j & 3u], low[i][j & 3u], j < 4u);
-            store_backward_input(first_row + i, first_column + j, product);
+            store_backward_input(first_row + i, first_column + j, product_at(i, j));
         }
     }
 }
@@ -287,8 +290,7 @@ fn backward_params_tiled(
     multiply_tile(first_row, first_column, split);
     for (var i = 0u; i < min(TILE, params.rows - first_row); i += 1u) {
         for (var j = 0u; j < min(TILE, params.columns - first_column); j += 1u) {
-            let product = select(high[i][j & 3u], low[i][j & 3u], j < 4u);
-            store_backward_params(split, first_row + i, first_column + j, product);
+            store_backward_params(split, first_row + i, first_column + j, product_at(i, j));
         }
     }
 }
@@ -305,7 +307,13 @@ fn sum_splits(
         return;
     }
     var sum = 0.0;
-    for (var split = 0u; split < params.splits; split += 1u) {
+    var split = 0u;
+    // Four loads under way at a time; the sum keeps its order.
+    for (; split + 4u <= params.splits; split += 4u) {
+        let i = split * elements + element;
+        sum = (((sum + a[i]) + a[i + elements]) + a[i + 2u * elements]) + a[i + 3u * elements];
+    }
+    for (; split < params.splits; split += 1u) {
         sum += a[split * elements + element];
     }
     let row = element / params.columns;

@@ -3,6 +3,7 @@
 use super::Memory;
 use crate::error::{Error, Result};
 use crate::gpu::{Buffer, Context, Selection};
+use crate::kernels::linear::{Product, Ways};
 
 /// Which variant of a kernel to run, where it has several.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -23,6 +24,9 @@ pub struct Gpu {
     pub context: Context,
     /// Which variant of each kernel to run.
     pub variant: Variant,
+    /// How every matrix product of [`LinearOps`](super::LinearOps) is shared among invocations, where it is not the variant that says so. All ways
+    /// compute the same bits.
+    pub product: Option<Product>,
 }
 
 impl Gpu {
@@ -36,7 +40,11 @@ impl Gpu {
 
     /// Works on a context, for instance one on a caller's own device.
     pub fn on(context: Context) -> Self {
-        Self { context, variant: Variant::Auto }
+        Self { context, variant: Variant::Auto, product: None }
+    }
+
+    pub(super) fn ways(&self) -> Ways {
+        Ways { variant: self.variant, product: self.product }
     }
 
     fn check_guards<T>(&mut self, buffer: &Buffer<T>) -> Result<()> {

@@ -87,7 +87,8 @@ impl LinearOps for Gpu {
         y_offset: usize,
     ) -> Result<()> {
         let (x, y, pre) = ((x, x_offset), (&*y, y_offset), pre.map(|pre| &*pre));
-        kernels::record_forward(&mut self.context, self.variant, layer, activation, x, params, pre, y)
+        let ways = self.ways();
+        kernels::record_forward(&mut self.context, ways, layer, activation, x, params, pre, y)
     }
 
     fn activation_backward(
@@ -109,7 +110,8 @@ impl LinearOps for Gpu {
         through: Option<(Activation, &Buffer<f32>)>,
         d_x: &mut Buffer<f32>,
     ) -> Result<()> {
-        kernels::record_backward_input(&mut self.context, self.variant, layer, d_pre, params, through, d_x)
+        let ways = self.ways();
+        kernels::record_backward_input(&mut self.context, ways, layer, d_pre, params, through, d_x)
     }
 
     fn linear_backward_params(
@@ -119,7 +121,8 @@ impl LinearOps for Gpu {
         x: &Buffer<f32>,
         grads: &mut Buffer<f32>,
     ) -> Result<()> {
-        kernels::record_backward_params(&mut self.context, self.variant, layer, d_pre, x, grads)
+        let ways = self.ways();
+        kernels::record_backward_params(&mut self.context, ways, layer, d_pre, x, grads)
     }
 }
 

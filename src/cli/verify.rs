@@ -4,6 +4,7 @@ use clap::ValueEnum;
 use comfy_table::Table;
 use ppo_kernels::Result;
 use ppo_kernels::backend::{Memory, Variant, Worst};
+use ppo_kernels::kernels::linear::Product;
 use ppo_kernels::verify::{KERNELS, KERNELS_WITH_VARIANTS, KernelReport, Options, run as run_cases};
 
 use super::backend::{open_cpu, open_gpu};
@@ -87,13 +88,20 @@ fn verify_gpu(args: &VerifyArgs, options: &Options) -> Result<Vec<Labelled>> {
     gpu.context.set_guards(true);
     let mut reports = Vec::new();
     for &kernel in KERNELS {
-        let variants: &[_] = if KERNELS_WITH_VARIANTS.contains(&kernel) {
-            &[("plain", Variant::Plain), ("fast", Variant::Fast)]
+        let variants: &[_] = if kernel == "linear" {
+            &[
+                ("plain", Variant::Plain, None),
+                ("fast", Variant::Fast, None),
+                ("64x64", Variant::Auto, Some(Product::Workgroup64)),
+                ("128x128", Variant::Auto, Some(Product::Workgroup128)),
+            ]
+        } else if KERNELS_WITH_VARIANTS.contains(&kernel) {
+            &[("plain", Variant::Plain, None), ("fast", Variant::Fast, None)]
         } else {
-            &[("only", Variant::Auto)]
+            &[("only", Variant::Auto, None)]
         };
-        for &(name, variant) in variants {
-            gpu.variant = variant;
+        for &(name, variant, product) in variants {
+            (gpu.variant, gpu.product) = (variant, product);
             let options = Options { kernels: vec![kernel], ..options.clone() };
             let (back, found) = run_cases(gpu, &options, |report| tell(name, report))?;
             reports.extend(label(name, found));

@@ -85,12 +85,17 @@ pub fn backward_input_tolerance(layer: &Linear, magnitudes: &[f64]) -> Tolerance
 
 /// The bound for dW and db: γ times `magnitudes` = |d_pre|ᵀ·|x| and Σ|d_pre|, with the depth that sums in stretches leave.
 pub fn backward_params_tolerance(layer: &Linear, magnitudes: &[f64]) -> Tolerance {
-    let terms = layer.batch.min(SAMPLES_PER_SPLIT) + layer.batch.div_ceil(SAMPLES_PER_SPLIT);
+    let terms = layer.batch.min(layer.samples_per_split()) + layer.splits();
     Tolerance::PerElement(magnitudes.iter().map(|m| gamma(terms) * m + SMALLEST_NORMAL).collect())
 }
 
-/// Samples that one invocation sums for dW and db. Long sums lose accuracy and, past 65 535 terms, llvmpipe's patience; short ones cost a second pass.
-const SAMPLES_PER_SPLIT: usize = 2048;
+/// Bounds of [`Linear::samples_per_split`]. Long sums lose accuracy and, past 65 535 terms, llvmpipe's patience; short ones cost more where the parts are
+/// stored and summed than they save.
+const SAMPLES_PER_SPLIT: std::ops::RangeInclusive<usize> = 256..=2048;
+/// Tiles of 64×64 outputs, counted once a stretch, that keep a large GPU busy: four for each of its some 130 multiprocessors.
+const BUSY: usize = 512;
+/// Most stretches that are made for that reason: their parts are summed one after the other.
+const MOST_SPLITS: usize = 64;
 /// Terms of the longest sum that one invocation makes in the other two products: llvmpipe ends a loop after 65 535 rounds.
 const DEEPEST: usize = 65_535;
 
@@ -98,6 +103,20 @@ impl Linear {
     /// Elements of `W`.
     pub fn weights(&self) -> usize {
         self.in_features * self.out_features
+    }
+
+    /// Samples of a stretch that is summed by itself for dW and db, a function of the layer's sizes alone: results must not depend on how the
+    /// product is shared or where it runs. dW has few elements and a long depth, so the fewer there are, the more stretches make up for it. The parts of
+    /// all stretches take some 8 MiB at most, or as much as dW|db once for every 2048 samples.
+    pub fn samples_per_split(&self) -> usize {
+        let tiles = self.out_features.div_ceil(64).saturating_mul(self.in_features.div_ceil(64)).max(1);
+        let splits = BUSY.div_ceil(tiles).min(MOST_SPLITS);
+        self.batch.div_ceil(splits).clamp(*SAMPLES_PER_SPLIT.start(), *SAMPLES_PER_SPLIT.end())
+    }
+
+    /// Stretches of the batch for dW and db.
+    pub(crate) fn splits(&self) -> usize {
+        self.batch.div_ceil(self.samples_per_split())
     }
 
     fn check_sizes(&self) -> Result<()> {
@@ -111,8 +130,7 @@ impl Linear {
         }
         elements("x", self.batch, self.in_features)?;
         elements("y", self.batch, self.out_features)?;
-        let splits = self.batch.div_ceil(SAMPLES_PER_SPLIT);
-        elements("batch", splits, elements("W", self.out_features, self.in_features + 1)?).map(|_| ())
+        elements("batch", self.splits(), elements("W", self.out_features, self.in_features + 1)?).map(|_| ())
     }
 
     fn check_params(&self, name: &str, len: usize, with_bias: bool) -> Result<()> {
@@ -161,33 +179,48 @@ pub(crate) fn check_elementwise(len: usize, buffers: [(&str, usize); 3]) -> Resu
 }
 
 #[cfg(feature = "gpu")]
+pub use binding::Product;
+#[cfg(feature = "gpu")]
 pub(crate) use binding::*;
 
 #[cfg(feature = "gpu")]
 mod binding {
-    use super::{Activation, Linear, SAMPLES_PER_SPLIT, check_elementwise};
+    use super::{Activation, Linear, check_elementwise};
     use crate::backend::Variant;
     use crate::error::Result;
     use crate::gpu::{Buffer, Context, Grid, Indices, Shader, ShaderParams, bind, shader_params};
-    use crate::kernels::ShaderInfo;
+    use crate::kernels::{Constants, ShaderInfo};
 
     const SHADER: Shader = Shader {
         name: "linear",
-        source: concat!(include_str!("../../shaders/linear/activation.wgsl"), include_str!("../../shaders/linear/linear.wgsl")),
+        source: concat!(
+            include_str!("../../shaders/linear/activation.wgsl"),
+            include_str!("../../shaders/linear/linear.wgsl"),
+            include_str!("../../shaders/linear/workgroup.wgsl"),
+        ),
         indices: Indices::Proven,
     };
 
-    /// Every value of the shader's ACTIVATION.
-    const ACTIVATIONS: &[&[(&str, f64)]] = &[
-        &[("ACTIVATION", 0.0)],
-        &[("ACTIVATION", 1.0)],
-        &[("ACTIVATION", 2.0)],
-        &[("ACTIVATION", 3.0)],
-        &[("ACTIVATION", 4.0)],
-        &[("ACTIVATION", 5.0)],
-        &[("ACTIVATION", 6.0)],
-    ];
-    const WITH_ONES: &[(&str, f64)] = &[("ONES_COLUMN", 1.0)];
+    /// Every value of the shader's ACTIVATION, with each of the other constants.
+    macro_rules! activations {
+        ($([$($constant:expr),*]),+) => {
+            &[$(
+                &[("ACTIVATION", 0.0) $(, $constant)*],
+                &[("ACTIVATION", 1.0) $(, $constant)*],
+                &[("ACTIVATION", 2.0) $(, $constant)*],
+                &[("ACTIVATION", 3.0) $(, $constant)*],
+                &[("ACTIVATION", 4.0) $(, $constant)*],
+                &[("ACTIVATION", 5.0) $(, $constant)*],
+                &[("ACTIVATION", 6.0) $(, $constant)*],
+            )+]
+        };
+    }
+
+    const SIDE_64: (&str, f64) = ("SIDE", 64.0);
+    const SIDE_128: (&str, f64) = ("SIDE", 128.0);
+    const ONES: (&str, f64) = ("ONES_COLUMN", 1.0);
+    const ACTIVATIONS: &[Constants] = activations!([]);
+    const ACTIVATIONS_OF_TILES: &[Constants] = activations!([SIDE_64], [SIDE_128]);
 
     pub(crate) const SHADERS: &[ShaderInfo] = &[ShaderInfo {
         shader: SHADER,
@@ -197,8 +230,11 @@ mod binding {
             ("forward_tiled", ACTIVATIONS),
             ("backward_input_plain", ACTIVATIONS),
             ("backward_input_tiled", ACTIVATIONS),
-            ("backward_params_plain", &[WITH_ONES]),
-            ("backward_params_tiled", &[WITH_ONES]),
+            ("backward_params_plain", &[&[ONES]]),
+            ("backward_params_tiled", &[&[ONES]]),
+            ("forward_workgroup", ACTIVATIONS_OF_TILES),
+            ("backward_input_workgroup", ACTIVATIONS_OF_TILES),
+            ("backward_params_workgroup", &[&[ONES, SIDE_64], &[ONES, SIDE_128]]),
             ("sum_splits", &[&[]]),
             ("activation_forward", ACTIVATIONS),
             ("activation_backward", ACTIVATIONS),
@@ -234,49 +270,138 @@ mod binding {
         }
     }
 
-    fn activation_constant(activation: Activation) -> &'static [(&'static str, f64)] {
+    fn activation_constant(activation: Activation) -> Constants {
         ACTIVATIONS[activation as usize]
     }
 
-    /// How a matrix product is shared among invocations. Every way sums each output over its depth in the same order.
-    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-    enum Product {
+    /// How a matrix product is shared among invocations. Every way sums each output over its depth in the same order, by the same operations.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+    pub enum Product {
         /// One output an invocation.
         Plain,
         /// 8×8 outputs an invocation, in registers.
         Registers,
+        /// 64×64 outputs a workgroup, through workgroup memory.
+        Workgroup64,
+        /// 128×128 outputs a workgroup, through workgroup memory.
+        Workgroup128,
     }
 
     impl Product {
-        fn choose(variant: Variant, rows: usize, columns: usize) -> Self {
-            // Registers do not pay where most of a tile would lie outside.
-            let pays = rows.min(columns) >= TILE / 2 && rows * columns >= TILE * TILE;
-            match variant {
-                Variant::Plain => Product::Plain,
-                Variant::Auto if !pays => Product::Plain,
-                Variant::Auto | Variant::Fast => Product::Registers,
+        /// All ways, the one that the others are checked against first.
+        pub const ALL: [Product; 4] = [Product::Plain, Product::Registers, Product::Workgroup64, Product::Workgroup128];
+
+        /// The ways that may be the fastest on this adapter for an output `[rows, columns]`.
+        pub(crate) fn candidates(context: &Context, rows: usize, columns: usize) -> impl Iterator<Item = Self> {
+            let limits = context.limits();
+            let fits =
+                limits.max_compute_workgroup_storage_size >= 16 << 10 && limits.max_compute_invocations_per_workgroup >= 256;
+            // Software adapters run the invocations of a workgroup one after the other, and pay for each barrier.
+            let tiles = fits && !context.is_software();
+            Self::ALL.into_iter().filter(move |way| match way {
+                Product::Plain => true,
+                // Registers do not pay where most of a tile would lie outside.
+                Product::Registers => rows.min(columns) >= TILE / 2 && rows * columns >= TILE * TILE,
+                Product::Workgroup64 => tiles && rows.max(columns) >= 64,
+                Product::Workgroup128 => tiles && rows.min(columns) > 64,
+            })
+        }
+
+        /// The way for an output `[rows, columns]`, made in `splits` parts.
+        fn choose(context: &Context, ways: Ways, rows: usize, columns: usize, splits: usize) -> Self {
+            match ways {
+                Ways { product: Some(forced), .. } => forced,
+                Ways { variant: Variant::Plain, .. } => Product::Plain,
+                Ways { variant: Variant::Fast, .. } => Product::Registers,
+                Ways { variant: Variant::Auto, .. } => {
+                    let software = context.is_software();
+                    let pays = |way: &Self| way.pays(software, rows, columns, splits);
+                    Self::candidates(context, rows, columns).filter(pays).last().unwrap_or(Product::Plain)
+                }
             }
         }
 
-        fn entry(self, [plain, registers]: [&'static str; 2]) -> &'static str {
+        /// Whether a candidate is to be preferred to those before it, as far as that can be said without measuring: on a GPU, where there are tiles
+        /// enough for a good part of its multiprocessors.
+        fn pays(self, software: bool, rows: usize, columns: usize, splits: usize) -> bool {
             match self {
+                Product::Plain => true,
+                Product::Registers => software,
+                Product::Workgroup64 => tiles(rows, columns, 64) * splits >= 16,
+                Product::Workgroup128 => tiles(rows, columns, 128) * splits >= 256,
+            }
+        }
+
+        fn constants(self) -> Constants {
+            match self {
+                Product::Plain | Product::Registers => &[],
+                Product::Workgroup64 => &[SIDE_64],
+                Product::Workgroup128 => &[SIDE_128],
+            }
+        }
+
+        /// Workgroups for an output `[rows, columns]`, made in `splits` parts. The ways through workgroup memory need no tile for the column of ones.
+        fn grid(self, operation: Operation, rows: usize, columns: usize, splits: usize) -> Grid {
+            let stored = columns - usize::from(operation == Operation::BackwardParams);
+            match self {
+                Product::Plain => Grid::covering(rows * columns * splits, WORKGROUP_SIZE),
+                Product::Registers => Grid::covering(tiles(rows, columns, TILE) * splits, WORKGROUP_SIZE),
+                Product::Workgroup64 => Grid::Linear(tiles(rows, stored, 64) * splits),
+                Product::Workgroup128 => Grid::Linear(tiles(rows, stored, 128) * splits),
+            }
+        }
+    }
+
+    fn tiles(rows: usize, columns: usize, side: usize) -> usize {
+        rows.div_ceil(side) * columns.div_ceil(side)
+    }
+
+    /// What a caller asks for: a variant of every kernel, or one way for all products.
+    #[derive(Debug, Clone, Copy)]
+    pub(crate) struct Ways {
+        pub variant: Variant,
+        pub product: Option<Product>,
+    }
+
+    /// The three products.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    enum Operation {
+        Forward,
+        BackwardInput,
+        BackwardParams,
+    }
+
+    impl Operation {
+        fn entry(self, way: Product) -> &'static str {
+            let [plain, registers, workgroup] = match self {
+                Operation::Forward => ["forward_plain", "forward_tiled", "forward_workgroup"],
+                Operation::BackwardInput => ["backward_input_plain", "backward_input_tiled", "backward_input_workgroup"],
+                Operation::BackwardParams => ["backward_params_plain", "backward_params_tiled", "backward_params_workgroup"],
+            };
+            match way {
                 Product::Plain => plain,
                 Product::Registers => registers,
+                Product::Workgroup64 | Product::Workgroup128 => workgroup,
             }
         }
+    }
 
-        fn grid(self, rows: usize, columns: usize, splits: usize) -> Grid {
-            let invocations = match self {
-                Product::Plain => rows * columns,
-                Product::Registers => rows.div_ceil(TILE) * columns.div_ceil(TILE),
-            };
-            Grid::covering(invocations * splits, WORKGROUP_SIZE)
-        }
+    fn record_product(
+        context: &mut Context,
+        way: Product,
+        operation: Operation,
+        constants: Constants,
+        params: &LinearParams,
+        buffers: &[(u32, Buffer<u32>)],
+    ) -> Result<()> {
+        let [rows, columns, splits] = [params.rows, params.columns, params.splits].map(|size| size as usize);
+        let constants = [constants, way.constants()].concat();
+        context.dispatch(SHADER, operation.entry(way), &constants, params, buffers, way.grid(operation, rows, columns, splits))
     }
 
     pub(crate) fn record_forward(
         context: &mut Context,
-        variant: Variant,
+        ways: Ways,
         layer: &Linear,
         activation: Activation,
         x: (&Buffer<f32>, usize),
@@ -306,10 +431,9 @@ mod binding {
             bias_offset: layer.bias_offset as u32,
             output_offset: product_offset as u32,
         };
-        let way = Product::choose(variant, rows, columns);
-        let entry = way.entry(["forward_plain", "forward_tiled"]);
+        let way = Product::choose(context, ways, rows, columns, 1);
         let buffers = [bind(1, x.0), bind(2, weights), bind(3, product)];
-        context.dispatch(SHADER, entry, activation_constant(fused), &params, &buffers, way.grid(rows, columns, 1))?;
+        record_product(context, way, Operation::Forward, activation_constant(fused), &params, &buffers)?;
         let Some(pre) = pre else { return Ok(()) };
         let params = LinearParams::elementwise(rows * columns, y.1);
         let grid = Grid::covering(rows * columns, WORKGROUP_SIZE);
@@ -340,7 +464,7 @@ mod binding {
 
     pub(crate) fn record_backward_input(
         context: &mut Context,
-        variant: Variant,
+        ways: Ways,
         layer: &Linear,
         d_pre: &Buffer<f32>,
         weights: &Buffer<f32>,
@@ -370,15 +494,14 @@ mod binding {
             bias_offset: 0,
             output_offset: 0,
         };
-        let way = Product::choose(variant, rows, columns);
-        let entry = way.entry(["backward_input_plain", "backward_input_tiled"]);
+        let way = Product::choose(context, ways, rows, columns, 1);
         let buffers = [bind(1, d_pre), bind(2, weights), bind(3, d_x), bind(4, &saved)];
-        context.dispatch(SHADER, entry, activation_constant(activation), &params, &buffers, way.grid(rows, columns, 1))
+        record_product(context, way, Operation::BackwardInput, activation_constant(activation), &params, &buffers)
     }
 
     pub(crate) fn record_backward_params(
         context: &mut Context,
-        variant: Variant,
+        ways: Ways,
         layer: &Linear,
         d_pre: &Buffer<f32>,
         x: &Buffer<f32>,
@@ -386,12 +509,12 @@ mod binding {
     ) -> Result<()> {
         layer.check_backward_params(d_pre.len(), x.len(), grads.len())?;
         let (rows, columns) = (layer.out_features, layer.in_features + 1);
-        let splits = layer.batch.div_ceil(SAMPLES_PER_SPLIT);
+        let splits = layer.splits();
         let params = LinearParams {
             rows: rows as u32,
             columns: columns as u32,
             depth: layer.batch as u32,
-            depth_per_split: SAMPLES_PER_SPLIT as u32,
+            depth_per_split: layer.samples_per_split() as u32,
             splits: splits as u32,
             a_offset: 0,
             a_row_stride: 1,
@@ -402,16 +525,14 @@ mod binding {
             bias_offset: layer.bias_offset as u32,
             output_offset: layer.weight_offset as u32,
         };
-        let way = Product::choose(variant, rows, columns);
-        let entry = way.entry(["backward_params_plain", "backward_params_tiled"]);
-        let grid = way.grid(rows, columns, splits);
+        let way = Product::choose(context, ways, rows, columns, splits);
+        let output = if splits == 1 { grads.clone() } else { context.scratch("linear parts", rows * columns * splits)? };
+        let buffers = [bind(1, d_pre), bind(2, x), bind(3, &output)];
+        record_product(context, way, Operation::BackwardParams, &[ONES], &params, &buffers)?;
         if splits == 1 {
-            let buffers = [bind(1, d_pre), bind(2, x), bind(3, grads)];
-            return context.dispatch(SHADER, entry, WITH_ONES, &params, &buffers, grid);
+            return Ok(());
         }
-        let parts = context.scratch("linear parts", rows * columns * splits)?;
-        context.dispatch(SHADER, entry, WITH_ONES, &params, &[bind(1, d_pre), bind(2, x), bind::<f32>(3, &parts)], grid)?;
         let sum_grid = Grid::covering(rows * columns, WORKGROUP_SIZE);
-        context.dispatch(SHADER, "sum_splits", &[], &params, &[bind::<f32>(1, &parts), bind(3, grads)], sum_grid)
+        context.dispatch(SHADER, "sum_splits", &[], &params, &[bind(1, &output), bind(3, grads)], sum_grid)
     }
 }

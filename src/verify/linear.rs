@@ -6,7 +6,7 @@ use crate::backend::LinearOps;
 use crate::error::Result;
 use crate::kernels::linear::{Activation, Linear};
 
-/// `[batch, in, out]`: around the register tile of 8, workgroups of 64 and 256, and long sums.
+/// `[batch, in, out]`: around the register tile of 8, tiles of 64 and 128, workgroups of 64 and 256, and long sums.
 const EDGES: &[[usize; 3]] = &[
     [1, 1, 1],
     [7, 8, 9],
@@ -16,6 +16,7 @@ const EDGES: &[[usize; 3]] = &[
     [63, 5, 65],
     [64, 64, 64],
     [65, 63, 1],
+    [127, 129, 130],
     [255, 3, 2],
     [256, 4, 17],
     [257, 1, 3],
