@@ -173,7 +173,11 @@ mod binding {
 
     const SHADER: Shader = Shader {
         name: "linear",
-        source: concat!(include_str!("../../shaders/linear/activation.wgsl"), include_str!("../../shaders/linear/linear.wgsl")),
+        source: concat!(
+            include_str!("../../shaders/elementary.wgsl"),
+            include_str!("../../shaders/linear/activation.wgsl"),
+            include_str!("../../shaders/linear/linear.wgsl")
+        ),
         indices: Indices::Proven,
     };
 
