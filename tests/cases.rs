@@ -118,7 +118,7 @@ fn a_planted_fault_fails_and_names_what_it_spoils() {
     let advantage = include_str!("../shaders/advantage.wgsl");
     let surrogate = common::shader("surrogate");
     let actor_critic = common::shader("actor_critic");
-    let gaussian = include_str!("../shaders/policy/gaussian.wgsl");
+    let gaussian = common::shader("policy/gaussian");
     let optimizer = include_str!("../shaders/optimizer.wgsl");
     let gather = include_str!("../shaders/gather.wgsl");
     for (shader, source, from, to, case, tensor) in [

@@ -289,6 +289,9 @@ fn wrong_kernels_are_caught() {
         both.a.context.replace_shader("linear", plant(source, "b[params.bias_offset + column]", "b[params.bias_offset + row]"));
         let caught = expect_mismatch(both.linear_forward(&layer, Activation::Identity, &x, 0, &params, None, &mut y, 0));
         assert_eq!((caught.operation, caught.tensor), ("linear_forward", "y"));
+        both.a.context.replace_shader("linear", plant(source, "n * 2.12194440e-4", "n * 2.2e-4"));
+        let caught = expect_mismatch(both.linear_forward(&layer, Activation::Tanh, &x, 0, &params, None, &mut y, 0));
+        assert_eq!((caught.operation, caught.tensor), ("linear_forward", "y"));
         both.a.context.replace_shader("linear", plant(source, "return 1.0 - s * s;", "return 1.0 - s;"));
         let caught = expect_mismatch(both.linear_backward_input(&layer, &d_pre, &params, Some((Activation::Tanh, &x)), &mut d_x));
         assert_eq!((caught.operation, caught.tensor), ("linear_backward_input", "d_x"));

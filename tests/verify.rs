@@ -64,14 +64,14 @@ fn a_planted_fault_is_flagged_in_exactly_its_kernel() {
         (
             "policy",
             "policy/categorical",
-            include_str!("../shaders/policy/categorical.wgsl"),
+            common::shader("policy/categorical"),
             "share -= exp_of(log_p) * log_p",
             "share -= exp_of(log_p) * (log_p + 0.01)",
         ),
         (
             "policy",
             "policy/gaussian",
-            include_str!("../shaders/policy/gaussian.wgsl"),
+            common::shader("policy/gaussian"),
             "0.5 * exp_minus_tangent(2.0",
             "0.5 * exp_minus_tangent(1.0",
         ),

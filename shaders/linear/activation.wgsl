@@ -1,16 +1,7 @@
-// Activation functions and their derivatives; errors as src/kernels/linear.rs derives them.
+// Activation functions and their derivatives, behind elementary.wgsl; errors as src/kernels/linear.rs derives them.
 
 // 0 identity, 1 tanh, 2 relu, 3 elu, 4 silu, 5 gelu (erf), 6 gelu (tanh); the order of `Activation`.
 override ACTIVATION: u32 = 0u;
-
-// e^x - 1 for |x| <= 87, by the series of e^r - 1, r = x - n ln 2. Within three units of 2^-24, where builtins may be off by hundreds.
-fn expm1_of(x: f32) -> f32 {
-    let n = round(x * 1.4426950409);
-    let r = (x - n * 0.693359375) + n * 2.12194440e-4; // ln 2 in two parts, the first, 355/512, times n is exact
-    let series = 0.5 + r * (1.0 / 6.0 + r * (1.0 / 24.0 + r * (1.0 / 120.0 + r * (1.0 / 720.0 + r * (1.0 / 5040.0)))));
-    let power = bitcast<f32>(u32(i32(n) + 127) << 23u);
-    return (power - 1.0) + power * (r + r * r * series);
-}
 
 // From 9.02 on it is 1 to the last bit. The comparison keeps NaN, which min might not.
 fn tanh_of(x: f32) -> f32 {

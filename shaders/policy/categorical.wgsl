@@ -126,20 +126,6 @@ fn min_over_lanes(at: Place, value: u32) -> u32 {
     return sh_words[at.first_lane];
 }
 
-// e^x to a unit in the last place: e^r by its series, r = x - n ln 2, times 2^n. The builtin of some devices always errs to the same side,
-// and then so do means over samples, in which errors should cancel. Beyond the normal range, and for NaN, the builtin.
-fn exp_of(x: f32) -> f32 {
-    if !(abs(x) < 86.0) {
-        return exp(x);
-    }
-    let n = round(x * 1.4426950409);
-    // 355/512 has few enough bits for n * 355/512 to be exact.
-    let r = (x - n * 0.693359375) + n * 2.12194440e-4;
-    let series = 0.5 + r * (1.0 / 6.0 + r * (1.0 / 24.0 + r * (1.0 / 120.0 + r * (1.0 / 720.0 + r * (1.0 / 5040.0)))));
-    let power = bitcast<f32>(u32(i32(n) + 127) << 23u);
-    return power + power * (r + r * r * series);
-}
-
 // What makes log-probabilities of a row of logits.
 struct RowSums {
     maximum: f32,

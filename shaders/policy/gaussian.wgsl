@@ -66,34 +66,13 @@ fn log_std_index(row: u32, d: u32) -> u32 {
     return params.log_std_offset + select(d, row * params.dim + d, STATE_DEPENDENT);
 }
 
-// e^x to a unit in the last place: e^r by its series, r = x - n ln 2, times 2^n. The builtin of some devices always errs to the same side,
-// and then so do means over samples, in which errors should cancel. Beyond the normal range, and for NaN, the builtin.
-fn exp_of(x: f32) -> f32 {
-    if !(abs(x) < 86.0) {
-        return exp(x);
-    }
-    let n = round(x * 1.4426950409);
-    // 355/512 has few enough bits for n * 355/512 to be exact.
-    let r = (x - n * 0.693359375) + n * 2.12194440e-4;
-    let series = 0.5 + r * (1.0 / 6.0 + r * (1.0 / 24.0 + r * (1.0 / 120.0 + r * (1.0 / 720.0 + r * (1.0 / 5040.0)))));
-    let power = bitcast<f32>(u32(i32(n) + 127) << 23u);
-    return power + power * (r + r * r * series);
-}
-
 fn log_density(z: f32, s: f32) -> f32 {
     return -0.5 * z * z - s - HALF_LOG_TWO_PI;
 }
 
-// log(1 + e) for e in [0, 1] by 2·atanh(e/(2 + e)): the builtin may be off by 2⁻²¹ near 1.
-fn log_one_plus(e: f32) -> f32 {
-    let s = e / (2.0 + e);
-    let s2 = s * s;
-    return 2.0 * s * (1.0 + s2 * (0.33333333 + s2 * (0.2 + s2 * (0.14285714 + s2 * (0.11111111 + s2 * (0.09090909 + s2 * 0.07692308))))));
-}
-
 // log(1 − tanh²u) = 2(log 2 − u − softplus(−2u)), written with |u| so that nothing cancels.
 fn squash_log_det(u: f32) -> f32 {
-    return 2.0 * (LOG_TWO - abs(u) - log_one_plus(exp_of(-2.0 * min(abs(u), 40.0))));
+    return 2.0 * (LOG_TWO - abs(u) - log_1_plus(exp_of(-2.0 * min(abs(u), 40.0))));
 }
 
 fn sigmoid(v: f32) -> f32 {

@@ -1,4 +1,4 @@
-// The loss of one sample and the sums over a workgroup, for shaders that define
+// The loss of one sample and the sums over a workgroup, behind elementary.wgsl, for shaders that define
 //   params          a uniform with the fields of SurrogateParams
 //   WORKGROUP_SIZE  a multiple of SEGMENTS, and at least SUMS
 //   store_partial   writes an element of partials [partial_rows, partial_width]
@@ -47,25 +47,6 @@ const HALF_LOG_2PI_LOW = 0.00096978320467;
 var<workgroup> sh_sums: array<f32, SUMS * WORKGROUP_SIZE>;
 var<workgroup> sh_segments: array<f32, SUMS * SEGMENTS>;
 var<workgroup> sh_lanes: array<f32, WORKGROUP_SIZE>;
-
-// e^x to a unit in the last place: e^r by its series, r = x - n ln 2, times 2^n. The builtin of some devices always errs to the same side,
-// and then so do means over samples, in which errors should cancel. Beyond the normal range, and for NaN, the builtin.
-fn exp_of(x: f32) -> f32 {
-    let parts = exp_parts(x);
-    return parts.x + parts.y;
-}
-
-// The same as a power of two and what that lacks: whoever multiplies by the one and by the other shares no rounding with anybody else.
-fn exp_parts(x: f32) -> vec2<f32> {
-    if !(abs(x) < 86.0) {
-        return vec2<f32>(exp(x), 0.0);
-    }
-    let n = round(x * 1.4426950409);
-    let r = (x - n * 0.693359375) + n * 2.12194440e-4; // ln 2 in two parts, the first, 355/512, times n is exact
-    let series = 0.5 + r * (1.0 / 6.0 + r * (1.0 / 24.0 + r * (1.0 / 120.0 + r * (1.0 / 720.0 + r * (1.0 / 5040.0)))));
-    let power = bitcast<f32>(u32(i32(n) + 127) << 23u);
-    return power * vec2<f32>(1.0, r + r * r * series);
-}
 
 // The multiple of 2^-12 next to x, as long as x is small enough to have digits after that, and the rest. Multiples add up without rounding.
 fn coarse_and_rest(x: f32) -> vec2<f32> {
@@ -248,16 +229,6 @@ fn write_stats() {
 }
 
 // ------------------------------------------------------------------------------------------------ policies
-
-// log(1 + x), x >= 0, also where 1 + x would round x away: 2 artanh(x / (2 + x)) as a series.
-fn log_1_plus(x: f32) -> f32 {
-    if x > 1.0 {
-        return log(1.0 + x);
-    }
-    let t = x / (2.0 + x);
-    let t2 = t * t;
-    return 2.0 * t * (1.0 + t2 * (1.0 / 3.0 + t2 * (0.2 + t2 * (1.0 / 7.0 + t2 * (1.0 / 9.0 + t2 * (1.0 / 11.0 + t2 * (1.0 / 13.0 + t2 / 15.0)))))));
-}
 
 // The sum, or the maximum, over the LANES invocations of a row: each reads all of them in the same order.
 fn row_sum(local: u32, value: f32) -> f32 {

@@ -17,6 +17,7 @@ use serde::Serialize;
 
 pub use measure::{Clocks, Effort};
 pub use peaks::{Bandwidth, Benchmarked, Peaks};
+pub use update::{Workload, workloads};
 
 use crate::error::{Error, Result};
 use measure::Samples;
@@ -57,7 +58,8 @@ pub struct Record {
     pub flops: f64,
     /// Bytes a call has to read and write at least; 0 where nobody has counted them.
     pub bytes: f64,
-    /// At the median: `gflops`, `eff_gbps`, `percent_of_peak`, samples or elements a second.
+    /// At the median: `gflops`, `eff_gbps`, `percent_of_peak`, samples or elements a second. Of a whole update also `memory_bytes`, which it
+    /// [takes](crate::ppo::Learner::planned_memory_bytes).
     pub derived: BTreeMap<&'static str, f64>,
     /// By tensor: the worst error as a share of what its kernel's contract allows; of a whole update or a minibatch's gradient: relative
     /// deviations.

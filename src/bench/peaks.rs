@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use super::inputs::Inputs;
 use super::measure::{Clocks, Effort, Samples, Timed};
 use super::{Finding, Record, Work, record};
-use crate::backend::{Backend, Cpu, LinearOps, Memory};
+use crate::backend::{Cpu, LinearOps, Memory, PlanMemory};
 use crate::error::{Error, Result};
 use crate::kernels::linear::{Activation, Linear};
 
@@ -50,7 +50,7 @@ impl Peaks {
 }
 
 /// A backend that can be benchmarked: one whose peaks somebody knows how to measure.
-pub trait Benchmarked: Backend<Floats: 'static, Words: 'static> + 'static {
+pub trait Benchmarked: PlanMemory<Floats: 'static, Words: 'static> + 'static {
     /// Floating-point operations of one call of [`arithmetic`](Self::arithmetic).
     fn arithmetic_flops(&self) -> f64;
     /// Copies `source` to `target`, as fast as it goes.

@@ -12,11 +12,17 @@ use crate::kernels::linear::Activation;
 use crate::kernels::surrogate::stat;
 use crate::ppo::{Actions, Config, Ends, Learner, Network, PolicyKind, Rollout};
 
-pub(super) struct Workload {
+/// An update that is measured.
+#[derive(Debug, Clone)]
+pub struct Workload {
+    /// `update/…`
     pub name: &'static str,
-    observation_size: usize,
-    policy: PolicyKind,
-    config: Config,
+    /// Elements of an observation.
+    pub observation_size: usize,
+    /// What the actor parametrises.
+    pub policy: PolicyKind,
+    /// Sizes and hyper-parameters.
+    pub config: Config,
 }
 
 fn every() -> [Workload; 4] {
@@ -68,7 +74,7 @@ fn every() -> [Workload; 4] {
 }
 
 /// All workloads; with `small` those whose networks are.
-pub(super) fn workloads(small: bool) -> Vec<Workload> {
+pub fn workloads(small: bool) -> Vec<Workload> {
     every().into_iter().take(if small { 2 } else { 4 }).collect()
 }
 
@@ -251,5 +257,9 @@ pub(super) fn run<B: Benchmarked>(backend: &mut B, workload: &Workload, effort: 
     let samples = Samples::collect(effort, &mut Updating { backend, learner, rollout, host: &host })?;
     let learned = (workload.config.batch_size() * workload.config.update_epochs) as f64;
     let work = Work { flops: workload.flops(), bytes: 0.0, items: Some(("learner_samples_per_s", learned)) };
-    Ok(record(workload.name, backend.describe(), &samples, work, Some(peaks), check))
+    let mut record = record(workload.name, backend.describe(), &samples, work, Some(peaks), check);
+    let Workload { observation_size, policy, config, .. } = workload;
+    let memory = Learner::planned_memory_bytes(backend, *observation_size, *policy, config)?;
+    record.derived.insert("memory_bytes", memory as f64);
+    Ok(record)
 }

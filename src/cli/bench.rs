@@ -137,11 +137,13 @@ fn rate(record: &Record) -> String {
 }
 
 fn table(findings: &[Finding]) -> String {
-    let has_gpu_times = findings.iter().any(|finding| matches!(finding, Finding::Timed(record) if record.gpu_s.is_some()));
-    let mut header = vec!["bench", "median", "10-90 %", "GPU", "rate", "% of peak"];
-    if !has_gpu_times {
-        header.retain(|column| *column != "GPU");
-    }
+    let any = |has: fn(&Record) -> bool| findings.iter().any(|finding| matches!(finding, Finding::Timed(record) if has(record)));
+    let has_gpu_times = any(|record| record.gpu_s.is_some());
+    let has_memory = any(|record| record.derived.contains_key("memory_bytes"));
+    let mut header = vec!["bench", "median", "10-90 %"];
+    header.extend(has_gpu_times.then_some("GPU"));
+    header.extend(["rate", "% of peak"]);
+    header.extend(has_memory.then_some("memory"));
     let mut table = output::table(&header);
     for finding in findings {
         match finding {
@@ -154,6 +156,10 @@ fn table(findings: &[Finding]) -> String {
                 row.push(rate(record));
                 let percent = record.derived.get("percent_of_peak");
                 row.push(percent.map_or("-".to_owned(), |percent| format!("{percent:.1}")));
+                if has_memory {
+                    let bytes = record.derived.get("memory_bytes");
+                    row.push(bytes.map_or("-".to_owned(), |bytes| format!("{:.1} MB", bytes / 1e6)));
+                }
                 table.add_row(row)
             }
             Finding::Skipped { bench, .. } => {
@@ -247,6 +253,17 @@ mod tests {
         };
         let with = table(&[record(Some(1.5e-3)), record(None), skipped]);
         assert!(with.contains("GPU") && with.contains("1.50 ms") && with.contains("skipped"), "{with}");
+    }
+
+    #[test]
+    fn memory_has_a_column_only_beside_whole_updates() {
+        let mut update = record(None);
+        if let Finding::Timed(record) = &mut update {
+            record.derived.insert("memory_bytes", 12_345_678.0);
+        }
+        let with = table(&[record(None), update]);
+        assert!(with.contains("memory") && with.contains("12.3 MB"), "{with}");
+        assert!(!table(&[record(None)]).contains("memory"));
     }
 
     #[test]

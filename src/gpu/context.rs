@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::adapter::{self, Selection};
 use super::buffer::Buffer;
 use super::command::{Command, encode};
+use super::planning::Planning;
 use super::shader::{Grid, Indices, Shader, ShaderParams};
 use super::timing::Timing;
 use crate::error::{Error, Result};
@@ -61,6 +62,8 @@ pub struct Context {
     scratch: HashMap<&'static str, Buffer<u32>>,
     reported: Arc<Mutex<Reported>>,
     timing: Option<Timing>,
+    /// Where nothing is to run, and bytes are counted instead.
+    planning: Option<Planning>,
 }
 
 impl std::fmt::Debug for Context {
@@ -117,7 +120,29 @@ impl Context {
             scratch: HashMap::new(),
             reported: Arc::default(),
             timing: None,
+            planning: None,
         }
+    }
+
+    /// A context on the same device that makes, runs and reads nothing: it only counts the [bytes](Self::planned_bytes) asked of it.
+    pub(crate) fn planner(&self) -> Self {
+        Self {
+            guards: self.guards,
+            bounds_checks: self.bounds_checks,
+            planning: Some(Planning::new(&self.device)),
+            ..Self::from_wgpu(self.device.clone(), self.queue.clone(), self.name.clone())
+        }
+    }
+
+    /// Bytes of all buffers that were asked of a [planner](Self::planner), and none of anything else.
+    pub(crate) fn planned_bytes(&self) -> u64 {
+        self.planning.as_ref().map_or(0, |planning| planning.bytes)
+    }
+
+    /// Bytes of the device's memory that are in use, by anybody who shares the device, as its allocator counts them: padding included, and
+    /// what it holds in reserve not. None where the API has an allocator of its own (Metal).
+    pub fn allocated_bytes(&self) -> Option<u64> {
+        self.device.generate_allocator_report().map(|report| report.total_allocated_bytes)
     }
 
     /// Name of the adapter.
@@ -234,13 +259,16 @@ impl Context {
         Ok(made.cast())
     }
 
-    /// Lets go of bind groups and scratch buffers kept for reuse, and so of the buffers that only they hold.
+    /// Lets go of bind groups, scratch and read-back buffers kept for reuse, and so of the buffers that only they hold.
     pub fn release(&mut self) {
+        self.staging = None;
         self.bind_groups.clear();
         self.scratch.clear();
     }
 
-    fn create(&self, size: u64, usage: wgpu::BufferUsages, what: &str) -> Result<wgpu::Buffer> {
+    /// Every buffer that this context makes is made here.
+    fn create(&mut self, size: u64, usage: wgpu::BufferUsages, what: &str) -> Result<wgpu::Buffer> {
+        let size = self.planning.as_mut().map_or(size, |planning| planning.count(size));
         let scope = self.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
         let raw =
             self.device.create_buffer(&wgpu::BufferDescriptor { label: Some(what), size, usage, mapped_at_creation: false });
@@ -265,11 +293,11 @@ impl Context {
         }
         // A queue write runs before the next submission: before everything recorded, which may still need the old contents.
         if self.commands.is_empty() {
-            self.queue.write_buffer(target, offset, bytes);
+            self.write_now(target, offset, bytes);
             return Ok(());
         }
         let staging = self.create(bytes.len() as u64, wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST, "upload")?;
-        self.queue.write_buffer(&staging, 0, bytes);
+        self.write_now(&staging, 0, bytes);
         self.commands.push(Command::Copy {
             source: staging,
             source_offset: 0,
@@ -278,6 +306,12 @@ impl Context {
             size: bytes.len() as u64,
         });
         Ok(())
+    }
+
+    fn write_now(&self, target: &wgpu::Buffer, offset: u64, bytes: &[u8]) {
+        if self.planning.is_none() {
+            self.queue.write_buffer(target, offset, bytes);
+        }
     }
 
     /// Records a copy of `len` elements.
@@ -343,13 +377,14 @@ impl Context {
         Ok(())
     }
 
-    fn bind(&self, pipeline: usize, params: &[u8], buffers: &[(u32, Buffer<u32>)]) -> Result<wgpu::BindGroup> {
-        let uniform = self.create(
-            params.len().next_multiple_of(16) as u64,
-            wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
-            "params",
-        )?;
-        self.queue.write_buffer(&uniform, 0, params);
+    fn bind(&mut self, pipeline: usize, params: &[u8], buffers: &[(u32, Buffer<u32>)]) -> Result<wgpu::BindGroup> {
+        let size = params.len().next_multiple_of(16) as u64;
+        if let Some(planning) = &mut self.planning {
+            planning.count(size);
+            return Ok(planning.bind_group.clone());
+        }
+        let uniform = self.create(size, wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST, "params")?;
+        self.write_now(&uniform, 0, params);
         let mut entries = vec![wgpu::BindGroupEntry { binding: 0, resource: uniform.as_entire_binding() }];
         entries.extend(buffers.iter().map(|(binding, b)| wgpu::BindGroupEntry { binding: *binding, resource: b.binding() }));
         Ok(self.device.create_bind_group(&wgpu::BindGroupDescriptor {
@@ -368,6 +403,11 @@ impl Context {
             constants: constants.iter().map(|(name, value)| (*name, value.to_bits())).collect(),
         };
         if let Some(&id) = self.pipeline_ids.get(&key) {
+            return Ok(id);
+        }
+        if self.planning.is_some() {
+            let id = self.pipeline_ids.len();
+            self.pipeline_ids.insert(key, id);
             return Ok(id);
         }
         let scope = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
@@ -419,6 +459,9 @@ impl Context {
     /// # Errors
     /// Whatever the device reported since the last call.
     pub fn flush(&mut self) -> Result<()> {
+        if self.planning.is_some() {
+            self.commands.clear();
+        }
         if !self.commands.is_empty() {
             let commands = std::mem::take(&mut self.commands);
             let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
@@ -471,6 +514,9 @@ impl Context {
             size,
         });
         self.flush()?;
+        if self.planning.is_some() {
+            return Ok(convert(&vec![0; size as usize]));
+        }
         staging.map_async(wgpu::MapMode::Read, ..size, |_| {});
         self.device.poll(wgpu::PollType::wait_indefinitely()).map_err(|e| Error::Device(e.to_string()))?;
         self.timing.iter_mut().for_each(Timing::resume_host);

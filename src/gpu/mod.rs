@@ -4,6 +4,7 @@ mod adapter;
 mod buffer;
 mod command;
 mod context;
+mod planning;
 mod shader;
 mod timing;
 

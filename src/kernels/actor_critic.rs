@@ -55,6 +55,7 @@ mod binding {
     pub(crate) const SHADER: Shader = Shader {
         name: "actor_critic",
         source: concat!(
+            include_str!("../../shaders/elementary.wgsl"),
             include_str!("../../shaders/linear/activation.wgsl"),
             include_str!("../../shaders/surrogate/loss.wgsl"),
             include_str!("../../shaders/actor_critic.wgsl")

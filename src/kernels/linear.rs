@@ -194,6 +194,7 @@ mod binding {
     const SHADER: Shader = Shader {
         name: "linear",
         source: concat!(
+            include_str!("../../shaders/elementary.wgsl"),
             include_str!("../../shaders/linear/activation.wgsl"),
             include_str!("../../shaders/linear/linear.wgsl"),
             include_str!("../../shaders/linear/workgroup.wgsl"),

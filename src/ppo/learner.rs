@@ -1,8 +1,10 @@
 //! One PPO update, recorded in one go: nothing is read back before its end.
 
+mod memory;
+
 use super::rollout::wrong_actions;
 use super::{Actions, AdvantageScope, Config, Ends, KlStop, Network, NetworkSpec, ParameterTensor, PolicyKind, Rollout};
-use crate::backend::{Backend, Head, Length, Minibatch, MinibatchRows, Position, Rows, Trace, forward};
+use crate::backend::{Backend, Head, Length, Memory, Minibatch, MinibatchRows, Position, Rows, Trace, forward};
 use crate::error::{Error, Result};
 use crate::kernels::advantage::Gae;
 use crate::kernels::gather::Gather;
@@ -75,13 +77,8 @@ struct State<F> {
 }
 
 impl<F> State<F> {
-    fn new<B: Backend<Floats = F>>(backend: &mut B, parameters: &[f32]) -> Result<Self> {
-        let zeros = vec![0.0; parameters.len()];
-        Ok(Self {
-            params: backend.upload_floats(parameters)?,
-            m: backend.upload_floats(&zeros)?,
-            v: backend.upload_floats(&zeros)?,
-        })
+    fn new<B: Memory<Floats = F>>(backend: &mut B, len: usize) -> Result<Self> {
+        Ok(Self { params: backend.alloc_floats(len)?, m: backend.alloc_floats(len)?, v: backend.alloc_floats(len)? })
     }
 
     fn copy_to<B: Backend<Floats = F>>(&self, backend: &mut B, target: &mut Self, len: usize) -> Result<()> {
@@ -93,7 +90,7 @@ impl<F> State<F> {
 
 /// Actor, critic and optimiser on a backend, and everything one update needs.
 #[derive(Debug)]
-pub struct Learner<B: Backend> {
+pub struct Learner<B: Memory> {
     config: Config,
     network: Network,
     minibatch_size: usize,
@@ -138,22 +135,37 @@ impl<B: Backend> Learner<B> {
         config: Config,
         minibatch_size: usize,
     ) -> Result<Self> {
+        let network = Self::network_of(observation_size, policy, &config, minibatch_size)?;
+        let initial = network.initial_parameters(config.seed, config.log_std_init);
+        let mut learner = Self::allocate(backend, network, config, minibatch_size)?;
+        learner.reset(backend, &initial)?;
+        Ok(learner)
+    }
+
+    /// The network of a learner whose sizes are in range.
+    fn network_of(observation_size: usize, policy: PolicyKind, config: &Config, minibatch_size: usize) -> Result<Network> {
         config.validate()?;
         let batch = config.batch_size();
         if minibatch_size == 0 || minibatch_size > batch {
             return Err(Error::shape("minibatch_size", format!("from 1 to the batch size {batch}"), minibatch_size));
         }
-        let network =
-            Network::new(NetworkSpec { observation_size, hidden: config.hidden.clone(), activation: config.activation, policy })?;
-        let initial = network.initial_parameters(config.seed, config.log_std_init);
+        Network::new(NetworkSpec { observation_size, hidden: config.hidden.clone(), activation: config.activation, policy })
+    }
+}
+
+impl<B: Memory> Learner<B> {
+    /// Room for everything that a learner keeps.
+    fn allocate(backend: &mut B, network: Network, config: Config, minibatch_size: usize) -> Result<Self> {
+        let batch = config.batch_size();
+        let policy = network.spec().policy;
         let steps = config.update_epochs * batch.div_ceil(minibatch_size);
         let is_categorical = matches!(policy, PolicyKind::Categorical { .. });
         Ok(Self {
             minibatch_size,
             updates: 0,
             optimizer_steps: 0,
-            state: State::new(backend, &initial)?,
-            before: State::new(backend, &initial)?,
+            state: State::new(backend, network.len())?,
+            before: State::new(backend, network.len())?,
             grads: backend.alloc_floats(network.len())?,
             advantages: backend.alloc_floats(batch)?,
             returns: backend.alloc_floats(batch)?,
@@ -174,6 +186,26 @@ impl<B: Backend> Learner<B> {
         })
     }
 
+    /// Buffers for a rollout of this learner's size and convention.
+    ///
+    /// # Errors
+    /// Those of the backend's allocations.
+    pub fn new_rollout(&self, backend: &mut B) -> Result<Rollout<B>> {
+        let spec = self.network.spec();
+        let Config { num_steps, num_envs, bootstrap_truncated, .. } = self.config;
+        Rollout::new(backend, num_steps, num_envs, spec.observation_size, spec.policy, bootstrap_truncated)
+    }
+
+    /// Random numbers for all actions of a rollout.
+    fn noise_len(&self) -> usize {
+        match self.network.spec().policy {
+            PolicyKind::Categorical { .. } => self.config.batch_size(),
+            PolicyKind::Gaussian { dim } => self.config.batch_size() * dim,
+        }
+    }
+}
+
+impl<B: Backend> Learner<B> {
     /// The configuration.
     pub fn config(&self) -> &Config {
         &self.config
@@ -224,34 +256,20 @@ impl<B: Backend> Learner<B> {
         [&mut self.state.m, &mut self.state.v].into_iter().try_for_each(|moments| backend.write_floats(moments, 0, &zeros))
     }
 
-    /// Buffers for a rollout of this learner's size and convention.
-    ///
-    /// # Errors
-    /// Those of the backend's allocations.
-    pub fn new_rollout(&self, backend: &mut B) -> Result<Rollout<B>> {
-        let spec = self.network.spec();
-        let Config { num_steps, num_envs, bootstrap_truncated, .. } = self.config;
-        Rollout::new(backend, num_steps, num_envs, spec.observation_size, spec.policy, bootstrap_truncated)
-    }
-
     /// Makes the random numbers with which the next rollout's actions are drawn.
     ///
     /// # Errors
     /// Those of the backend.
     pub fn draw_noise(&mut self, backend: &mut B) -> Result<()> {
-        let rows = self.config.batch_size();
-        let stream = |len| RandomStream { len, seed: self.config.seed, stream: purpose::ACTION_NOISE + self.updates };
-        let len = match self.network.spec().policy {
-            PolicyKind::Categorical { .. } => rows,
-            PolicyKind::Gaussian { dim } => rows * dim,
-        };
+        let len = self.noise_len();
+        let stream = RandomStream { len, seed: self.config.seed, stream: purpose::ACTION_NOISE + self.updates };
         let mut noise = match self.noise.take() {
             Some(kept) => kept,
             None => backend.alloc_floats(len)?,
         };
         match self.network.spec().policy {
-            PolicyKind::Categorical { .. } => backend.random_uniform(&stream(len), &mut noise)?,
-            PolicyKind::Gaussian { .. } => backend.random_normal(&stream(len), &mut noise)?,
+            PolicyKind::Categorical { .. } => backend.random_uniform(&stream, &mut noise)?,
+            PolicyKind::Gaussian { .. } => backend.random_normal(&stream, &mut noise)?,
         }
         self.noise = Some(noise);
         Ok(())

@@ -4,7 +4,7 @@ use ppo_kernels::Result;
 use ppo_kernels::backend::{Cpu, CrossCheck, Gpu};
 use ppo_kernels::kernels::policy::KlArgument;
 
-use crate::common::{checked, expect_mismatch, plant};
+use crate::common::{checked, expect_mismatch, plant, shader};
 use crate::inputs::{Normals, Rows};
 
 type Both = CrossCheck<Gpu, Cpu<f64>>;
@@ -43,7 +43,7 @@ fn rows(actions: usize) -> Rows {
 #[test]
 fn wrong_categorical_kernels_are_caught() {
     let Some(mut both) = checked() else { return };
-    let source = include_str!("../../shaders/policy/categorical.wgsl");
+    let source = shader("policy/categorical");
     // (actions, operation, tensor, from, to)
     for (actions, operation, tensor, from, to) in [
         (6, "categorical_distribution", "log_probs", "log_probs[base + a] = log_p;", "log_probs[base + a] = log_p + 1e-4;"),
@@ -64,6 +64,7 @@ fn wrong_categorical_kernels_are_caught() {
             "sh_floats[mine] += sh_floats[mine]",
         ),
         (6, "categorical_evaluate", "logp", "actions[at.row], sums);", "actions[at.row / 2u], sums);"),
+        (6, "categorical_evaluate", "logp", "n * 2.12194440e-4", "n * 2.2e-4"),
         (
             6,
             "categorical_evaluate",
@@ -106,12 +107,13 @@ fn wrong_categorical_kernels_are_caught() {
 #[test]
 fn wrong_gaussian_kernels_are_caught() {
     let Some(mut both) = checked() else { return };
-    let source = include_str!("../../shaders/policy/gaussian.wgsl");
+    let source = shader("policy/gaussian");
     for (state_dependent_std, operation, tensor, from, to) in [
         (false, "gaussian_evaluate", "logp", "logp[row] = sum;\n    entropy", "logp[row] = sum + 1e-4;\n    entropy"),
         (true, "gaussian_evaluate", "logp", "select(d, row * params.dim + d, STATE_DEPENDENT)", "d"),
         (false, "gaussian_evaluate", "entropy", "h += s + (HALF_LOG_TWO_PI + 0.5)", "h += s + HALF_LOG_TWO_PI"),
         (false, "gaussian_sample", "actions", "exp_of(s) * x[at]", "exp_of(-s) * x[at]"),
+        (false, "gaussian_sample", "actions", "n * 2.12194440e-4", "n * 2.2e-4"),
         (true, "gaussian_sample", "logp", "sum += log_density(x[at], s)", "sum += log_density(x[at], -s)"),
         (true, "gaussian_backward", "d_mean", "d_logp[row] * z * inverse, d_logp", "d_logp[row] * z, d_logp"),
         (true, "gaussian_backward", "d_log_std", "(z * z - 1.0) + d_entropy[row]", "(z * z - 1.0) - d_entropy[row]"),
@@ -129,6 +131,7 @@ fn wrong_gaussian_kernels_are_caught() {
             "d_log_std[part * params.dim + d] = -sum",
         ),
         (false, "squashed_gaussian_evaluate", "actions", "params.low + (params.high", "0.5 * params.low + (params.high"),
+        (false, "squashed_gaussian_evaluate", "log_det", "t2 * (0.2 + t2", "t2 * (0.21 + t2"),
         (false, "squashed_gaussian_evaluate", "log_det", "LOG_TWO - abs(u)", "LOG_TWO - u"),
         (true, "squashed_gaussian_evaluate", "logp", "- squeezed - params.log_half_width", "- squeezed + params.log_half_width"),
         (true, "squashed_gaussian_backward", "d_mean", "select(z * inverse, slope, REPARAMETERISED)", "z * inverse"),
@@ -145,7 +148,7 @@ fn wrong_gaussian_kernels_are_caught() {
 #[test]
 fn a_kernel_that_writes_past_its_rows_is_caught() {
     let Some(mut both) = checked() else { return };
-    let source = include_str!("../../shaders/policy/gaussian.wgsl");
+    let source = shader("policy/gaussian");
     both.a.context.replace_shader("policy/gaussian", plant(source, "if row >= params.batch {", "if row > params.batch {"));
     let result = gaussian(&mut both, &Normals::drawn(62, 63, 1, false), "gaussian_evaluate");
     assert!(matches!(&result, Err(ppo_kernels::Error::Device(_))), "{result:?}");

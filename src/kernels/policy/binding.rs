@@ -10,11 +10,14 @@ type Constants = [(&'static str, f64); 3];
 
 const CATEGORICAL: Shader = Shader {
     name: "policy/categorical",
-    source: include_str!("../../../shaders/policy/categorical.wgsl"),
+    source: concat!(include_str!("../../../shaders/elementary.wgsl"), include_str!("../../../shaders/policy/categorical.wgsl")),
     indices: Indices::Proven,
 };
-const GAUSSIAN: Shader =
-    Shader { name: "policy/gaussian", source: include_str!("../../../shaders/policy/gaussian.wgsl"), indices: Indices::Proven };
+const GAUSSIAN: Shader = Shader {
+    name: "policy/gaussian",
+    source: concat!(include_str!("../../../shaders/elementary.wgsl"), include_str!("../../../shaders/policy/gaussian.wgsl")),
+    indices: Indices::Proven,
+};
 
 /// Lanes and masks of the categorical entry points.
 const ROWS: &[&[(&str, f64)]] = &[

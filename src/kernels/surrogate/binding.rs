@@ -10,6 +10,7 @@ use crate::shape::{elements, require_size};
 pub(crate) const SHADER: Shader = Shader {
     name: "surrogate",
     source: concat!(
+        include_str!("../../../shaders/elementary.wgsl"),
         include_str!("../../../shaders/surrogate/loss.wgsl"),
         include_str!("../../../shaders/surrogate/surrogate.wgsl")
     ),
