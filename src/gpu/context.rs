@@ -4,10 +4,12 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::adapter::{self, Selection};
+use super::autotune::Autotune;
 use super::buffer::Buffer;
 use super::command::{Command, encode};
 use super::shader::{Grid, Indices, Shader, ShaderParams};
 use super::timing::Timing;
+use super::tuning::Tuner;
 use crate::error::{Error, Result};
 
 /// Elements of guard before and after each buffer in guarded mode. 64 elements are 256 bytes, WebGPU's strictest offset alignment.
@@ -61,6 +63,7 @@ pub struct Context {
     scratch: HashMap<&'static str, Buffer<u32>>,
     reported: Arc<Mutex<Reported>>,
     timing: Option<Timing>,
+    pub(super) tuner: Tuner,
 }
 
 impl std::fmt::Debug for Context {
@@ -70,7 +73,7 @@ impl std::fmt::Debug for Context {
 }
 
 impl Context {
-    /// Opens an adapter with its own limits, and with timestamp queries where it has them.
+    /// Opens an adapter with its own limits, and with timestamp queries and pipeline caches where it has them.
     ///
     /// # Errors
     /// [`Error::NoAdapter`] when none fits, [`Error::Device`] when it cannot be opened.
@@ -78,7 +81,7 @@ impl Context {
         let adapter = adapter::select(selection)?;
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("ppo-kernels"),
-            required_features: adapter.features() & wgpu::Features::TIMESTAMP_QUERY,
+            required_features: adapter.features() & (wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::PIPELINE_CACHE),
             required_limits: adapter.limits(),
             memory_hints: wgpu::MemoryHints::Performance,
             ..Default::default()
@@ -117,6 +120,7 @@ impl Context {
             scratch: HashMap::new(),
             reported: Arc::default(),
             timing: None,
+            tuner: Tuner::new(Autotune::from_environment()),
         }
     }
 
@@ -161,6 +165,24 @@ impl Context {
     pub fn checks_bounds(&self, shader: &Shader) -> bool {
         let is_proven = shader.indices == Indices::Proven && !self.sources.contains_key(shader.name);
         self.bounds_checks || self.guards || !is_proven
+    }
+
+    /// Whether what is found out about a shader may be used, kept and read back: not where faults are looked for.
+    pub(super) fn may_keep(&self, shader: &'static str) -> bool {
+        !(self.bounds_checks || self.guards || self.sources.contains_key(shader) || self.tuner.is_off())
+    }
+
+    /// Runs `act` on the device between what was submitted and what is recorded: neither takes notice, nothing of it is timed or counted,
+    /// and it leaves only pipelines behind.
+    pub(super) fn aside<R>(&mut self, act: impl FnOnce(&mut Self) -> R) -> R {
+        let commands = std::mem::take(&mut self.commands);
+        let bind_groups = std::mem::take(&mut self.bind_groups);
+        let (staging, timing, submissions) = (self.staging.take(), self.timing.take(), self.submissions);
+        let result = act(self);
+        (self.commands, self.bind_groups) = (commands, bind_groups);
+        (self.staging, self.timing, self.submissions) = (staging, timing, submissions);
+        self.timing.iter_mut().for_each(Timing::resume_host);
+        result
     }
 
     /// From now on, times every submission, or none. Where nobody asks, nothing is written, resolved or read.
@@ -370,6 +392,7 @@ impl Context {
         if let Some(&id) = self.pipeline_ids.get(&key) {
             return Ok(id);
         }
+        let may_keep = self.may_keep(shader.name);
         let scope = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
         let module = self.modules.entry((shader.name, checked)).or_insert_with(|| {
             let source = self.sources.get(shader.name).map_or(shader.source, String::as_str);
@@ -381,7 +404,7 @@ impl Context {
             module,
             entry_point: Some(entry),
             compilation_options: wgpu::PipelineCompilationOptions { constants, ..Default::default() },
-            cache: None,
+            cache: may_keep.then(|| self.tuner.pipeline_cache(&self.device)).flatten(),
         });
         if let Some(error) = pollster::block_on(scope.pop()) {
             self.modules.remove(&(shader.name, checked));
@@ -438,12 +461,22 @@ impl Context {
         self.raise_reported()
     }
 
+    pub(super) fn has_reported(&self) -> bool {
+        let reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
+        reported.lost.is_some() || reported.error.is_some()
+    }
+
     fn raise_reported(&self) -> Result<()> {
         let mut reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(lost) = &reported.lost {
             return Err(Error::DeviceLost(lost.clone()));
         }
         reported.error.take().map_or(Ok(()), |error| Err(Error::Device(error)))
+    }
+
+    /// Waits for everything submitted.
+    pub(super) fn wait(&self) -> Result<()> {
+        self.device.poll(wgpu::PollType::wait_indefinitely()).map(|_| ()).map_err(|e| Error::Device(e.to_string()))
     }
 
     /// Submits everything recorded, waits, and returns `len` elements from `offset` on.
@@ -472,7 +505,7 @@ impl Context {
         });
         self.flush()?;
         staging.map_async(wgpu::MapMode::Read, ..size, |_| {});
-        self.device.poll(wgpu::PollType::wait_indefinitely()).map_err(|e| Error::Device(e.to_string()))?;
+        self.wait()?;
         self.timing.iter_mut().for_each(Timing::resume_host);
         self.raise_reported()?;
         let view = staging.get_mapped_range(..size).map_err(|e| Error::Device(e.to_string()))?;

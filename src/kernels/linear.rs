@@ -161,17 +161,21 @@ pub(crate) fn check_elementwise(len: usize, buffers: [(&str, usize); 3]) -> Resu
 }
 
 #[cfg(feature = "gpu")]
+mod tuning;
+
+#[cfg(feature = "gpu")]
 pub(crate) use binding::*;
 
 #[cfg(feature = "gpu")]
 mod binding {
+    use super::tuning::{Operation, tuned};
     use super::{Activation, Linear, SAMPLES_PER_SPLIT, check_elementwise};
     use crate::backend::Variant;
     use crate::error::Result;
     use crate::gpu::{Buffer, Context, Grid, Indices, Shader, ShaderParams, bind, shader_params};
     use crate::kernels::ShaderInfo;
 
-    const SHADER: Shader = Shader {
+    pub(super) const SHADER: Shader = Shader {
         name: "linear",
         source: concat!(include_str!("../../shaders/linear/activation.wgsl"), include_str!("../../shaders/linear/linear.wgsl")),
         indices: Indices::Proven,
@@ -240,7 +244,7 @@ mod binding {
 
     /// How a matrix product is shared among invocations. Every way sums each output over its depth in the same order.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-    enum Product {
+    pub(super) enum Product {
         /// One output an invocation.
         Plain,
         /// 8×8 outputs an invocation, in registers.
@@ -248,24 +252,38 @@ mod binding {
     }
 
     impl Product {
+        /// Without asking the adapter.
         fn choose(variant: Variant, rows: usize, columns: usize) -> Self {
-            // Registers do not pay where most of a tile would lie outside.
-            let pays = rows.min(columns) >= TILE / 2 && rows * columns >= TILE * TILE;
             match variant {
                 Variant::Plain => Product::Plain,
-                Variant::Auto if !pays => Product::Plain,
+                Variant::Auto if !Self::candidates(rows, columns).contains(&Product::Registers) => Product::Plain,
                 Variant::Auto | Variant::Fast => Product::Registers,
             }
         }
 
-        fn entry(self, [plain, registers]: [&'static str; 2]) -> &'static str {
+        /// The ways that may pay.
+        pub(super) fn candidates(rows: usize, columns: usize) -> &'static [Self] {
+            // Registers do not where most of a tile would lie outside.
+            let pays = rows.min(columns) >= TILE / 2 && rows * columns >= TILE * TILE;
+            if pays { &[Product::Plain, Product::Registers] } else { &[Product::Plain] }
+        }
+
+        /// What it is called where choices are kept.
+        pub(super) fn name(self) -> &'static str {
+            match self {
+                Product::Plain => "plain",
+                Product::Registers => "registers",
+            }
+        }
+
+        pub(super) fn entry(self, [plain, registers]: [&'static str; 2]) -> &'static str {
             match self {
                 Product::Plain => plain,
                 Product::Registers => registers,
             }
         }
 
-        fn grid(self, rows: usize, columns: usize, splits: usize) -> Grid {
+        pub(super) fn grid(self, rows: usize, columns: usize, splits: usize) -> Grid {
             let invocations = match self {
                 Product::Plain => rows * columns,
                 Product::Registers => rows.div_ceil(TILE) * columns.div_ceil(TILE),
@@ -306,8 +324,9 @@ mod binding {
             bias_offset: layer.bias_offset as u32,
             output_offset: product_offset as u32,
         };
-        let way = Product::choose(variant, rows, columns);
-        let entry = way.entry(["forward_plain", "forward_tiled"]);
+        let usual = Product::choose(variant, rows, columns);
+        let way = tuned(context, variant, Operation::Forward, activation_constant(fused), &params, usual);
+        let entry = way.entry(Operation::Forward.entries());
         let buffers = [bind(1, x.0), bind(2, weights), bind(3, product)];
         context.dispatch(SHADER, entry, activation_constant(fused), &params, &buffers, way.grid(rows, columns, 1))?;
         let Some(pre) = pre else { return Ok(()) };
@@ -370,8 +389,9 @@ mod binding {
             bias_offset: 0,
             output_offset: 0,
         };
-        let way = Product::choose(variant, rows, columns);
-        let entry = way.entry(["backward_input_plain", "backward_input_tiled"]);
+        let usual = Product::choose(variant, rows, columns);
+        let way = tuned(context, variant, Operation::BackwardInput, activation_constant(activation), &params, usual);
+        let entry = way.entry(Operation::BackwardInput.entries());
         let buffers = [bind(1, d_pre), bind(2, weights), bind(3, d_x), bind(4, &saved)];
         context.dispatch(SHADER, entry, activation_constant(activation), &params, &buffers, way.grid(rows, columns, 1))
     }
@@ -402,8 +422,9 @@ mod binding {
             bias_offset: layer.bias_offset as u32,
             output_offset: layer.weight_offset as u32,
         };
-        let way = Product::choose(variant, rows, columns);
-        let entry = way.entry(["backward_params_plain", "backward_params_tiled"]);
+        let usual = Product::choose(variant, rows, columns);
+        let way = tuned(context, variant, Operation::BackwardParams, WITH_ONES, &params, usual);
+        let entry = way.entry(Operation::BackwardParams.entries());
         let grid = way.grid(rows, columns, splits);
         if splits == 1 {
             let buffers = [bind(1, d_pre), bind(2, x), bind(3, grads)];
