@@ -245,15 +245,94 @@ fn works_on_a_callers_device_without_submitting_what_the_caller_encodes() {
     assert!(files(folder.path(), "pipelines").is_empty(), "the caller did not ask for the feature");
 }
 
-/// The size of the pipelines' file after making those of one operation more.
-fn pipelines_after(folder: &Path, run: impl Fn(&mut Gpu)) -> Option<u64> {
+/// Runs with the pipelines kept in the folder, the plain ones, whose number does not depend on what is timed; then what the folder keeps.
+fn kept_after(folder: &Path, run: impl Fn(&mut Gpu)) -> Option<Vec<u8>> {
     let mut gpu = kept_in(folder)?;
-    // Forced, so that what is compiled does not depend on what is timed.
     gpu.variant = Variant::Plain;
     run(&mut gpu);
-    assert!(files(folder, "tmp").is_empty());
     drop(gpu);
-    files(folder, "pipelines").first().map(|file| std::fs::metadata(file).unwrap().len())
+    if files(folder, "pipelines").is_empty() {
+        return None;
+    }
+    Some(std::fs::read(the_file(folder, "pipelines")).unwrap())
+}
+
+fn forward(gpu: &mut Gpu) {
+    let (x, params) = (gpu.upload_floats(&[1.0; 65 * 50]).unwrap(), gpu.upload_floats(&[1.0; 51 * 33]).unwrap());
+    let mut y = gpu.alloc_floats(65 * 33).unwrap();
+    gpu.linear_forward(&LAYER, Activation::Identity, &x, 0, &params, None, &mut y, 0).unwrap();
+    assert_eq!(gpu.read_floats(&y, 0, 65 * 33).unwrap(), [51.0; 65 * 33]);
+}
+
+fn backward(gpu: &mut Gpu) {
+    let (d_pre, x) = (gpu.upload_floats(&[1.0; 65 * 33]).unwrap(), gpu.upload_floats(&[1.0; 65 * 50]).unwrap());
+    let mut grads = gpu.alloc_floats(51 * 33).unwrap();
+    gpu.linear_backward_params(&LAYER, &d_pre, &x, &mut grads).unwrap();
+    assert_eq!(gpu.read_floats(&grads, 0, 51 * 33).unwrap(), [65.0; 51 * 33]);
+}
+
+#[test]
+fn kept_pipelines_are_read_and_damaged_ones_written_anew() {
+    if common::gpu().is_none() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let Some(kept) = kept_after(folder.path(), forward) else {
+        println!("not run: this adapter has no pipeline caches");
+        return;
+    };
+    let file = the_file(folder.path(), "pipelines");
+    // Long ago, so that whoever writes the file is noticed.
+    let long_ago = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000_000);
+    let is_written_anew = |contents: &[u8]| {
+        std::fs::write(&file, contents).unwrap();
+        std::fs::File::options().write(true).open(&file).unwrap().set_modified(long_ago).unwrap();
+        assert!(kept_after(folder.path(), forward).unwrap().len() >= kept.len());
+        std::fs::metadata(&file).unwrap().modified().unwrap() != long_ago
+    };
+    assert!(!is_written_anew(&kept), "it was read, and there was nothing to add");
+    let flipped = |at: usize| {
+        let mut bytes = kept.clone();
+        bytes[at] ^= 1;
+        bytes
+    };
+    for (name, damage) in [
+        ("empty", Vec::new()),
+        ("shorter than a checksum", vec![7; 5]),
+        ("truncated", kept[..kept.len() - 1].to_vec()),
+        ("longer", [&kept[..], &[0]].concat()),
+        ("checksum", flipped(0)),
+        ("header", flipped(8)),
+        ("data", flipped(kept.len() - 1)),
+        ("garbage", b"garbage".repeat(100)),
+        ("another driver's, with the right checksum", with_checksum(&flipped(8 + 8 + 4 + 4 + 1 + 15)[8..])),
+        ("another program's, with the right checksum", with_checksum(b"garbage")),
+    ] {
+        assert!(is_written_anew(&damage), "{name}");
+    }
+    assert!(!is_written_anew(&with_checksum(&kept[8..])), "the checksum is the one that was written");
+}
+
+fn with_checksum(data: &[u8]) -> Vec<u8> {
+    let mut hasher = std::hash::DefaultHasher::new();
+    std::hash::Hasher::write(&mut hasher, data);
+    [&std::hash::Hasher::finish(&hasher).to_le_bytes()[..], data].concat()
+}
+
+#[test]
+fn kept_pipelines_are_used_beside_new_ones() {
+    if common::gpu().is_none() {
+        return;
+    }
+    if !driver_keeps_pipelines() {
+        println!("not run: this driver keeps no pipelines for programs");
+        return;
+    }
+    let (folder, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let forward_alone = kept_after(folder.path(), forward).unwrap().len();
+    let both = kept_after(folder.path(), backward).unwrap().len();
+    let backward_alone = kept_after(elsewhere.path(), backward).unwrap().len();
+    assert!(both > forward_alone && both > backward_alone, "{both} bytes, {forward_alone} and {backward_alone} alone");
 }
 
 /// Whether a pipeline that wgpu alone makes with a cache is in the cache afterwards. Some drivers have the feature and keep nothing.
@@ -284,60 +363,4 @@ fn driver_keeps_pipelines() -> bool {
         cache: Some(&cache),
     });
     cache.get_data().unwrap().len() > empty
-}
-
-#[test]
-fn pipelines_are_kept_and_damaged_ones_are_not() {
-    if common::gpu().is_none() {
-        return;
-    }
-    if !driver_keeps_pipelines() {
-        println!("not run: this driver keeps no pipelines for programs");
-        return;
-    }
-    let folder = tempfile::tempdir().unwrap();
-    let forward = |gpu: &mut Gpu| {
-        let (x, params) = (gpu.upload_floats(&[1.0; 65 * 50]).unwrap(), gpu.upload_floats(&[1.0; 51 * 33]).unwrap());
-        let mut y = gpu.alloc_floats(65 * 33).unwrap();
-        gpu.linear_forward(&LAYER, Activation::Identity, &x, 0, &params, None, &mut y, 0).unwrap();
-        assert_eq!(gpu.read_floats(&y, 0, 65 * 33).unwrap(), [51.0; 65 * 33]);
-    };
-    let backward = |gpu: &mut Gpu| {
-        let (d_pre, x) = (gpu.upload_floats(&[1.0; 65 * 33]).unwrap(), gpu.upload_floats(&[1.0; 65 * 50]).unwrap());
-        let mut grads = gpu.alloc_floats(51 * 33).unwrap();
-        gpu.linear_backward_params(&LAYER, &d_pre, &x, &mut grads).unwrap();
-        assert_eq!(gpu.read_floats(&grads, 0, 51 * 33).unwrap(), [65.0; 51 * 33]);
-    };
-    let forward_alone = pipelines_after(folder.path(), forward).unwrap();
-    let file = the_file(folder.path(), "pipelines");
-    let kept = std::fs::read(&file).unwrap();
-    // With the file read, its pipelines are still there beside the new one. Without, they are not.
-    let both = pipelines_after(folder.path(), backward).unwrap();
-    let elsewhere = tempfile::tempdir().unwrap();
-    let backward_alone = pipelines_after(elsewhere.path(), backward).unwrap();
-    assert!(both > forward_alone && both > backward_alone, "{both} bytes, {forward_alone} and {backward_alone} alone");
-    let written = std::fs::metadata(&file).unwrap().modified().unwrap();
-    assert_eq!(pipelines_after(folder.path(), backward), Some(both));
-    assert_eq!(std::fs::metadata(&file).unwrap().modified().unwrap(), written, "nothing new, nothing written");
-
-    let flipped = |at: usize| {
-        let mut bytes = kept.clone();
-        bytes[at] ^= 1;
-        bytes
-    };
-    for (name, damage) in [
-        ("empty", Vec::new()),
-        ("shorter than a checksum", vec![7; 5]),
-        ("truncated", kept[..kept.len() - 1].to_vec()),
-        ("longer", [&kept[..], &[0]].concat()),
-        ("checksum", flipped(0)),
-        ("header", flipped(8)),
-        ("data", flipped(kept.len() - 1)),
-        ("garbage", b"garbage".repeat(100)),
-    ] {
-        std::fs::write(&file, damage).unwrap();
-        assert_eq!(pipelines_after(folder.path(), backward), Some(backward_alone), "{name}: ignored and written anew");
-    }
-    std::fs::write(&file, &kept).unwrap();
-    assert_eq!(pipelines_after(folder.path(), backward), Some(both), "whole, it is read");
 }

@@ -26,16 +26,12 @@ impl PipelineStore {
             return None;
         }
         let path = folder.join(file_name(&device.adapter_info()) + ".pipelines");
-        let data = read(&path);
-        let scope = device.push_error_scope(wgpu::ErrorFilter::Validation);
-        let cache = create(device, data.as_deref());
-        match pollster::block_on(scope.pop()) {
-            None => Some(Self { cache, path, checksum: data.as_deref().map(checksum_of) }),
-            Some(error) => {
-                log::warn!("no pipelines are kept: {error}");
-                None
-            }
-        }
+        let known = read(&path).and_then(|data| Some((create(device, Some(&data))?, Some(checksum_of(&data)))));
+        let (cache, checksum) = match known {
+            Some(known) => known,
+            None => (create(device, None)?, None),
+        };
+        Some(Self { cache, path, checksum })
     }
 
     pub(super) fn cache(&self) -> &wgpu::PipelineCache {
@@ -81,11 +77,15 @@ fn checksum_of(data: &[u8]) -> u64 {
     hasher.finish()
 }
 
+/// None, and a line in the log, where wgpu refuses the data: of another driver, say.
 #[allow(unsafe_code)]
-fn create(device: &wgpu::Device, data: Option<&[u8]>) -> wgpu::PipelineCache {
-    let descriptor = wgpu::PipelineCacheDescriptor { label: Some("ppo-kernels"), data, fallback: true };
+fn create(device: &wgpu::Device, data: Option<&[u8]>) -> Option<wgpu::PipelineCache> {
+    let scope = device.push_error_scope(wgpu::ErrorFilter::Validation);
+    let descriptor = wgpu::PipelineCacheDescriptor { label: Some("ppo-kernels"), data, fallback: false };
     // SAFETY: data has to come from `get_data`. It is what `Drop` wrote, in a file named after adapter, driver and version, and its checksum
     // fits; wgpu and the driver then compare their own headers. Somebody could make a file that passes all of this, but only who may
     // write to the user's cache folder, and so could replace the user's programs as well.
-    unsafe { device.create_pipeline_cache(&descriptor) }
+    let cache = unsafe { device.create_pipeline_cache(&descriptor) };
+    let refused = pollster::block_on(scope.pop()).inspect(|error| log::warn!("kept pipelines are ignored: {error}"));
+    refused.is_none().then_some(cache)
 }
