@@ -175,11 +175,10 @@ impl Context {
     /// Runs `act` on the device between what was submitted and what is recorded: neither takes notice, nothing of it is timed or counted,
     /// and it leaves only pipelines behind.
     pub(super) fn aside<R>(&mut self, act: impl FnOnce(&mut Self) -> R) -> R {
-        let commands = std::mem::take(&mut self.commands);
-        let bind_groups = std::mem::take(&mut self.bind_groups);
+        let recorded = (std::mem::take(&mut self.commands), std::mem::take(&mut self.bind_groups));
         let (staging, timing, submissions) = (self.staging.take(), self.timing.take(), self.submissions);
         let result = act(self);
-        (self.commands, self.bind_groups) = (commands, bind_groups);
+        (self.commands, self.bind_groups) = recorded;
         (self.staging, self.timing, self.submissions) = (staging, timing, submissions);
         self.timing.iter_mut().for_each(Timing::resume_host);
         result

@@ -51,10 +51,13 @@ impl std::fmt::Display for Question {
     }
 }
 
+/// Records one run of a candidate, by its index.
+type Record<'a> = Box<dyn Fn(&mut Context, usize) -> Result<()> + 'a>;
+
 /// A problem of bounded size, on buffers of its own.
 pub(crate) struct Trial<'a> {
     /// Records one run of a candidate, by its index.
-    pub record: Box<dyn Fn(&mut Context, usize) -> Result<()> + 'a>,
+    pub record: Record<'a>,
     /// What all candidates write.
     pub output: Buffer<f32>,
     /// Whether a larger one would be no larger.
