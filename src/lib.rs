@@ -33,6 +33,13 @@ pub use error::{Error, Mismatch, Result};
 #[cfg(feature = "gpu")]
 pub use wgpu;
 
+/// Unit tests that need an adapter find it, and are counted where there is none, as the others are.
+#[cfg(all(test, feature = "gpu"))]
+#[path = "../tests/common/mod.rs"]
+mod common;
+#[cfg(all(test, feature = "gpu"))]
+extern crate self as ppo_kernels;
+
 /// The README's example has to compile and run.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

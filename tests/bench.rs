@@ -13,7 +13,7 @@ use serde_json::Value;
 
 fn bench(arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ppo-kernels"));
-    command.arg("bench").args(arguments).env_remove("RUST_LOG").output().unwrap()
+    command.arg("bench").args(arguments).env_remove("RUST_LOG").env("PPO_KERNELS_AUTOTUNE", "off").output().unwrap()
 }
 
 fn options(only: &str) -> Options {

@@ -14,7 +14,7 @@ const ENDLESS: &str =
 
 fn program(arguments: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ppo-kernels"));
-    command.args(arguments.split_whitespace()).env_remove("RUST_LOG");
+    command.args(arguments.split_whitespace()).env_remove("RUST_LOG").env("PPO_KERNELS_AUTOTUNE", "off");
     command
 }
 
@@ -310,6 +310,24 @@ fn adapters_are_listed_with_what_they_can_do() {
     for word in [gpu.context.name(), "kind", "driver", "MiB", "f16"] {
         assert!(listed.contains(word), "{word} is not in\n{listed}");
     }
+}
+
+#[test]
+fn adapters_say_where_choices_are_kept() {
+    if common::gpu().is_none() {
+        return;
+    }
+    let listed = |switch: &str, folder: &Path| {
+        let mut command = program("adapters");
+        command.env("PPO_KERNELS_AUTOTUNE", switch).env("PPO_KERNELS_CACHE_DIR", folder);
+        text(&command.output().unwrap().stdout)
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path().join("cache");
+    assert!(listed("on", &folder).contains(folder.to_str().unwrap()));
+    let off = listed("off", &folder);
+    assert!(off.contains("PPO_KERNELS_AUTOTUNE=off") && !off.contains(folder.to_str().unwrap()), "{off}");
+    assert!(!folder.exists(), "looking makes no folder");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use comfy_table::Table;
 use ppo_kernels::Result;
-use ppo_kernels::gpu::{AdapterSummary, adapters};
+use ppo_kernels::gpu::{AdapterSummary, Autotune, adapters};
 use ppo_kernels::wgpu::DeviceType;
 
 use super::{Outcome, output};
@@ -20,7 +20,16 @@ pub fn run(_: &AdaptersArgs) -> Result<Outcome> {
     }
     output::line(&table(&found).to_string())?;
     output::line("`train --adapter NAME` takes the first whose name contains NAME; `train` alone takes no software adapter.")?;
+    output::line(&kept(&Autotune::from_environment()))?;
     Ok(Outcome::Success)
+}
+
+fn kept(autotune: &Autotune) -> String {
+    match autotune {
+        Autotune::Off => "PPO_KERNELS_AUTOTUNE=off: no kernel is chosen by timing, and nothing is kept.".to_owned(),
+        Autotune::Forgotten => "No folder to keep choices and pipelines in; PPO_KERNELS_CACHE_DIR can name one.".to_owned(),
+        Autotune::Kept(folder) => format!("Choices made by timing, and compiled pipelines, are kept in {}", folder.display()),
+    }
 }
 
 fn table(found: &[AdapterSummary]) -> Table {

@@ -31,6 +31,7 @@ impl AdapterSummary {
             ("subgroup", has.contains(wgpu::Features::SUBGROUP)),
             ("f16", has.contains(wgpu::Features::SHADER_F16)),
             ("timestamps", has.contains(wgpu::Features::TIMESTAMP_QUERY)),
+            ("pipeline-cache", has.contains(wgpu::Features::PIPELINE_CACHE)),
             ("cooperative-matrix", has.contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX)),
         ];
         Self { info: adapter.get_info(), features, limits: adapter.limits() }

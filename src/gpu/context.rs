@@ -4,11 +4,13 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::adapter::{self, Selection};
+use super::autotune::Autotune;
 use super::buffer::Buffer;
 use super::command::{Command, encode};
 use super::planning::Planning;
 use super::shader::{Grid, Indices, Shader, ShaderParams};
 use super::timing::Timing;
+use super::tuning::Tuner;
 use crate::error::{Error, Result};
 
 /// Elements of guard before and after each buffer in guarded mode. 64 elements are 256 bytes, WebGPU's strictest offset alignment.
@@ -64,6 +66,7 @@ pub struct Context {
     timing: Option<Timing>,
     /// Where nothing is to run, and bytes are counted instead.
     planning: Option<Planning>,
+    pub(super) tuner: Tuner,
 }
 
 impl std::fmt::Debug for Context {
@@ -73,7 +76,7 @@ impl std::fmt::Debug for Context {
 }
 
 impl Context {
-    /// Opens an adapter with its own limits, and with timestamp queries where it has them.
+    /// Opens an adapter with its own limits, and with timestamp queries and pipeline caches where it has them.
     ///
     /// # Errors
     /// [`Error::NoAdapter`] when none fits, [`Error::Device`] when it cannot be opened.
@@ -81,7 +84,7 @@ impl Context {
         let adapter = adapter::select(selection)?;
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("ppo-kernels"),
-            required_features: adapter.features() & wgpu::Features::TIMESTAMP_QUERY,
+            required_features: adapter.features() & (wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::PIPELINE_CACHE),
             required_limits: adapter.limits(),
             memory_hints: wgpu::MemoryHints::Performance,
             ..Default::default()
@@ -121,6 +124,7 @@ impl Context {
             reported: Arc::default(),
             timing: None,
             planning: None,
+            tuner: Tuner::new(Autotune::from_environment()),
         }
     }
 
@@ -130,6 +134,7 @@ impl Context {
             guards: self.guards,
             bounds_checks: self.bounds_checks,
             planning: Some(Planning::new(&self.device)),
+            tuner: Tuner::new(Autotune::Off),
             ..Self::from_wgpu(self.device.clone(), self.queue.clone(), self.name.clone())
         }
     }
@@ -186,6 +191,23 @@ impl Context {
     pub fn checks_bounds(&self, shader: &Shader) -> bool {
         let is_proven = shader.indices == Indices::Proven && !self.sources.contains_key(shader.name);
         self.bounds_checks || self.guards || !is_proven
+    }
+
+    /// Whether what is found out about a shader may be used, kept and read back: not where faults are looked for.
+    pub(super) fn may_keep(&self, shader: &'static str) -> bool {
+        !(self.bounds_checks || self.guards || self.sources.contains_key(shader) || self.tuner.is_off())
+    }
+
+    /// Runs `act` on the device between what was submitted and what is recorded: neither takes notice, nothing of it is timed or counted,
+    /// and it leaves only pipelines behind.
+    pub(super) fn aside<R>(&mut self, act: impl FnOnce(&mut Self) -> R) -> R {
+        let recorded = (std::mem::take(&mut self.commands), std::mem::take(&mut self.bind_groups));
+        let (staging, timing, submissions) = (self.staging.take(), self.timing.take(), self.submissions);
+        let result = act(self);
+        (self.commands, self.bind_groups) = recorded;
+        (self.staging, self.timing, self.submissions) = (staging, timing, submissions);
+        self.timing.iter_mut().for_each(Timing::resume_host);
+        result
     }
 
     /// From now on, times every submission, or none. Where nobody asks, nothing is written, resolved or read.
@@ -410,6 +432,7 @@ impl Context {
             self.pipeline_ids.insert(key, id);
             return Ok(id);
         }
+        let may_keep = self.may_keep(shader.name);
         let scope = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
         let module = self.modules.entry((shader.name, checked)).or_insert_with(|| {
             let source = self.sources.get(shader.name).map_or(shader.source, String::as_str);
@@ -421,7 +444,7 @@ impl Context {
             module,
             entry_point: Some(entry),
             compilation_options: wgpu::PipelineCompilationOptions { constants, ..Default::default() },
-            cache: None,
+            cache: may_keep.then(|| self.tuner.pipeline_cache(&self.device)).flatten(),
         });
         if let Some(error) = pollster::block_on(scope.pop()) {
             self.modules.remove(&(shader.name, checked));
@@ -481,12 +504,22 @@ impl Context {
         self.raise_reported()
     }
 
+    pub(super) fn has_reported(&self) -> bool {
+        let reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
+        reported.lost.is_some() || reported.error.is_some()
+    }
+
     fn raise_reported(&self) -> Result<()> {
         let mut reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(lost) = &reported.lost {
             return Err(Error::DeviceLost(lost.clone()));
         }
         reported.error.take().map_or(Ok(()), |error| Err(Error::Device(error)))
+    }
+
+    /// Waits for everything submitted.
+    pub(super) fn wait(&self) -> Result<()> {
+        self.device.poll(wgpu::PollType::wait_indefinitely()).map(|_| ()).map_err(|e| Error::Device(e.to_string()))
     }
 
     /// Submits everything recorded, waits, and returns `len` elements from `offset` on.
@@ -518,7 +551,7 @@ impl Context {
             return Ok(convert(&vec![0; size as usize]));
         }
         staging.map_async(wgpu::MapMode::Read, ..size, |_| {});
-        self.device.poll(wgpu::PollType::wait_indefinitely()).map_err(|e| Error::Device(e.to_string()))?;
+        self.wait()?;
         self.timing.iter_mut().for_each(Timing::resume_host);
         self.raise_reported()?;
         let view = staging.get_mapped_range(..size).map_err(|e| Error::Device(e.to_string()))?;

@@ -179,19 +179,23 @@ pub(crate) fn check_elementwise(len: usize, buffers: [(&str, usize); 3]) -> Resu
 }
 
 #[cfg(feature = "gpu")]
+mod tuning;
+
+#[cfg(feature = "gpu")]
 pub use binding::Product;
 #[cfg(feature = "gpu")]
 pub(crate) use binding::*;
 
 #[cfg(feature = "gpu")]
 mod binding {
+    use super::tuning::tuned;
     use super::{Activation, Linear, check_elementwise};
     use crate::backend::Variant;
     use crate::error::Result;
     use crate::gpu::{Buffer, Context, Grid, Indices, Shader, ShaderParams, bind, shader_params};
     use crate::kernels::{Constants, ShaderInfo};
 
-    const SHADER: Shader = Shader {
+    pub(super) const SHADER: Shader = Shader {
         name: "linear",
         source: concat!(
             include_str!("../../shaders/elementary.wgsl"),
@@ -293,7 +297,7 @@ mod binding {
         pub const ALL: [Product; 4] = [Product::Plain, Product::Registers, Product::Workgroup64, Product::Workgroup128];
 
         /// The ways that may be the fastest on this adapter for an output `[rows, columns]`.
-        pub(crate) fn candidates(context: &Context, rows: usize, columns: usize) -> impl Iterator<Item = Self> {
+        pub(super) fn candidates(context: &Context, rows: usize, columns: usize) -> impl Iterator<Item = Self> {
             let limits = context.limits();
             let fits =
                 limits.max_compute_workgroup_storage_size >= 16 << 10 && limits.max_compute_invocations_per_workgroup >= 256;
@@ -333,6 +337,16 @@ mod binding {
             }
         }
 
+        /// What it is called where choices are kept.
+        pub(super) fn name(self) -> &'static str {
+            match self {
+                Product::Plain => "plain",
+                Product::Registers => "registers",
+                Product::Workgroup64 => "workgroup-64",
+                Product::Workgroup128 => "workgroup-128",
+            }
+        }
+
         fn constants(self) -> Constants {
             match self {
                 Product::Plain | Product::Registers => &[],
@@ -366,7 +380,7 @@ mod binding {
 
     /// The three products.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-    enum Operation {
+    pub(super) enum Operation {
         Forward,
         BackwardInput,
         BackwardParams,
@@ -387,7 +401,26 @@ mod binding {
         }
     }
 
-    fn record_product(
+    /// Records the product in the way that a caller asks for, or the fastest on this adapter.
+    fn record(
+        context: &mut Context,
+        ways: Ways,
+        operation: Operation,
+        constants: Constants,
+        params: &LinearParams,
+        buffers: &[(u32, Buffer<u32>)],
+    ) -> Result<()> {
+        let [rows, columns, splits] = [params.rows, params.columns, params.splits].map(|size| size as usize);
+        let way = match Product::choose(context, ways, rows, columns, splits) {
+            usual if ways.product.is_none() && ways.variant == Variant::Auto => {
+                tuned(context, operation, constants, params, usual)
+            }
+            asked_for => asked_for,
+        };
+        record_product(context, way, operation, constants, params, buffers)
+    }
+
+    pub(super) fn record_product(
         context: &mut Context,
         way: Product,
         operation: Operation,
@@ -432,9 +465,8 @@ mod binding {
             bias_offset: layer.bias_offset as u32,
             output_offset: product_offset as u32,
         };
-        let way = Product::choose(context, ways, rows, columns, 1);
         let buffers = [bind(1, x.0), bind(2, weights), bind(3, product)];
-        record_product(context, way, Operation::Forward, activation_constant(fused), &params, &buffers)?;
+        record(context, ways, Operation::Forward, activation_constant(fused), &params, &buffers)?;
         let Some(pre) = pre else { return Ok(()) };
         let params = LinearParams::elementwise(rows * columns, y.1);
         let grid = Grid::covering(rows * columns, WORKGROUP_SIZE);
@@ -495,9 +527,8 @@ mod binding {
             bias_offset: 0,
             output_offset: 0,
         };
-        let way = Product::choose(context, ways, rows, columns, 1);
         let buffers = [bind(1, d_pre), bind(2, weights), bind(3, d_x), bind(4, &saved)];
-        record_product(context, way, Operation::BackwardInput, activation_constant(activation), &params, &buffers)
+        record(context, ways, Operation::BackwardInput, activation_constant(activation), &params, &buffers)
     }
 
     pub(crate) fn record_backward_params(
@@ -526,10 +557,9 @@ mod binding {
             bias_offset: layer.bias_offset as u32,
             output_offset: layer.weight_offset as u32,
         };
-        let way = Product::choose(context, ways, rows, columns, splits);
         let output = if splits == 1 { grads.clone() } else { context.scratch("linear parts", rows * columns * splits)? };
         let buffers = [bind(1, d_pre), bind(2, x), bind(3, &output)];
-        record_product(context, way, Operation::BackwardParams, &[ONES], &params, &buffers)?;
+        record(context, ways, Operation::BackwardParams, &[ONES], &params, &buffers)?;
         if splits == 1 {
             return Ok(());
         }

@@ -9,7 +9,13 @@ use crate::common;
 use crate::draft::{Draft, path_of};
 
 fn program(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_ppo-kernels")).arg("check").args(arguments).env_remove("RUST_LOG").output().unwrap()
+    Command::new(env!("CARGO_BIN_EXE_ppo-kernels"))
+        .arg("check")
+        .args(arguments)
+        .env_remove("RUST_LOG")
+        .env("PPO_KERNELS_AUTOTUNE", "off")
+        .output()
+        .unwrap()
 }
 
 #[track_caller]

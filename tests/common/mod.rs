@@ -2,13 +2,14 @@
 #![allow(dead_code)] // each test file uses its part
 
 use ppo_kernels::backend::{Cpu, CrossCheck, Gpu};
-use ppo_kernels::gpu::Selection;
+use ppo_kernels::gpu::{Autotune, Selection};
 use ppo_kernels::{Error, Mismatch};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 /// The best adapter there is. Without one the test fails, unless `PPO_KERNELS_NO_GPU=1` waives it; then it counts itself in the file that
 /// `PPO_KERNELS_WAIVED` names. Shaders check their bounds, whatever the profile; `PPO_KERNELS_UNCHECKED=1` runs them as a release build does.
+/// Nothing is tuned: tests take as long as they take, and write nothing into the user's folders.
 pub fn gpu() -> Option<Gpu> {
     if std::env::var_os("PPO_KERNELS_NO_GPU").is_some_and(|v| v == "1") {
         if let Some(path) = std::env::var_os("PPO_KERNELS_WAIVED") {
@@ -21,6 +22,7 @@ pub fn gpu() -> Option<Gpu> {
     match Gpu::open(&Selection::Best) {
         Ok(mut gpu) => {
             gpu.context.set_bounds_checks(std::env::var_os("PPO_KERNELS_UNCHECKED").is_none_or(|v| v != "1"));
+            gpu.context.set_autotune(Autotune::Off);
             Some(gpu)
         }
         Err(error) => panic!("{error}. Run ./scripts/test, which installs a software adapter, or set PPO_KERNELS_NO_GPU=1"),

@@ -1,0 +1,94 @@
+//! The file in which choices are kept: one for each adapter, driver and version of this crate.
+
+use std::collections::BTreeMap;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::autotune::{file_name, write_atomically};
+
+/// By question, the name of the candidate that was fastest.
+type Answers = BTreeMap<String, String>;
+
+/// What has to be the same for choices to hold. The file's name says most of it, in fewer letters.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Identity {
+    ppo_kernels: String,
+    backend: String,
+    vendor: u32,
+    device: u32,
+    adapter: String,
+    driver: String,
+    driver_info: String,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Contents {
+    made_on: Identity,
+    choices: Answers,
+}
+
+/// Choices that outlive the process. No failure of the file system is an error: what cannot be kept is found again next time.
+pub(super) struct ChoicesFile {
+    path: PathBuf,
+    identity: Identity,
+    answers: Answers,
+    /// Whether writing has not failed yet.
+    is_writable: bool,
+}
+
+impl ChoicesFile {
+    pub(super) fn open(folder: &Path, info: &wgpu::AdapterInfo) -> Self {
+        let identity = Identity {
+            ppo_kernels: env!("CARGO_PKG_VERSION").to_owned(),
+            backend: info.backend.to_string(),
+            vendor: info.vendor,
+            device: info.device,
+            adapter: info.name.clone(),
+            driver: info.driver.clone(),
+            driver_info: info.driver_info.clone(),
+        };
+        let path = folder.join(file_name(info) + ".json");
+        let mut file = Self { path, identity, answers: Answers::new(), is_writable: true };
+        match file.read() {
+            Ok(answers) => file.answers = answers,
+            Err(reason) => log::warn!("{} is ignored, and written anew with the next choice: {reason}", file.path.display()),
+        }
+        file
+    }
+
+    pub(super) fn get(&self, question: &str) -> Option<&str> {
+        self.answers.get(question).map(String::as_str)
+    }
+
+    /// Adds an answer to what the file holds by now: other processes may have written since it was read. Of two that write in the same
+    /// moment one may lose its answer, which it then finds again.
+    pub(super) fn put(&mut self, question: String, answer: &str) {
+        if let Ok(others) = self.read() {
+            self.answers.extend(others);
+        }
+        self.answers.insert(question, answer.to_owned());
+        if !self.is_writable {
+            return;
+        }
+        let contents = Contents { made_on: self.identity.clone(), choices: self.answers.clone() };
+        let written = serde_json::to_vec_pretty(&contents)
+            .map_err(std::io::Error::from)
+            .and_then(|text| write_atomically(&self.path, &text));
+        if let Err(error) = written {
+            log::warn!("choices last as long as this process: {}: {error}", self.path.display());
+            self.is_writable = false;
+        }
+    }
+
+    fn read(&self) -> Result<Answers, String> {
+        let text = match std::fs::read(&self.path) {
+            Ok(text) => text,
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(Answers::new()),
+            Err(error) => return Err(error.to_string()),
+        };
+        let Contents { made_on, choices } = serde_json::from_slice(&text).map_err(|error| error.to_string())?;
+        if made_on == self.identity { Ok(choices) } else { Err("made on another adapter, driver or version".to_owned()) }
+    }
+}
