@@ -7,7 +7,7 @@ use ppo_kernels::backend::{
     ActorCriticOps, AdvantageOps, GatherOps, Gpu, Head, LinearOps, Memory, MinibatchInputs, NonfiniteOps, NormalizeOps,
     OptimizerOps, PolicyOps, RandomOps, SurrogateOps, Trace, Variant,
 };
-use ppo_kernels::bench::Benchmarked;
+use ppo_kernels::bench::{Benchmarked, Units};
 use ppo_kernels::gpu::{Buffer, Indices, Selection, Shader};
 use ppo_kernels::kernels::actor_critic::{ActorCritic, Layer};
 use ppo_kernels::kernels::advantage::{DiscountedReturns, Gae};
@@ -402,11 +402,11 @@ fn peaks_compute_the_same_bits_and_refuse_buffers_too_short() {
         both_forms(&mut gpu, |run| {
             let (source, mut target) = (run.floats(4 * 5001), run.output(4 * 5001));
             run.gpu.copy_fast(&source, &mut target).unwrap();
-            let mut operands = run.gpu.operands().unwrap();
-            run.gpu.arithmetic(&mut operands).unwrap();
+            let mut operands = run.gpu.operands(Units::F32).unwrap();
+            run.gpu.arithmetic(Units::F32, &mut operands).unwrap();
             run.keep(&[&target, &operands[2]]);
             operands[2] = run.output(operands[2].len() - 1);
-            assert!(run.gpu.arithmetic(&mut operands).is_err());
+            assert!(run.gpu.arithmetic(Units::F32, &mut operands).is_err());
             let mut short = run.output(4 * 5001 - 1);
             assert!(run.gpu.copy_fast(&source, &mut short).is_err());
         }),

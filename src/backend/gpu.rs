@@ -1,8 +1,10 @@
 //! The wgpu backend.
 
 use super::Memory;
+use super::tensor_core::self_test;
 use crate::error::{Error, Result};
 use crate::gpu::{Buffer, Context, Selection};
+use crate::kernels::linear::{Precision, TensorCores};
 
 /// Which variant of a kernel to run, where it has several.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -23,6 +25,8 @@ pub struct Gpu {
     pub context: Context,
     /// Which variant of each kernel to run.
     pub variant: Variant,
+    /// What multiplies large matrices, where that is not an f32 kernel.
+    pub(super) tensor_cores: Option<TensorCores>,
 }
 
 impl Gpu {
@@ -34,9 +38,39 @@ impl Gpu {
         Ok(Self::on(Context::open(selection)?))
     }
 
+    /// Opens an adapter for matrix products in `precision`. Where it has no tensor cores, or they fail a self-test, products stay in f32: one warning
+    /// in the log says why, and [`precision`](Self::precision) which it is.
+    ///
+    /// # Errors
+    /// Those of [`Context::open`].
+    pub fn open_with_precision(selection: &Selection, precision: Precision) -> Result<Self> {
+        match precision {
+            Precision::F32 => Self::open(selection),
+            Precision::F16TensorCore => Ok(Self::on(Context::open_with_tensor_cores(selection)?).with_tensor_cores()),
+        }
+    }
+
+    /// Turns tensor cores on after a self-test of theirs, or warns that there are none to be used.
+    pub fn with_tensor_cores(mut self) -> Self {
+        let mut outcome = TensorCores::of(&self.context).map(|cores| self.tensor_cores = Some(cores));
+        if outcome.is_ok() {
+            (self, outcome) = self_test(self);
+        }
+        if let Err(reason) = outcome {
+            log::warn!("matrix products stay in f32: {reason}");
+            self.tensor_cores = None;
+        }
+        self
+    }
+
+    /// What large matrix products are computed in.
+    pub fn precision(&self) -> Precision {
+        self.tensor_cores.map_or(Precision::F32, |_| Precision::F16TensorCore)
+    }
+
     /// Works on a context, for instance one on a caller's own device.
     pub fn on(context: Context) -> Self {
-        Self { context, variant: Variant::Auto }
+        Self { context, variant: Variant::Auto, tensor_cores: None }
     }
 
     fn check_guards<T>(&mut self, buffer: &Buffer<T>) -> Result<()> {
@@ -52,7 +86,8 @@ impl Memory for Gpu {
     type Words = Buffer<u32>;
 
     fn describe(&self) -> String {
-        format!("GPU ({})", self.context.name())
+        let precision = if self.tensor_cores.is_some() { ", f16 tensor cores" } else { "" };
+        format!("GPU ({}{precision})", self.context.name())
     }
 
     fn alloc_floats(&mut self, len: usize) -> Result<Buffer<f32>> {

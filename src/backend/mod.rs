@@ -17,6 +17,8 @@ mod optimizer;
 mod policy;
 mod random;
 mod surrogate;
+#[cfg(feature = "gpu")]
+mod tensor_core;
 
 pub use actor_critic::{ActorCriticOps, Head, MinibatchInputs, Rows, Trace, compose_minibatch_gradient, forward};
 pub use advantage::AdvantageOps;
@@ -32,6 +34,8 @@ pub use optimizer::OptimizerOps;
 pub use policy::PolicyOps;
 pub use random::RandomOps;
 pub use surrogate::SurrogateOps;
+
+pub use crate::kernels::linear::Precision;
 
 use crate::error::Result;
 

@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 pub use measure::{Clocks, Effort};
-pub use peaks::{Bandwidth, Benchmarked, Peaks};
+pub use peaks::{Bandwidth, Benchmarked, Peaks, TENSOR_CORES, Units};
 
 use crate::error::{Error, Result};
 use measure::Samples;
@@ -26,7 +26,7 @@ use measure::Samples;
 pub struct Record {
     /// `section/shape`.
     pub bench: String,
-    /// Which way of computing it.
+    /// Which way of computing it: [`TENSOR_CORES`] where large matrix products ran there, else `default`.
     pub variant: &'static str,
     /// This crate.
     pub framework: &'static str,
@@ -120,6 +120,8 @@ const FRAMEWORK: &str = "ppo-kernels";
 struct Work {
     /// Floating-point operations.
     flops: f64,
+    /// Whether nearly all of them belong to matrix products.
+    products: bool,
     /// Bytes that have to be read and written at least.
     bytes: f64,
     /// Samples or elements, with the name of that rate.
@@ -127,7 +129,7 @@ struct Work {
 }
 
 impl Work {
-    fn rates(&self, seconds: f64, peaks: Option<&Peaks>) -> BTreeMap<&'static str, f64> {
+    fn rates(&self, seconds: f64, peaks: Option<Peaks>) -> BTreeMap<&'static str, f64> {
         let mut rates = BTreeMap::new();
         if self.flops > 0.0 {
             rates.insert("gflops", self.flops / seconds / 1e9);
@@ -192,19 +194,20 @@ fn skipped<B: Benchmarked>(backend: &B, name: &str, reason: String) -> Finding {
     Finding::Skipped { bench: name.to_owned(), framework: FRAMEWORK, device: backend.describe(), skipped: reason }
 }
 
-fn record(
+fn record<B: Benchmarked>(
     bench: &str,
-    device: String,
+    backend: &B,
     samples: &Samples,
     work: Work,
     peaks: Option<&Peaks>,
     check: BTreeMap<String, f64>,
 ) -> Record {
+    let variant = if work.products && backend.has(Units::TensorCores) { TENSOR_CORES } else { "default" };
     Record {
         bench: bench.to_owned(),
-        variant: "default",
+        variant,
         framework: FRAMEWORK,
-        device,
+        device: backend.describe(),
         median_s: samples.quantile(0.5),
         min_s: samples.quantile(0.0),
         p10_s: samples.quantile(0.1),
@@ -216,7 +219,7 @@ fn record(
         encode_s: samples.clocks.encode_s,
         flops: work.flops,
         bytes: work.bytes,
-        derived: work.rates(samples.quantile(0.5), peaks),
+        derived: work.rates(samples.quantile(0.5), peaks.map(|peaks| peaks.of(variant))),
         check,
     }
 }

@@ -7,7 +7,7 @@ mod context;
 mod shader;
 mod timing;
 
-pub use adapter::{AdapterSummary, Selection, adapters};
+pub use adapter::{AdapterSummary, CooperativeMatrix, Selection, adapters};
 pub use buffer::Buffer;
 pub(crate) use buffer::bind;
 pub use context::Context;

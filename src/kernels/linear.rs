@@ -2,6 +2,13 @@
 //!
 //! Weights are `[out, in]` as in `torch.nn.Linear`, and live with their biases in one flat parameter buffer.
 
+mod tensor_core;
+
+pub use tensor_core::{Precision, gradient_scale, rounded_magnitudes, tensor_core_tolerance};
+
+#[cfg(feature = "gpu")]
+pub(crate) use tensor_core::TensorCores;
+
 use crate::error::{Error, Result};
 use crate::shape::{elements, require_len, require_size};
 use crate::tolerance::{F32_ROUNDOFF, Tolerance};
@@ -85,8 +92,7 @@ pub fn backward_input_tolerance(layer: &Linear, magnitudes: &[f64]) -> Tolerance
 
 /// The bound for dW and db: γ times `magnitudes` = |d_pre|ᵀ·|x| and Σ|d_pre|, with the depth that sums in stretches leave.
 pub fn backward_params_tolerance(layer: &Linear, magnitudes: &[f64]) -> Tolerance {
-    let terms = layer.batch.min(SAMPLES_PER_SPLIT) + layer.batch.div_ceil(SAMPLES_PER_SPLIT);
-    Tolerance::PerElement(magnitudes.iter().map(|m| gamma(terms) * m + SMALLEST_NORMAL).collect())
+    Tolerance::PerElement(magnitudes.iter().map(|m| gamma(layer.terms_over_batch()) * m + SMALLEST_NORMAL).collect())
 }
 
 /// Samples that one invocation sums for dW and db. Long sums lose accuracy and, past 65 535 terms, llvmpipe's patience; short ones cost a second pass.
@@ -98,6 +104,11 @@ impl Linear {
     /// Elements of `W`.
     pub fn weights(&self) -> usize {
         self.in_features * self.out_features
+    }
+
+    /// Roundings on the way of a term into a sum over the batch, which is made of stretches.
+    pub(crate) fn terms_over_batch(&self) -> usize {
+        self.batch.min(SAMPLES_PER_SPLIT) + self.batch.div_ceil(SAMPLES_PER_SPLIT)
     }
 
     fn check_sizes(&self) -> Result<()> {
@@ -165,20 +176,24 @@ pub(crate) use binding::*;
 
 #[cfg(feature = "gpu")]
 mod binding {
-    use super::{Activation, Linear, SAMPLES_PER_SPLIT, check_elementwise};
+    use super::{Activation, Linear, SAMPLES_PER_SPLIT, TensorCores, check_elementwise, tensor_core};
     use crate::backend::Variant;
     use crate::error::Result;
     use crate::gpu::{Buffer, Context, Grid, Indices, Shader, ShaderParams, bind, shader_params};
-    use crate::kernels::ShaderInfo;
+    use crate::kernels::{Constants, ShaderInfo};
 
     const SHADER: Shader = Shader {
         name: "linear",
-        source: concat!(include_str!("../../shaders/linear/activation.wgsl"), include_str!("../../shaders/linear/linear.wgsl")),
+        source: concat!(
+            include_str!("../../shaders/linear/activation.wgsl"),
+            include_str!("../../shaders/linear/edges.wgsl"),
+            include_str!("../../shaders/linear/linear.wgsl")
+        ),
         indices: Indices::Proven,
     };
 
     /// Every value of the shader's ACTIVATION.
-    const ACTIVATIONS: &[&[(&str, f64)]] = &[
+    pub(super) const ACTIVATIONS: &[Constants] = &[
         &[("ACTIVATION", 0.0)],
         &[("ACTIVATION", 1.0)],
         &[("ACTIVATION", 2.0)],
@@ -187,9 +202,9 @@ mod binding {
         &[("ACTIVATION", 5.0)],
         &[("ACTIVATION", 6.0)],
     ];
-    const WITH_ONES: &[(&str, f64)] = &[("ONES_COLUMN", 1.0)];
+    const WITH_ONES: Constants = &[("ONES_COLUMN", 1.0)];
 
-    pub(crate) const SHADERS: &[ShaderInfo] = &[ShaderInfo {
+    const LINEAR: ShaderInfo = ShaderInfo {
         shader: SHADER,
         params: &[(LinearParams::NAME, size_of::<LinearParams>(), LinearParams::FIELDS)],
         entries: &[
@@ -203,7 +218,9 @@ mod binding {
             ("activation_forward", ACTIVATIONS),
             ("activation_backward", ACTIVATIONS),
         ],
-    }];
+    };
+
+    pub(crate) const SHADERS: &[ShaderInfo] = &[LINEAR, tensor_core::SHADERS[0], tensor_core::SHADERS[1]];
 
     /// The shader's default.
     const WORKGROUP_SIZE: usize = 64;
@@ -234,7 +251,7 @@ mod binding {
         }
     }
 
-    fn activation_constant(activation: Activation) -> &'static [(&'static str, f64)] {
+    fn activation_constant(activation: Activation) -> Constants {
         ACTIVATIONS[activation as usize]
     }
 
@@ -277,6 +294,7 @@ mod binding {
     pub(crate) fn record_forward(
         context: &mut Context,
         variant: Variant,
+        tensor_cores: Option<TensorCores>,
         layer: &Linear,
         activation: Activation,
         x: (&Buffer<f32>, usize),
@@ -306,10 +324,14 @@ mod binding {
             bias_offset: layer.bias_offset as u32,
             output_offset: product_offset as u32,
         };
-        let way = Product::choose(variant, rows, columns);
-        let entry = way.entry(["forward_plain", "forward_tiled"]);
         let buffers = [bind(1, x.0), bind(2, weights), bind(3, product)];
-        context.dispatch(SHADER, entry, activation_constant(fused), &params, &buffers, way.grid(rows, columns, 1))?;
+        if let Some(cores) = tensor_cores {
+            cores.dispatch(context, "forward", activation_constant(fused), &params, columns, &buffers)?;
+        } else {
+            let way = Product::choose(variant, rows, columns);
+            let entry = way.entry(["forward_plain", "forward_tiled"]);
+            context.dispatch(SHADER, entry, activation_constant(fused), &params, &buffers, way.grid(rows, columns, 1))?;
+        }
         let Some(pre) = pre else { return Ok(()) };
         let params = LinearParams::elementwise(rows * columns, y.1);
         let grid = Grid::covering(rows * columns, WORKGROUP_SIZE);
@@ -341,6 +363,7 @@ mod binding {
     pub(crate) fn record_backward_input(
         context: &mut Context,
         variant: Variant,
+        tensor_cores: Option<TensorCores>,
         layer: &Linear,
         d_pre: &Buffer<f32>,
         weights: &Buffer<f32>,
@@ -370,15 +393,19 @@ mod binding {
             bias_offset: 0,
             output_offset: 0,
         };
+        let buffers = [bind(1, d_pre), bind(2, weights), bind(3, d_x), bind(4, &saved)];
+        if let Some(cores) = tensor_cores {
+            return cores.dispatch(context, "backward_input", activation_constant(activation), &params, columns, &buffers);
+        }
         let way = Product::choose(variant, rows, columns);
         let entry = way.entry(["backward_input_plain", "backward_input_tiled"]);
-        let buffers = [bind(1, d_pre), bind(2, weights), bind(3, d_x), bind(4, &saved)];
         context.dispatch(SHADER, entry, activation_constant(activation), &params, &buffers, way.grid(rows, columns, 1))
     }
 
     pub(crate) fn record_backward_params(
         context: &mut Context,
         variant: Variant,
+        tensor_cores: Option<TensorCores>,
         layer: &Linear,
         d_pre: &Buffer<f32>,
         x: &Buffer<f32>,
@@ -402,16 +429,19 @@ mod binding {
             bias_offset: layer.bias_offset as u32,
             output_offset: layer.weight_offset as u32,
         };
-        let way = Product::choose(variant, rows, columns);
-        let entry = way.entry(["backward_params_plain", "backward_params_tiled"]);
-        let grid = way.grid(rows, columns, splits);
-        if splits == 1 {
-            let buffers = [bind(1, d_pre), bind(2, x), bind(3, grads)];
-            return context.dispatch(SHADER, entry, WITH_ONES, &params, &buffers, grid);
+        let parts = if splits == 1 { grads.clone() } else { context.scratch("linear parts", rows * columns * splits)? };
+        let buffers = [bind(1, d_pre), bind(2, x), bind(3, &parts)];
+        if let Some(cores) = tensor_cores {
+            cores.dispatch(context, "backward_params", &[], &params, layer.in_features, &buffers)?;
+        } else {
+            let way = Product::choose(variant, rows, columns);
+            let entry = way.entry(["backward_params_plain", "backward_params_tiled"]);
+            context.dispatch(SHADER, entry, WITH_ONES, &params, &buffers, way.grid(rows, columns, splits))?;
         }
-        let parts = context.scratch("linear parts", rows * columns * splits)?;
-        context.dispatch(SHADER, entry, WITH_ONES, &params, &[bind(1, d_pre), bind(2, x), bind::<f32>(3, &parts)], grid)?;
+        if splits == 1 {
+            return Ok(());
+        }
         let sum_grid = Grid::covering(rows * columns, WORKGROUP_SIZE);
-        context.dispatch(SHADER, "sum_splits", &[], &params, &[bind::<f32>(1, &parts), bind(3, grads)], sum_grid)
+        context.dispatch(SHADER, "sum_splits", &[], &params, &[bind(1, &parts), bind(3, grads)], sum_grid)
     }
 }

@@ -60,7 +60,7 @@ impl Shape {
         let layers = |outputs: usize| self.width * (OBSERVATIONS + self.width + outputs + 2) + outputs;
         let words = self.batch * (OBSERVATIONS + 1 + sample::COLUMNS + 2 * (ACTIONS + 1)) + 2 * (layers(ACTIONS) + layers(1));
         let (flops, samples) = (self.flops(self.batch), self.batch as f64);
-        Work { flops, bytes: 4.0 * words as f64, items: Some(("samples_per_s", samples)) }
+        Work { flops, products: true, bytes: 4.0 * words as f64, items: Some(("samples_per_s", samples)) }
     }
 
     /// How many of the samples differ; the others repeat them. A power of two that divides the batch: then gradient and losses, being means,
@@ -247,7 +247,7 @@ pub(super) fn run<B: Benchmarked>(backend: &mut B, name: &str, shape: &Shape, ef
     drop((found, twin, samples));
     let step = Box::new(move |backend: &mut B| minibatch.call(backend, Way::Whole));
     let timed = time(backend, step, effort)?;
-    Ok(record(name, backend.describe(), &timed, shape.work(), Some(peaks), check))
+    Ok(record(name, backend, &timed, shape.work(), Some(peaks), check))
 }
 
 #[cfg(test)]
