@@ -382,7 +382,9 @@ fn assert_same(name: &str, [checked, unchecked]: [Vec<u32>; 2]) {
 
 #[test]
 fn without_bounds_checks_every_proven_shader_computes_the_same_bits() {
+    let needs_tensor_cores = |shader: &Shader| shader.name.starts_with("linear/tensor_core");
     let proven = shaders().into_iter().map(|info| info.shader).filter(|shader| shader.indices == Indices::Proven);
+    let proven = proven.filter(|shader| !needs_tensor_cores(shader));
     let proven: Vec<Shader> = proven.collect();
     let (names, covered): (Vec<_>, Vec<_>) = (proven.iter().map(|s| s.name).collect(), OPERATIONS.iter().map(|o| o.0).collect());
     assert_eq!(names, covered, "an operation for each proven shader");
@@ -392,6 +394,24 @@ fn without_bounds_checks_every_proven_shader_computes_the_same_bits() {
     for (name, operation) in OPERATIONS {
         assert_same(name, both_forms(&mut gpu, *operation));
     }
+}
+
+#[test]
+fn without_bounds_checks_tensor_cores_compute_the_same_bits() {
+    let Some(mut gpu) = common::gpu_on_tensor_cores() else { return };
+    assert_same("linear", both_forms(&mut gpu, linear));
+    assert!(gpu.take_used_tensor_cores(), "they were in use");
+    assert_same(
+        "tensor_core_peak",
+        both_forms(&mut gpu, |run| {
+            let mut operands = run.gpu.operands(Units::TensorCores).unwrap();
+            run.gpu.arithmetic(Units::TensorCores, &mut operands).unwrap();
+            run.keep(&[&operands[2]]);
+            assert_eq!(run.gpu.deviation(Units::TensorCores, &operands).unwrap(), 0.0, "all sums are exact");
+            operands[2] = run.output(operands[2].len() - 1);
+            assert!(run.gpu.arithmetic(Units::TensorCores, &mut operands).is_err());
+        }),
+    );
 }
 
 #[test]

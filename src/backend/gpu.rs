@@ -27,6 +27,8 @@ pub struct Gpu {
     pub variant: Variant,
     /// What multiplies large matrices, where that is not an f32 kernel.
     pub(super) tensor_cores: Option<TensorCores>,
+    /// Whether it has multiplied any since somebody asked.
+    pub(crate) used_tensor_cores: bool,
 }
 
 impl Gpu {
@@ -63,6 +65,11 @@ impl Gpu {
         self
     }
 
+    /// Whether a product was recorded on tensor cores since the last call.
+    pub fn take_used_tensor_cores(&mut self) -> bool {
+        std::mem::take(&mut self.used_tensor_cores)
+    }
+
     /// What large matrix products are computed in.
     pub fn precision(&self) -> Precision {
         self.tensor_cores.map_or(Precision::F32, |_| Precision::F16TensorCore)
@@ -70,7 +77,7 @@ impl Gpu {
 
     /// Works on a context, for instance one on a caller's own device.
     pub fn on(context: Context) -> Self {
-        Self { context, variant: Variant::Auto, tensor_cores: None }
+        Self { context, variant: Variant::Auto, tensor_cores: None, used_tensor_cores: false }
     }
 
     fn check_guards<T>(&mut self, buffer: &Buffer<T>) -> Result<()> {

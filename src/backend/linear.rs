@@ -90,6 +90,12 @@ impl Gpu {
             Variant::Fast => true,
         })
     }
+
+    fn use_tensor_cores(&mut self, layer: &Linear) -> Option<TensorCores> {
+        let cores = self.tensor_cores_for(layer);
+        self.used_tensor_cores |= cores.is_some();
+        cores
+    }
 }
 
 #[cfg(feature = "gpu")]
@@ -110,7 +116,7 @@ impl LinearOps for Gpu {
         y_offset: usize,
     ) -> Result<()> {
         let (x, y, pre) = ((x, x_offset), (&*y, y_offset), pre.map(|pre| &*pre));
-        let cores = self.tensor_cores_for(layer);
+        let cores = self.use_tensor_cores(layer);
         kernels::record_forward(&mut self.context, self.variant, cores, layer, activation, x, params, pre, y)
     }
 
@@ -133,7 +139,7 @@ impl LinearOps for Gpu {
         through: Option<(Activation, &Buffer<f32>)>,
         d_x: &mut Buffer<f32>,
     ) -> Result<()> {
-        let cores = self.tensor_cores_for(layer);
+        let cores = self.use_tensor_cores(layer);
         kernels::record_backward_input(&mut self.context, self.variant, cores, layer, d_pre, params, through, d_x)
     }
 
@@ -144,7 +150,7 @@ impl LinearOps for Gpu {
         x: &Buffer<f32>,
         grads: &mut Buffer<f32>,
     ) -> Result<()> {
-        let cores = self.tensor_cores_for(layer);
+        let cores = self.use_tensor_cores(layer);
         kernels::record_backward_params(&mut self.context, self.variant, cores, layer, d_pre, x, grads)
     }
 }

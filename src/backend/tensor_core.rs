@@ -17,6 +17,7 @@ pub(super) fn self_test(mut gpu: Gpu) -> (Gpu, std::result::Result<(), String>) 
     let mut gpu = both.a;
     let outcome = outcome.and_then(|()| overflow(&mut gpu));
     gpu.variant = variant;
+    gpu.take_used_tensor_cores();
     gpu.context.release();
     (gpu, outcome.map_err(|error| format!("tensor cores failed a self-test: {error}")))
 }

@@ -161,8 +161,7 @@ impl Case {
                 (7.0 * (batch * dim) as f64, batch * (3 * dim + 1), Some(("samples_per_s", batch)))
             }
         };
-        let products = matches!(self.kind, Kind::Mlp { .. });
-        Work { flops, products, bytes: 4.0 * words as f64, items: items.map(|(name, n)| (name, n as f64)) }
+        Work { flops, bytes: 4.0 * words as f64, items: items.map(|(name, n)| (name, n as f64)) }
     }
 
     /// Uploads the inputs and returns the call.
@@ -339,7 +338,7 @@ pub(super) fn run<B: Benchmarked>(backend: B, case: &Case, effort: Effort, peaks
     let outcome = outcome.and_then(|()| {
         let step = case.prepare(&mut backend)?;
         let samples = time(&mut backend, step, effort)?;
-        Ok(record(&case.name, &backend, &samples, case.work(), Some(peaks), check))
+        Ok(record(&case.name, &mut backend, &samples, case.work(), Some(peaks), check))
     });
     (backend, outcome)
 }

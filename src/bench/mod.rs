@@ -120,8 +120,6 @@ const FRAMEWORK: &str = "ppo-kernels";
 struct Work {
     /// Floating-point operations.
     flops: f64,
-    /// Whether nearly all of them belong to matrix products.
-    products: bool,
     /// Bytes that have to be read and written at least.
     bytes: f64,
     /// Samples or elements, with the name of that rate.
@@ -196,13 +194,13 @@ fn skipped<B: Benchmarked>(backend: &B, name: &str, reason: String) -> Finding {
 
 fn record<B: Benchmarked>(
     bench: &str,
-    backend: &B,
+    backend: &mut B,
     samples: &Samples,
     work: Work,
     peaks: Option<&Peaks>,
     check: BTreeMap<String, f64>,
 ) -> Record {
-    let variant = if work.products && backend.has(Units::TensorCores) { TENSOR_CORES } else { "default" };
+    let variant = if backend.take_used_tensor_cores() { TENSOR_CORES } else { "default" };
     Record {
         bench: bench.to_owned(),
         variant,

@@ -75,6 +75,10 @@ pub trait Benchmarked: Backend<Floats: 'static, Words: 'static> + 'static {
     fn has(&self, units: Units) -> bool {
         units == Units::F32
     }
+    /// Whether it has multiplied matrices on tensor cores since the last call.
+    fn take_used_tensor_cores(&mut self) -> bool {
+        false
+    }
     /// Floating-point operations of one call of [`arithmetic`](Self::arithmetic).
     fn arithmetic_flops(&self, units: Units) -> f64;
     /// Copies `source` to `target`, as fast as it goes.
@@ -174,7 +178,7 @@ fn copying<B: Benchmarked>(backend: &mut B, name: &str, bytes: usize, effort: Ef
         return Err(Error::value(name, "an exact copy", "another"));
     }
     let samples = Samples::collect(effort, &mut copying)?;
-    let work = Work { flops: 0.0, products: false, bytes: 2.0 * bytes as f64, items: None };
+    let work = Work { flops: 0.0, bytes: 2.0 * bytes as f64, items: None };
     Ok(record(name, copying.backend, &samples, work, None, BTreeMap::from([("target".to_owned(), 0.0)])))
 }
 
@@ -188,8 +192,7 @@ fn computing<B: Benchmarked>(backend: &mut B, units: Units, effort: Effort) -> R
         return Err(Error::value(name, "at most 1e-4 from double precision", deviation));
     }
     let samples = Samples::collect(effort, &mut computing)?;
-    let products = units == Units::TensorCores;
-    let work = Work { flops: computing.backend.arithmetic_flops(units), products, bytes: 0.0, items: None };
+    let work = Work { flops: computing.backend.arithmetic_flops(units), bytes: 0.0, items: None };
     let check = BTreeMap::from([("result".to_owned(), deviation)]);
     Ok(record(name, computing.backend, &samples, work, None, check))
 }
@@ -330,12 +333,17 @@ mod gpu {
         let params = PeakParams { len: len as u32, rounds: rounds as u32, multiplier: ELEMENTS.0, addend: ELEMENTS.1 };
         let shader = if size == 16 { MATRICES_OF_16 } else { MATRICES_OF_8 };
         let constants = [("WORKGROUP_SIZE", workgroup_size as f64)];
+        gpu.used_tensor_cores = true;
         gpu.context.dispatch(shader, "multiply_matrices", &constants, &params, &[bind(2, result)], Grid::Linear(workgroups))
     }
 
     impl Benchmarked for Gpu {
         fn has(&self, units: Units) -> bool {
             units == Units::F32 || self.precision() == Precision::F16TensorCore
+        }
+
+        fn take_used_tensor_cores(&mut self) -> bool {
+            Gpu::take_used_tensor_cores(self)
         }
 
         fn arithmetic_flops(&self, units: Units) -> f64 {

@@ -209,7 +209,7 @@ mod tests {
     #[test]
     fn an_axis_ends_before_a_call_takes_too_long() {
         let reached = |seconds| Reached { name: "sweep/batch/64".to_owned(), flops: 1e9, seconds };
-        let work = Work { flops: 4e9, products: false, bytes: 0.0, items: None };
+        let work = Work { flops: 4e9, bytes: 0.0, items: None };
         assert_eq!(reached(0.99).too_long(work), None);
         let reason = reached(1.5).too_long(work).unwrap();
         assert_eq!(reason, "6.0 s a call expected after 1.50 s of sweep/batch/64; at most 4 s");

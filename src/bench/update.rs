@@ -250,6 +250,6 @@ pub(super) fn run<B: Benchmarked>(backend: &mut B, workload: &Workload, effort: 
     let rollout = host.upload(backend, &learner)?;
     let samples = Samples::collect(effort, &mut Updating { backend, learner, rollout, host: &host })?;
     let learned = (workload.config.batch_size() * workload.config.update_epochs) as f64;
-    let work = Work { flops: workload.flops(), products: true, bytes: 0.0, items: Some(("learner_samples_per_s", learned)) };
+    let work = Work { flops: workload.flops(), bytes: 0.0, items: Some(("learner_samples_per_s", learned)) };
     Ok(record(workload.name, backend, &samples, work, Some(peaks), check))
 }

@@ -198,7 +198,11 @@ mod tests {
     }
 
     fn peaks() -> Peaks {
-        Peaks { gflops: 100.0, tensor_gflops: None, copies: [(1e7, 50.0), (1e9, 10.0)].map(|(bytes, gbps)| Bandwidth { bytes, gbps }) }
+        Peaks {
+            gflops: 100.0,
+            tensor_gflops: None,
+            copies: [(1e7, 50.0), (1e9, 10.0)].map(|(bytes, gbps)| Bandwidth { bytes, gbps }),
+        }
     }
 
     #[test]
