@@ -7,7 +7,7 @@ use ppo_kernels::backend::{
     ActorCriticOps, AdvantageOps, GatherOps, Gpu, Head, LinearOps, Memory, Minibatch, MinibatchRows, NonfiniteOps, NormalizeOps,
     OptimizerOps, PolicyOps, RandomOps, SurrogateOps, Variant,
 };
-use ppo_kernels::bench::Benchmarked;
+use ppo_kernels::bench::{Benchmarked, Units};
 use ppo_kernels::gpu::{Buffer, Indices, Selection, Shader};
 use ppo_kernels::kernels::actor_critic::{ActorCritic, Layer};
 use ppo_kernels::kernels::advantage::{DiscountedReturns, Gae};
@@ -393,7 +393,9 @@ fn assert_same(name: &str, [checked, unchecked]: [Vec<u32>; 2]) {
 
 #[test]
 fn without_bounds_checks_every_proven_shader_computes_the_same_bits() {
+    let needs_tensor_cores = |shader: &Shader| shader.name.starts_with("linear/tensor_core");
     let proven = shaders().into_iter().map(|info| info.shader).filter(|shader| shader.indices == Indices::Proven);
+    let proven = proven.filter(|shader| !needs_tensor_cores(shader));
     let proven: Vec<Shader> = proven.collect();
     let (names, covered): (Vec<_>, Vec<_>) = (proven.iter().map(|s| s.name).collect(), OPERATIONS.iter().map(|o| o.0).collect());
     assert_eq!(names, covered, "an operation for each proven shader");
@@ -406,6 +408,24 @@ fn without_bounds_checks_every_proven_shader_computes_the_same_bits() {
 }
 
 #[test]
+fn without_bounds_checks_tensor_cores_compute_the_same_bits() {
+    let Some(mut gpu) = common::gpu_on_tensor_cores() else { return };
+    assert_same("linear", both_forms(&mut gpu, linear));
+    assert!(gpu.take_used_tensor_cores(), "they were in use");
+    assert_same(
+        "tensor_core_peak",
+        both_forms(&mut gpu, |run| {
+            let mut operands = run.gpu.operands(Units::TensorCores).unwrap();
+            run.gpu.arithmetic(Units::TensorCores, &mut operands).unwrap();
+            run.keep(&[&operands[2]]);
+            assert_eq!(run.gpu.deviation(Units::TensorCores, &operands).unwrap(), 0.0, "all sums are exact");
+            operands[2] = run.output(operands[2].len() - 1);
+            assert!(run.gpu.arithmetic(Units::TensorCores, &mut operands).is_err());
+        }),
+    );
+}
+
+#[test]
 fn peaks_compute_the_same_bits_and_refuse_buffers_too_short() {
     let Some(mut gpu) = gpu() else { return };
     assert_same(
@@ -413,11 +433,11 @@ fn peaks_compute_the_same_bits_and_refuse_buffers_too_short() {
         both_forms(&mut gpu, |run| {
             let (source, mut target) = (run.floats(4 * 5001), run.output(4 * 5001));
             run.gpu.copy_fast(&source, &mut target).unwrap();
-            let mut operands = run.gpu.operands().unwrap();
-            run.gpu.arithmetic(&mut operands).unwrap();
+            let mut operands = run.gpu.operands(Units::F32).unwrap();
+            run.gpu.arithmetic(Units::F32, &mut operands).unwrap();
             run.keep(&[&target, &operands[2]]);
             operands[2] = run.output(operands[2].len() - 1);
-            assert!(run.gpu.arithmetic(&mut operands).is_err());
+            assert!(run.gpu.arithmetic(Units::F32, &mut operands).is_err());
             let mut short = run.output(4 * 5001 - 1);
             assert!(run.gpu.copy_fast(&source, &mut short).is_err());
         }),

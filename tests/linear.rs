@@ -2,9 +2,9 @@
 
 mod common;
 
-use common::{Draw, check_gradient, checked, expect_mismatch, gpu, plant};
+use common::{Draw, check_gradient, checked, checked_on_tensor_cores, expect_mismatch, gpu, plant};
 use ppo_kernels::Error;
-use ppo_kernels::backend::{Cpu, CrossCheck, Gpu, LinearOps, Memory, Variant};
+use ppo_kernels::backend::{Cpu, CrossCheck, Gpu, LinearOps, Memory, Precision, Variant};
 use ppo_kernels::kernels::linear::{Activation, Linear, Product};
 
 const ALL: [Activation; 7] = [
@@ -25,6 +25,22 @@ on_every_backend!(
     a_long_batch_is_summed_accurately,
     the_same_input_gives_the_same_bits,
 );
+
+mod tensor_cores {
+    macro_rules! on_tensor_cores {
+        ($($name:ident),+ $(,)?) => {
+            $(#[test] fn $name() { if let Some(mut backend) = crate::common::gpu_on_tensor_cores() { super::$name(&mut backend) } })+
+        };
+    }
+    on_tensor_cores!(
+        a_layer_by_hand,
+        activations_have_their_known_values,
+        offsets_leave_the_neighbours_alone,
+        products_agree_with_the_triple_loop,
+        a_long_batch_is_summed_accurately,
+        the_same_input_gives_the_same_bits,
+    );
+}
 
 fn layer(batch: usize, in_features: usize, out_features: usize) -> Linear {
     Linear { batch, in_features, out_features, weight_offset: 0, bias_offset: in_features * out_features }
@@ -135,7 +151,9 @@ fn products_agree_with_the_triple_loop<B: LinearOps>(backend: &mut B) {
     backend.linear_backward_params(&layer, &d_pre, &x, &mut grads).unwrap();
     for (name, buffer, expected) in [("y", &y, expected_y), ("d_x", &d_x, expected_dx), ("grads", &grads, expected_grads)] {
         let error = common::relative_error(&backend.read_f64(buffer, 0, expected.len()).unwrap(), &expected);
-        assert!(error < 1e-6, "{name}: {error:e}");
+        // Two operands of f16, each off by 2⁻¹¹ at most.
+        let allowed = if backend.product_precision(&layer) == Precision::F32 { 1e-6 } else { 2f64.powi(-10) };
+        assert!(error < allowed, "{name}: {error:e}");
     }
 }
 
@@ -143,14 +161,16 @@ fn a_long_batch_is_summed_accurately<B: LinearOps>(backend: &mut B) {
     // Past llvmpipe's longest loop, and with a mean that a single running f32 sum would lose.
     let batch = 70_001;
     let x: Vec<f32> = Draw::new(5).floats(batch, 1.0).iter().map(|x| 100.0 + x).collect();
-    let expected: f64 = x.iter().map(|&x| f64::from(x)).sum();
-    let ones = backend.upload_floats(&vec![1.0; batch]).unwrap();
+    // A gradient of the order of 1/batch, and exact.
+    let share = 1.0 / 65_536.0;
+    let expected: f64 = x.iter().map(|&x| f64::from(x) * f64::from(share)).sum();
+    let shares = backend.upload_floats(&vec![share; batch]).unwrap();
     let x = backend.upload_floats(&x).unwrap();
     let mut grads = backend.alloc_floats(2).unwrap();
-    backend.linear_backward_params(&layer(batch, 1, 1), &ones, &x, &mut grads).unwrap();
+    backend.linear_backward_params(&layer(batch, 1, 1), &shares, &x, &mut grads).unwrap();
     let [d_weight, d_bias] = backend.read_f64(&grads, 0, 2).unwrap()[..] else { panic!("two elements") };
     assert!(((d_weight - expected) / expected).abs() < 1e-5, "{d_weight} instead of {expected}");
-    assert_eq!(d_bias, batch as f64);
+    assert_eq!(d_bias, batch as f64 * f64::from(share));
 }
 
 fn the_same_input_gives_the_same_bits<B: LinearOps>(backend: &mut B) {
@@ -169,9 +189,14 @@ fn the_same_input_gives_the_same_bits<B: LinearOps>(backend: &mut B) {
 /// Every operation of one layer, forward and back, with every activation below it.
 fn run_layer(both: &mut CrossCheck<Gpu, Cpu<f64>>, draw: &mut Draw, layer: &Linear, activation: Activation) {
     let Linear { batch, in_features, out_features, .. } = *layer;
-    let x = both.upload_floats(&draw.floats(batch * in_features, 1.5)).unwrap();
+    // What the layer below would have left: its pre-activation, or its output, from which no derivative is steeper than the activation ever is.
+    let mut inputs = draw.floats(batch * in_features, 1.5);
+    if !activation.needs_pre_activation() {
+        inputs.iter_mut().for_each(|x| *x = ppo_kernels::reference::linear::activate(activation, *x));
+    }
+    let x = both.upload_floats(&inputs).unwrap();
     let params = both.upload_floats(&draw.floats(layer.weights() + out_features, 1.0 / (in_features as f32).sqrt())).unwrap();
-    let d_y = both.upload_floats(&draw.floats(batch * out_features, 1.0)).unwrap();
+    let d_y = both.upload_floats(&draw.floats(batch * out_features, 1.0 / batch as f32)).unwrap();
     let (mut y, mut pre) = (both.alloc_floats(batch * out_features).unwrap(), both.alloc_floats(batch * out_features).unwrap());
     both.linear_forward(layer, activation, &x, 0, &params, None, &mut y, 0).unwrap();
     both.linear_forward(layer, activation, &x, 0, &params, Some(&mut pre), &mut y, 0).unwrap();
@@ -217,19 +242,58 @@ fn every_way_agrees_with_the_twin_at_edge_sizes() {
 }
 
 #[test]
+fn tensor_cores_agree_with_the_twin_at_edge_sizes() {
+    let Some((mut both, _)) = checked_on_tensor_cores() else { return };
+    let mut draw = Draw::new(12);
+    // Around matrices of 8 and 16, the depth of 32 in workgroup memory, the tile of 64 and the stretch of 2048 samples.
+    for (i, (batch, inputs, outputs)) in [
+        (1, 1, 1),
+        (7, 8, 9),
+        (15, 16, 17),
+        (16, 31, 15),
+        (33, 32, 16),
+        (64, 64, 64),
+        (65, 63, 129),
+        (63, 65, 1),
+        (1, 300, 63),
+        (129, 1, 64),
+        (2047, 17, 5),
+        (2049, 9, 66),
+        (4097, 1, 1),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        run_layer(&mut both, &mut draw, &layer(batch, inputs, outputs), ALL[i % ALL.len()]);
+    }
+    for activation in ALL {
+        run_layer(&mut both, &mut draw, &layer(33, 17, 29), activation);
+    }
+}
+
+#[test]
 fn more_than_65535_workgroups_are_folded() {
     let Some(mut both) = checked() else { return };
     both.a.variant = Variant::Plain;
     run_layer(&mut both, &mut Draw::new(8), &layer(4_194_400, 1, 1), Activation::Relu);
+    if let Some((mut both, _)) = checked_on_tensor_cores() {
+        run_layer(&mut both, &mut Draw::new(8), &layer(4_194_400, 1, 1), Activation::Relu);
+    }
 }
 
 #[test]
 fn activations_stay_right_far_out() {
-    let Some(mut both) = checked() else { return };
+    let Some(both) = checked() else { return };
+    for (mut both, largest) in [(both, 1e30)].into_iter().chain(checked_on_tensor_cores().map(|(both, _)| (both, 6.5e4))) {
+        activations_stay_right_up_to(&mut both, largest);
+    }
+}
+
+fn activations_stay_right_up_to(both: &mut CrossCheck<Gpu, Cpu<f64>>, largest: f32) {
     let mut x: Vec<f32> = (-400..=400).map(|i| i as f32 * 0.25).collect();
-    x.extend([1e-6, -1e-6, 1e-30, -1e-30, 87.0, -87.0, 88.5, -88.5, 1e4, -1e4, 1e30, -1e30, 0.0, -0.0, 0.624_999, 0.625]);
+    x.extend([1e-6, -1e-6, 1e-30, -1e-30, 87.0, -87.0, 88.5, -88.5, 1e4, -1e4, largest, -largest, 0.0, -0.0, 0.624_999, 0.625]);
     for activation in ALL {
-        let (y, slope) = activate(&mut both, activation, &x);
+        let (y, slope) = activate(both, activation, &x);
         assert!(y.iter().chain(&slope).all(|v| v.is_finite()), "{activation:?}");
     }
 }
@@ -398,6 +462,48 @@ fn long_batches_are_summed_in_stretches_by_the_shape_alone() {
             samples,
             "{batch}, {in_features}, {out_features}"
         );
+    }
+}
+
+#[test]
+fn wrong_products_on_tensor_cores_are_caught() {
+    let Some((mut both, shader)) = checked_on_tensor_cores() else { return };
+    let source = common::shader(shader);
+    let (batch, inputs, outputs) = (70, 50, 40);
+    let layer = layer(batch, inputs, outputs);
+    let mut draw = Draw::new(13);
+    let x = both.upload_floats(&draw.floats(batch * inputs, 1.0)).unwrap();
+    let params = both.upload_floats(&draw.floats(inputs * outputs + outputs, 1.0)).unwrap();
+    let d_pre = both.upload_floats(&draw.floats(batch * outputs, 1.0)).unwrap();
+    let mut y = both.alloc_floats(batch * outputs).unwrap();
+    let mut d_x = both.alloc_floats(batch * inputs).unwrap();
+    let mut grads = both.alloc_floats(inputs * outputs + outputs).unwrap();
+    // A bias, an operand's last elements, one of the four matrices, one step of the depth.
+    for (right, wrong) in [
+        ("b[params.bias_offset + column]", "b[params.bias_offset + row]"),
+        ("element % DEPTH", "min(element % DEPTH, 30u)"),
+        ("coopMultiplyAdd(a_lower, b_right", "coopMultiplyAdd(a_upper, b_right"),
+        ("k < DEPTH; k += SIZE", "k + SIZE < DEPTH; k += SIZE"),
+    ] {
+        both.a.context.replace_shader(shader, plant(source, right, wrong));
+        let caught = expect_mismatch(both.linear_forward(&layer, Activation::Identity, &x, 0, &params, None, &mut y, 0));
+        assert_eq!((caught.operation, caught.tensor), ("linear_forward", "y"), "{wrong}");
+    }
+    for (right, wrong) in [("return 1.0 - s * s;", "return 1.0 - s;"), ("power_of_two(-exponent)", "power_of_two(1 - exponent)")]
+    {
+        both.a.context.replace_shader(shader, plant(source, right, wrong));
+        let caught = expect_mismatch(both.linear_backward_input(&layer, &d_pre, &params, Some((Activation::Tanh, &x)), &mut d_x));
+        assert_eq!((caught.operation, caught.tensor), ("linear_backward_input", "d_x"), "{wrong}");
+    }
+    for (right, wrong, tensor) in [
+        ("power_of_two(-exponent)", "power_of_two(1 - exponent)", "d_weights"),
+        ("params.bias_offset + row, column + 1u", "params.bias_offset, column + 1u", "d_bias"),
+        ("other < WORKGROUP_SIZE; other += TILE", "other < TILE; other += TILE", "d_bias"),
+        ("first + row < params.rows && begin + k < end", "first + row < params.rows", "d_bias"),
+    ] {
+        both.a.context.replace_shader(shader, plant(source, right, wrong));
+        let caught = expect_mismatch(both.linear_backward_params(&layer, &d_pre, &x, &mut grads));
+        assert_eq!((caught.operation, caught.tensor), ("linear_backward_params", tensor), "{wrong}");
     }
 }
 

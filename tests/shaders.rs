@@ -9,12 +9,20 @@ fn parse(info: &ShaderInfo) -> naga::Module {
         .unwrap_or_else(|error| panic!("{}", error.emit_to_string_with_path(info.shader.source, info.shader.name)))
 }
 
+/// None beyond what WebGPU gives everybody, the portable tier, but for products on tensor cores, which are asked for by name.
+fn capabilities(info: &ShaderInfo) -> Capabilities {
+    if info.shader.name.starts_with("linear/tensor_core") {
+        Capabilities::COOPERATIVE_MATRIX | Capabilities::SHADER_FLOAT16 | Capabilities::SUBGROUP
+    } else {
+        Capabilities::empty()
+    }
+}
+
 #[test]
 fn every_specialisation_validates() {
     for info in shaders() {
         let module = parse(&info);
-        // No capability beyond what WebGPU gives everybody: the portable tier.
-        let validated = Validator::new(ValidationFlags::all(), Capabilities::empty())
+        let validated = Validator::new(ValidationFlags::all(), capabilities(&info))
             .validate(&module)
             .unwrap_or_else(|error| panic!("{}: {}", info.shader.name, error.emit_to_string(info.shader.source)));
         for (entry, specialisations) in info.entries {
@@ -24,7 +32,7 @@ fn every_specialisation_validates() {
                 let stage = Some((naga::ShaderStage::Compute, *entry));
                 let (special, _) = naga::back::pipeline_constants::process_overrides(&module, &validated, stage, &constants)
                     .unwrap_or_else(|error| panic!("{}::{entry}: {error}", info.shader.name));
-                Validator::new(ValidationFlags::all(), Capabilities::empty())
+                Validator::new(ValidationFlags::all(), capabilities(&info))
                     .validate(&special)
                     .unwrap_or_else(|error| panic!("{}::{entry}: {error:?}", info.shader.name));
             }
@@ -36,7 +44,7 @@ fn every_specialisation_validates() {
 fn every_entry_point_is_listed_and_within_the_default_limits() {
     for info in shaders() {
         let module = parse(&info);
-        let validated = Validator::new(ValidationFlags::all(), Capabilities::empty()).validate(&module).unwrap();
+        let validated = Validator::new(ValidationFlags::all(), capabilities(&info)).validate(&module).unwrap();
         let mut in_file: Vec<&str> = module.entry_points.iter().map(|e| e.name.as_str()).collect();
         let mut listed: Vec<&str> = info.entries.iter().map(|(name, _)| *name).collect();
         in_file.sort_unstable();

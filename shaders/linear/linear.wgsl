@@ -19,31 +19,9 @@
 // Range         finite inputs; activations are right for all finite x (tanh and exp are kept from overflowing)
 // Tolerance     (depth + 2)·2⁻²⁴·Σ|a||b| for the product, 16·2⁻²⁴·(1 + |y|) for an activation, 64·2⁻²⁴ for a derivative; derived in src/kernels/linear.rs
 
-struct LinearParams {
-    rows: u32,
-    columns: u32,
-    depth: u32,
-    depth_per_split: u32,
-    splits: u32,
-    a_offset: u32,
-    a_row_stride: u32,
-    a_depth_stride: u32,
-    b_offset: u32,
-    b_column_stride: u32,
-    b_depth_stride: u32,
-    bias_offset: u32,
-    output_offset: u32,
-}
-
 override WORKGROUP_SIZE: u32 = 64u;
 // Whether the last column of b is all ones: the product's last column is then the bias gradient.
 override ONES_COLUMN: bool = false;
-
-@group(0) @binding(0) var<uniform> params: LinearParams;
-@group(0) @binding(1) var<storage, read> a: array<f32>;
-@group(0) @binding(2) var<storage, read> b: array<f32>;
-@group(0) @binding(3) var<storage, read_write> output: array<f32>;
-@group(0) @binding(4) var<storage, read> saved: array<f32>;
 
 // Outputs a tiled invocation computes in each direction.
 const TILE: u32 = 8u;
@@ -69,16 +47,6 @@ fn b_column(column: u32) -> u32 {
 
 fn a_row(row: u32) -> u32 {
     return params.a_offset + min(row, params.rows - 1u) * params.a_row_stride;
-}
-
-struct Stretch {
-    begin: u32,
-    end: u32,
-}
-
-fn stretch(split: u32) -> Stretch {
-    let begin = split * params.depth_per_split;
-    return Stretch(begin, min(begin + params.depth_per_split, params.depth));
 }
 
 fn dot_product(row: u32, column: u32, split: u32) -> f32 {
@@ -162,11 +130,6 @@ fn tiles() -> u32 {
 
 // ---------------------------------------------------------------------------------------------------------------- forward
 
-fn store_forward(row: u32, column: u32, product: f32) {
-    let x = product + b[params.bias_offset + column];
-    output[params.output_offset + row * params.columns + column] = activate(x);
-}
-
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn forward_plain(
     @builtin(workgroup_id) workgroup: vec3<u32>,
@@ -204,11 +167,6 @@ fn forward_tiled(
 
 // ---------------------------------------------------------------------------------------------------------------- backward
 
-fn store_backward_input(row: u32, column: u32, product: f32) {
-    let element = row * params.columns + column;
-    output[element] = product * derivative(saved[element]);
-}
-
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn backward_input_plain(
     @builtin(workgroup_id) workgroup: vec3<u32>,
@@ -242,18 +200,6 @@ fn backward_input_tiled(
             store_backward_input(first_row + i, first_column + j, product_at(i, j));
         }
     }
-}
-
-// Where element (row, column) of dW|db lies among the parameters.
-fn parameter_index(row: u32, column: u32) -> u32 {
-    let weight = params.output_offset + row * (params.columns - 1u) + column;
-    return select(weight, params.bias_offset + row, column + 1u == params.columns);
-}
-
-// One stretch is the result; several are kept side by side for sum_splits.
-fn store_backward_params(split: u32, row: u32, column: u32, product: f32) {
-    let part = (split * params.rows + row) * params.columns + column;
-    output[select(part, parameter_index(row, column), params.splits == 1u)] = product;
 }
 
 @compute @workgroup_size(WORKGROUP_SIZE)

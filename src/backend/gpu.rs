@@ -1,9 +1,10 @@
 //! The wgpu backend.
 
 use super::Memory;
+use super::tensor_core::self_test;
 use crate::error::{Error, Result};
 use crate::gpu::{Buffer, Context, Selection};
-use crate::kernels::linear::{Product, Ways};
+use crate::kernels::linear::{Linear, Precision, Product, TensorCores, Ways};
 
 /// Which variant of a kernel to run, where it has several.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -27,6 +28,10 @@ pub struct Gpu {
     /// How every matrix product of [`LinearOps`](super::LinearOps) is shared among invocations, where it is not the variant that says so. All ways
     /// compute the same bits.
     pub product: Option<Product>,
+    /// What multiplies large matrices, where that is not an f32 kernel.
+    pub(super) tensor_cores: Option<TensorCores>,
+    /// Whether it has multiplied any since somebody asked.
+    pub(crate) used_tensor_cores: bool,
 }
 
 impl Gpu {
@@ -38,13 +43,50 @@ impl Gpu {
         Ok(Self::on(Context::open(selection)?))
     }
 
-    /// Works on a context, for instance one on a caller's own device.
-    pub fn on(context: Context) -> Self {
-        Self { context, variant: Variant::Auto, product: None }
+    /// Opens an adapter for matrix products in `precision`. Where it has no tensor cores, or they fail a self-test, products stay in f32: one warning
+    /// in the log says why, and [`precision`](Self::precision) which it is.
+    ///
+    /// # Errors
+    /// Those of [`Context::open`].
+    pub fn open_with_precision(selection: &Selection, precision: Precision) -> Result<Self> {
+        match precision {
+            Precision::F32 => Self::open(selection),
+            Precision::F16TensorCore => Ok(Self::on(Context::open_with_tensor_cores(selection)?).with_tensor_cores()),
+        }
     }
 
-    pub(super) fn ways(&self) -> Ways {
-        Ways { variant: self.variant, product: self.product }
+    /// Turns tensor cores on after a self-test of theirs, or warns that there are none to be used.
+    pub fn with_tensor_cores(mut self) -> Self {
+        let mut outcome = TensorCores::of(&self.context).map(|cores| self.tensor_cores = Some(cores));
+        if outcome.is_ok() {
+            (self, outcome) = self_test(self);
+        }
+        if let Err(reason) = outcome {
+            log::warn!("matrix products stay in f32: {reason}");
+            self.tensor_cores = None;
+        }
+        self
+    }
+
+    /// Whether a product was recorded on tensor cores since the last call.
+    pub fn take_used_tensor_cores(&mut self) -> bool {
+        std::mem::take(&mut self.used_tensor_cores)
+    }
+
+    /// What large matrix products are computed in.
+    pub fn precision(&self) -> Precision {
+        self.tensor_cores.map_or(Precision::F32, |_| Precision::F16TensorCore)
+    }
+
+    /// Works on a context, for instance one on a caller's own device.
+    pub fn on(context: Context) -> Self {
+        Self { context, variant: Variant::Auto, product: None, tensor_cores: None, used_tensor_cores: false }
+    }
+
+    /// How to make the products of a layer.
+    pub(super) fn ways(&mut self, layer: &Linear) -> Ways {
+        let tensor_cores = self.use_tensor_cores(layer);
+        Ways { variant: self.variant, product: self.product, tensor_cores }
     }
 
     fn check_guards<T>(&mut self, buffer: &Buffer<T>) -> Result<()> {
@@ -60,7 +102,8 @@ impl Memory for Gpu {
     type Words = Buffer<u32>;
 
     fn describe(&self) -> String {
-        format!("GPU ({})", self.context.name())
+        let precision = if self.tensor_cores.is_some() { ", f16 tensor cores" } else { "" };
+        format!("GPU ({}{precision})", self.context.name())
     }
 
     fn alloc_floats(&mut self, len: usize) -> Result<Buffer<f32>> {

@@ -1,18 +1,25 @@
 //! The operations of [`kernels::linear`](crate::kernels::linear) on every backend.
 
-#[cfg(feature = "gpu")]
-use super::Gpu;
 use super::{Cpu, CrossCheck, Memory};
+#[cfg(feature = "gpu")]
+use super::{Gpu, Variant};
 use crate::error::Result;
 #[cfg(feature = "gpu")]
 use crate::gpu::Buffer;
-use crate::kernels::linear::{self as kernels, Activation, Linear};
+#[cfg(feature = "gpu")]
+use crate::kernels::linear::TensorCores;
+use crate::kernels::linear::{self as kernels, Activation, Linear, Precision};
 use crate::real::Real;
 use crate::reference::linear as reference;
 use crate::tolerance::Tolerance;
 
 /// Fully connected layers and their gradients.
 pub trait LinearOps: Memory {
+    /// What the three products of `layer` are computed in.
+    fn product_precision(&self, _layer: &Linear) -> Precision {
+        Precision::F32
+    }
+
     /// y = act(x·Wᵀ + b).
     ///
     /// `x` `[batch, in]` is read from element `x_offset` on, `y` `[batch, out]` written from `y_offset` on. `pre`, if given, takes
@@ -74,7 +81,30 @@ pub trait LinearOps: Memory {
 }
 
 #[cfg(feature = "gpu")]
+impl Gpu {
+    /// What multiplies this layer's matrices, if not f32 kernels do: those alone are the plain variant, what a forced product asks for, and better
+    /// at small matrices.
+    fn tensor_cores_for(&self, layer: &Linear) -> Option<TensorCores> {
+        self.tensor_cores.filter(|_| self.product.is_none()).filter(|_| match self.variant {
+            Variant::Plain => false,
+            Variant::Auto => layer.suits_tensor_cores(),
+            Variant::Fast => true,
+        })
+    }
+
+    pub(super) fn use_tensor_cores(&mut self, layer: &Linear) -> Option<TensorCores> {
+        let cores = self.tensor_cores_for(layer);
+        self.used_tensor_cores |= cores.is_some();
+        cores
+    }
+}
+
+#[cfg(feature = "gpu")]
 impl LinearOps for Gpu {
+    fn product_precision(&self, layer: &Linear) -> Precision {
+        self.tensor_cores_for(layer).map_or(Precision::F32, |_| Precision::F16TensorCore)
+    }
+
     fn linear_forward(
         &mut self,
         layer: &Linear,
@@ -87,7 +117,7 @@ impl LinearOps for Gpu {
         y_offset: usize,
     ) -> Result<()> {
         let (x, y, pre) = ((x, x_offset), (&*y, y_offset), pre.map(|pre| &*pre));
-        let ways = self.ways();
+        let ways = self.ways(layer);
         kernels::record_forward(&mut self.context, ways, layer, activation, x, params, pre, y)
     }
 
@@ -110,7 +140,7 @@ impl LinearOps for Gpu {
         through: Option<(Activation, &Buffer<f32>)>,
         d_x: &mut Buffer<f32>,
     ) -> Result<()> {
-        let ways = self.ways();
+        let ways = self.ways(layer);
         kernels::record_backward_input(&mut self.context, ways, layer, d_pre, params, through, d_x)
     }
 
@@ -121,7 +151,7 @@ impl LinearOps for Gpu {
         x: &Buffer<f32>,
         grads: &mut Buffer<f32>,
     ) -> Result<()> {
-        let ways = self.ways();
+        let ways = self.ways(layer);
         kernels::record_backward_params(&mut self.context, ways, layer, d_pre, x, grads)
     }
 }
@@ -177,7 +207,19 @@ impl<T: Real> LinearOps for Cpu<T> {
     }
 }
 
+/// The tolerance of a product in f32, or on tensor cores where there are magnitudes of rounded operands.
+fn widened(in_f32: Tolerance, terms: usize, magnitudes: &[f64], rounded: Option<&[f64]>) -> Tolerance {
+    match rounded {
+        Some(rounded) => kernels::tensor_core_tolerance(in_f32, terms, magnitudes, rounded),
+        None => in_f32,
+    }
+}
+
 impl<A: LinearOps, B: LinearOps> CrossCheck<A, B> {
+    fn rounds_operands(&self, layer: &Linear) -> bool {
+        self.a.product_precision(layer) == Precision::F16TensorCore
+    }
+
     /// |values| of the first `len` elements from `offset` on, in double precision.
     fn magnitudes(&mut self, buffer: &B::Floats, offset: usize, len: usize) -> Result<Vec<f64>> {
         Ok(self.b.read_f64(buffer, offset, len)?.into_iter().map(f64::abs).collect())
@@ -209,14 +251,24 @@ impl<A: LinearOps, B: LinearOps> LinearOps for CrossCheck<A, B> {
         let outputs = layer.batch * layer.out_features;
         let x = self.magnitudes(&x.b, x_offset, layer.batch * layer.in_features)?;
         let (own, params) = self.parameter_magnitudes(layer, &params.b)?;
-        let mut magnitudes = vec![0.0; outputs];
-        reference::forward(&own, Activation::Identity, &x, &params, None, &mut magnitudes);
+        let product = |x: &[f64], params: &[f64]| {
+            let mut magnitudes = vec![0.0; outputs];
+            reference::forward(&own, Activation::Identity, x, params, None, &mut magnitudes);
+            magnitudes
+        };
+        let magnitudes = product(&x, &params);
+        let rounded = self.rounds_operands(layer).then(|| {
+            let (weights, biases) = params.split_at(layer.weights());
+            product(&kernels::rounded_magnitudes(&x, 1.0), &[&kernels::rounded_magnitudes(weights, 1.0), biases].concat())
+        });
         if let Some(pre) = pre {
             let tolerance = kernels::forward_tolerance(layer, Activation::Identity, &magnitudes, &magnitudes);
+            let tolerance = widened(tolerance, layer.in_features, &magnitudes, rounded.as_deref());
             self.compare("linear_forward", "pre", pre, 0..outputs, &tolerance)?;
         }
         let values = self.b.read_f64(&y.b, y_offset, outputs)?;
         let tolerance = kernels::forward_tolerance(layer, activation, &magnitudes, &values);
+        let tolerance = widened(tolerance, layer.in_features, &magnitudes, rounded.as_deref());
         self.compare("linear_forward", "y", y, y_offset..y_offset + outputs, &tolerance)
     }
 
@@ -248,9 +300,18 @@ impl<A: LinearOps, B: LinearOps> LinearOps for CrossCheck<A, B> {
         let inputs = layer.batch * layer.in_features;
         let d_pre = self.magnitudes(&d_pre.b, 0, layer.batch * layer.out_features)?;
         let (own, params) = self.parameter_magnitudes(layer, &params.b)?;
-        let mut magnitudes = vec![0.0; inputs];
-        reference::backward_input(&own, &d_pre, &params, None, &mut magnitudes);
+        let product = |d_pre: &[f64], params: &[f64]| {
+            let mut magnitudes = vec![0.0; inputs];
+            reference::backward_input(&own, d_pre, params, None, &mut magnitudes);
+            magnitudes
+        };
+        let magnitudes = product(&d_pre, &params);
+        let rounded = self.rounds_operands(layer).then(|| {
+            let scale = kernels::gradient_scale(layer.batch);
+            product(&kernels::rounded_magnitudes(&d_pre, scale), &kernels::rounded_magnitudes(&params, 1.0))
+        });
         let tolerance = kernels::backward_input_tolerance(layer, &magnitudes);
+        let tolerance = widened(tolerance, layer.out_features, &magnitudes, rounded.as_deref());
         self.compare("linear_backward_input", "d_x", d_x, 0..inputs, &tolerance)
     }
 
@@ -266,14 +327,25 @@ impl<A: LinearOps, B: LinearOps> LinearOps for CrossCheck<A, B> {
         let d_pre = self.magnitudes(&d_pre.b, 0, layer.batch * layer.out_features)?;
         let x = self.magnitudes(&x.b, 0, layer.batch * layer.in_features)?;
         let own = Linear { weight_offset: 0, bias_offset: layer.weights(), ..*layer };
-        let mut magnitudes = vec![0.0; layer.weights() + layer.out_features];
-        reference::backward_params(&own, &d_pre, &x, &mut magnitudes);
-        let (d_weights, d_bias) = magnitudes.split_at(layer.weights());
-        let mut check = |tensor, offset: usize, magnitudes: &[f64]| {
-            let tolerance: Tolerance = kernels::backward_params_tolerance(layer, magnitudes);
-            self.compare("linear_backward_params", tensor, grads, offset..offset + magnitudes.len(), &tolerance)
+        let product = |d_pre: &[f64], x: &[f64]| {
+            let mut magnitudes = vec![0.0; layer.weights() + layer.out_features];
+            reference::backward_params(&own, d_pre, x, &mut magnitudes);
+            magnitudes
         };
-        check("d_weights", layer.weight_offset, d_weights)?;
-        check("d_bias", layer.bias_offset, d_bias)
+        let magnitudes = product(&d_pre, &x);
+        let rounded = self.rounds_operands(layer).then(|| {
+            let scale = kernels::gradient_scale(layer.batch);
+            product(&kernels::rounded_magnitudes(&d_pre, scale), &kernels::rounded_magnitudes(&x, 1.0))
+        });
+        let (d_weights, d_bias) = magnitudes.split_at(layer.weights());
+        let mut check = |tensor, offset: usize, tolerance: &Tolerance, len: usize| {
+            self.compare("linear_backward_params", tensor, grads, offset..offset + len, tolerance)
+        };
+        let tolerance = kernels::backward_params_tolerance(layer, d_weights);
+        let tolerance =
+            widened(tolerance, layer.terms_over_batch(), d_weights, rounded.as_ref().map(|rounded| &rounded[..layer.weights()]));
+        check("d_weights", layer.weight_offset, &tolerance, d_weights.len())?;
+        // The bias has no operand that would be rounded.
+        check("d_bias", layer.bias_offset, &kernels::backward_params_tolerance(layer, d_bias), d_bias.len())
     }
 }

@@ -18,6 +18,8 @@ mod planning;
 mod policy;
 mod random;
 mod surrogate;
+#[cfg(feature = "gpu")]
+mod tensor_core;
 
 pub use actor_critic::{
     Actions, ActorCriticOps, Head, Minibatch, MinibatchInputs, MinibatchRows, Rows, Trace, compose_clipped_gradient,
@@ -37,6 +39,8 @@ pub use planning::{PlanMemory, Rehearsal};
 pub use policy::PolicyOps;
 pub use random::RandomOps;
 pub use surrogate::SurrogateOps;
+
+pub use crate::kernels::linear::Precision;
 
 use crate::error::Result;
 

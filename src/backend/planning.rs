@@ -46,7 +46,12 @@ impl<T: Real> PlanMemory for Cpu<T> {
 #[cfg(feature = "gpu")]
 impl PlanMemory for Gpu {
     fn memory_bytes(&self, work: &impl Rehearsal) -> Result<u64> {
-        let mut planner = Self { context: self.context.planner(), variant: self.variant, product: self.product };
+        let mut planner = Self {
+            variant: self.variant,
+            product: self.product,
+            tensor_cores: self.tensor_cores,
+            ..Self::on(self.context.planner())
+        };
         work.run(&mut planner)?;
         Ok(planner.context.planned_bytes())
     }

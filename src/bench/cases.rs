@@ -338,7 +338,7 @@ pub(super) fn run<B: Benchmarked>(backend: B, case: &Case, effort: Effort, peaks
     let outcome = outcome.and_then(|()| {
         let step = case.prepare(&mut backend)?;
         let samples = time(&mut backend, step, effort)?;
-        Ok(record(&case.name, backend.describe(), &samples, case.work(), Some(peaks), check))
+        Ok(record(&case.name, &mut backend, &samples, case.work(), Some(peaks), check))
     });
     (backend, outcome)
 }

@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 pub use measure::{Clocks, Effort};
-pub use peaks::{Bandwidth, Benchmarked, Peaks};
+pub use peaks::{Bandwidth, Benchmarked, Peaks, TENSOR_CORES, Units};
 pub use update::{Workload, workloads};
 
 use crate::error::{Error, Result};
@@ -27,7 +27,7 @@ use measure::Samples;
 pub struct Record {
     /// `section/shape`.
     pub bench: String,
-    /// Which way of computing it.
+    /// Which way of computing it: [`TENSOR_CORES`] where large matrix products ran there, else `default`.
     pub variant: &'static str,
     /// This crate.
     pub framework: &'static str,
@@ -129,7 +129,7 @@ struct Work {
 }
 
 impl Work {
-    fn rates(&self, seconds: f64, peaks: Option<&Peaks>) -> BTreeMap<&'static str, f64> {
+    fn rates(&self, seconds: f64, peaks: Option<Peaks>) -> BTreeMap<&'static str, f64> {
         let mut rates = BTreeMap::new();
         if self.flops > 0.0 {
             rates.insert("gflops", self.flops / seconds / 1e9);
@@ -194,19 +194,20 @@ fn skipped<B: Benchmarked>(backend: &B, name: &str, reason: String) -> Finding {
     Finding::Skipped { bench: name.to_owned(), framework: FRAMEWORK, device: backend.describe(), skipped: reason }
 }
 
-fn record(
+fn record<B: Benchmarked>(
     bench: &str,
-    device: String,
+    backend: &mut B,
     samples: &Samples,
     work: Work,
     peaks: Option<&Peaks>,
     check: BTreeMap<String, f64>,
 ) -> Record {
+    let variant = if backend.take_used_tensor_cores() { TENSOR_CORES } else { "default" };
     Record {
         bench: bench.to_owned(),
-        variant: "default",
+        variant,
         framework: FRAMEWORK,
-        device,
+        device: backend.describe(),
         median_s: samples.quantile(0.5),
         min_s: samples.quantile(0.0),
         p10_s: samples.quantile(0.1),
@@ -218,7 +219,7 @@ fn record(
         encode_s: samples.clocks.encode_s,
         flops: work.flops,
         bytes: work.bytes,
-        derived: work.rates(samples.quantile(0.5), peaks),
+        derived: work.rates(samples.quantile(0.5), peaks.map(|peaks| peaks.of(variant))),
         check,
     }
 }

@@ -15,7 +15,10 @@ const MIB: usize = 1 << 20;
 /// Bytes of the source: one that fits a last-level cache, one that fits few.
 const COPIES: [(&str, usize); 2] = [("limits/copy_16MiB", 16 * MIB), ("limits/copy_128MiB", 128 * MIB)];
 const ARITHMETIC: &str = "limits/arithmetic";
-/// Names of all peaks.
+const TENSOR_CORE: &str = "limits/tensor_core";
+/// The variant of what ran on tensor cores.
+pub const TENSOR_CORES: &str = "f16_tensor_core";
+/// Names of the peaks that every backend has.
 pub(super) const NAMES: [&str; 3] = [COPIES[0].0, COPIES[1].0, ARITHMETIC];
 
 /// How fast a backend copies.
@@ -30,13 +33,21 @@ pub struct Bandwidth {
 /// The fastest that the adapter did in this run.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Peaks {
-    /// 10⁹ floating-point operations a second.
+    /// 10⁹ floating-point operations a second, in f32.
     pub gflops: f64,
+    /// The same of tensor cores, where large matrix products run there.
+    pub tensor_gflops: Option<f64>,
     /// Copies, the small one first.
     pub copies: [Bandwidth; 2],
 }
 
 impl Peaks {
+    /// The peaks of what is of a variant: on [`TENSOR_CORES`], their arithmetic takes the place of that in f32.
+    pub fn of(&self, variant: &str) -> Self {
+        let on_tensor_cores = self.tensor_gflops.filter(|_| variant == TENSOR_CORES);
+        Self { gflops: on_tensor_cores.unwrap_or(self.gflops), ..*self }
+    }
+
     /// Bandwidth of the copy that is of that size: a kernel whose data fit the cache is not measured against main memory.
     fn bandwidth(&self, bytes: f64) -> f64 {
         let [small, large] = self.copies;
@@ -49,30 +60,47 @@ impl Peaks {
     }
 }
 
+/// What does arithmetic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Units {
+    /// What does it in f32.
+    F32,
+    /// What multiplies matrices of f16.
+    TensorCores,
+}
+
 /// A backend that can be benchmarked: one whose peaks somebody knows how to measure.
 pub trait Benchmarked: PlanMemory<Floats: 'static, Words: 'static> + 'static {
+    /// Whether it computes with them: everything does in f32, and large matrix products perhaps on tensor cores.
+    fn has(&self, units: Units) -> bool {
+        units == Units::F32
+    }
+    /// Whether it has multiplied matrices on tensor cores since the last call.
+    fn take_used_tensor_cores(&mut self) -> bool {
+        false
+    }
     /// Floating-point operations of one call of [`arithmetic`](Self::arithmetic).
-    fn arithmetic_flops(&self) -> f64;
+    fn arithmetic_flops(&self, units: Units) -> f64;
     /// Copies `source` to `target`, as fast as it goes.
     ///
     /// # Errors
     /// Those of the backend.
     fn copy_fast(&mut self, source: &Self::Floats, target: &mut Self::Floats) -> Result<()>;
-    /// As much arithmetic as the device can do, on the [`operands`](Self::operands).
+    /// As much arithmetic as the device can do with `units` that it [`has`](Self::has), on the [`operands`](Self::operands).
     ///
     /// # Errors
     /// Those of the backend.
-    fn arithmetic(&mut self, operands: &mut [Self::Floats; 3]) -> Result<()>;
+    fn arithmetic(&mut self, units: Units, operands: &mut [Self::Floats; 3]) -> Result<()>;
     /// Two inputs and a result.
     ///
     /// # Errors
     /// Those of the backend.
-    fn operands(&mut self) -> Result<[Self::Floats; 3]>;
+    fn operands(&mut self, units: Units) -> Result<[Self::Floats; 3]>;
     /// Relative deviation of the result from double precision.
     ///
     /// # Errors
     /// Those of the backend.
-    fn deviation(&mut self, operands: &[Self::Floats; 3]) -> Result<f64>;
+    fn deviation(&mut self, units: Units, operands: &[Self::Floats; 3]) -> Result<f64>;
     /// Frees what is kept for reuse.
     fn release(&mut self) {}
     /// Starts or stops the backend's own clocks, if it has any.
@@ -114,6 +142,7 @@ impl<B: Benchmarked> Timed for Copying<'_, B> {
 
 struct Computing<'a, B: Benchmarked> {
     backend: &'a mut B,
+    units: Units,
     operands: [B::Floats; 3],
 }
 
@@ -125,7 +154,7 @@ impl<B: Benchmarked> Timed for Computing<'_, B> {
     }
 
     fn call(&mut self) -> Result<()> {
-        self.backend.arithmetic(&mut self.operands)
+        self.backend.arithmetic(self.units, &mut self.operands)
     }
 
     fn wait(&mut self) -> Result<()> {
@@ -150,25 +179,27 @@ fn copying<B: Benchmarked>(backend: &mut B, name: &str, bytes: usize, effort: Ef
     }
     let samples = Samples::collect(effort, &mut copying)?;
     let work = Work { flops: 0.0, bytes: 2.0 * bytes as f64, items: None };
-    Ok(record(name, copying.backend.describe(), &samples, work, None, BTreeMap::from([("target".to_owned(), 0.0)])))
+    Ok(record(name, copying.backend, &samples, work, None, BTreeMap::from([("target".to_owned(), 0.0)])))
 }
 
-fn computing<B: Benchmarked>(backend: &mut B, effort: Effort) -> Result<Record> {
-    let operands = backend.operands()?;
-    let mut computing = Computing { backend, operands };
+fn computing<B: Benchmarked>(backend: &mut B, units: Units, effort: Effort) -> Result<Record> {
+    let name = if units == Units::F32 { ARITHMETIC } else { TENSOR_CORE };
+    let operands = backend.operands(units)?;
+    let mut computing = Computing { backend, units, operands };
     computing.call()?;
-    let deviation = computing.backend.deviation(&computing.operands)?;
+    let deviation = computing.backend.deviation(units, &computing.operands)?;
     if !(deviation <= 1e-4) {
-        return Err(Error::value(ARITHMETIC, "at most 1e-4 from double precision", deviation));
+        return Err(Error::value(name, "at most 1e-4 from double precision", deviation));
     }
     let samples = Samples::collect(effort, &mut computing)?;
-    let work = Work { flops: computing.backend.arithmetic_flops(), bytes: 0.0, items: None };
+    let work = Work { flops: computing.backend.arithmetic_flops(units), bytes: 0.0, items: None };
     let check = BTreeMap::from([("result".to_owned(), deviation)]);
-    Ok(record(ARITHMETIC, computing.backend.describe(), &samples, work, None, check))
+    Ok(record(name, computing.backend, &samples, work, None, check))
 }
 
 /// All peaks, each the fastest sample.
 pub(super) fn measure<B: Benchmarked>(backend: &mut B, effort: Effort, report: &mut dyn FnMut(Finding)) -> Result<Peaks> {
+    let has_tensor_cores = backend.has(Units::TensorCores);
     let mut copies = [Bandwidth { bytes: 0.0, gbps: 0.0 }; 2];
     for ((name, bytes), copy) in COPIES.into_iter().zip(&mut copies) {
         let record = copying(backend, name, bytes, effort)?;
@@ -176,11 +207,16 @@ pub(super) fn measure<B: Benchmarked>(backend: &mut B, effort: Effort, report: &
         report(Finding::Timed(Box::new(record)));
         backend.release();
     }
-    let record = computing(backend, effort)?;
-    let gflops = record.flops / record.min_s / 1e9;
-    report(Finding::Timed(Box::new(record)));
-    backend.release();
-    Ok(Peaks { gflops, copies })
+    let mut gflops = |units| -> Result<f64> {
+        let record = computing(backend, units, effort)?;
+        let gflops = record.flops / record.min_s / 1e9;
+        report(Finding::Timed(Box::new(record)));
+        backend.release();
+        Ok(gflops)
+    };
+    let in_f32 = gflops(Units::F32)?;
+    let tensor_gflops = if has_tensor_cores { Some(gflops(Units::TensorCores)?) } else { None };
+    Ok(Peaks { gflops: in_f32, tensor_gflops, copies })
 }
 
 /// Side of the square matrices whose product stands for a CPU's arithmetic.
@@ -189,7 +225,7 @@ const SIDE: usize = 2048;
 const CHUNK: usize = MIB / 4;
 
 impl Benchmarked for Cpu<f32> {
-    fn arithmetic_flops(&self) -> f64 {
+    fn arithmetic_flops(&self, _: Units) -> f64 {
         2.0 * (SIDE as f64).powi(3)
     }
 
@@ -198,19 +234,19 @@ impl Benchmarked for Cpu<f32> {
         Ok(())
     }
 
-    fn arithmetic(&mut self, [x, params, y]: &mut [Vec<f32>; 3]) -> Result<()> {
+    fn arithmetic(&mut self, _: Units, [x, params, y]: &mut [Vec<f32>; 3]) -> Result<()> {
         let layer = Linear { batch: SIDE, in_features: SIDE, out_features: SIDE, weight_offset: 0, bias_offset: SIDE * SIDE };
         self.linear_forward(&layer, Activation::Identity, x, 0, params, None, y, 0)
     }
 
-    fn operands(&mut self) -> Result<[Vec<f32>; 3]> {
+    fn operands(&mut self, _: Units) -> Result<[Vec<f32>; 3]> {
         let mut inputs = Inputs::new();
         let (x, params) = (inputs.floats(SIDE * SIDE, 1.0), inputs.floats(SIDE * (SIDE + 1), 1.0));
         Ok([x, params, self.alloc_floats(SIDE * SIDE)?])
     }
 
     /// Of one row in 64, relative to the length of the rows.
-    fn deviation(&mut self, [x, params, y]: &[Vec<f32>; 3]) -> Result<f64> {
+    fn deviation(&mut self, _: Units, [x, params, y]: &[Vec<f32>; 3]) -> Result<f64> {
         let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum::<f64>();
         let mut sums = (0.0, 0.0);
         for row in (0..SIDE).step_by(64) {
@@ -227,10 +263,10 @@ impl Benchmarked for Cpu<f32> {
 
 #[cfg(feature = "gpu")]
 mod gpu {
-    use super::{Benchmarked, Clocks, Memory};
-    use crate::backend::Gpu;
-    use crate::error::Result;
-    use crate::gpu::{Buffer, Grid, Indices, Shader, bind, shader_params};
+    use super::{Benchmarked, Clocks, Memory, Units};
+    use crate::backend::{Gpu, Precision};
+    use crate::error::{Error, Result};
+    use crate::gpu::{Buffer, CooperativeMatrix, Grid, Indices, Shader, bind, shader_params};
     use crate::shape::require_len;
 
     const SHADER: Shader = Shader { name: "peaks", source: include_str!("peaks.wgsl"), indices: Indices::Proven };
@@ -251,13 +287,70 @@ mod gpu {
         }
     }
 
+    macro_rules! tensor_shader {
+        ($size:literal) => {
+            Shader {
+                name: concat!("tensor_core_peak_", $size),
+                source: concat!(
+                    include_str!(concat!("../../shaders/linear/tensor_core_", $size, ".wgsl")),
+                    include_str!("tensor_core_peak.wgsl")
+                ),
+                indices: Indices::Proven,
+            }
+        };
+    }
+    const MATRICES_OF_8: Shader = tensor_shader!("8");
+    const MATRICES_OF_16: Shader = tensor_shader!("16");
+    /// Matrices of sums of a subgroup.
+    const SUMS: usize = 4;
+    /// Elements of the matrices of a workgroup's subgroups.
+    const MATRIX_ELEMENTS: usize = 1024;
+    /// Constant elements of the matrices: sums of their products are exact.
+    const ELEMENTS: (f32, f32) = (1.0, 1.0 / 16.0);
+
+    /// Workgroups and rounds of products on tensor cores.
+    fn tensor_size(gpu: &Gpu) -> (usize, usize) {
+        if gpu.context.is_software() { (64, 64) } else { (8192, 4096) }
+    }
+
+    /// The adapter's matrices, and the workgroup that has as many subgroups as linear's.
+    fn matrices(gpu: &Gpu) -> Result<(usize, usize)> {
+        let CooperativeMatrix { size, subgroup_size } =
+            gpu.context.cooperative_matrix().map_err(|reason| Error::value("units", "those of the adapter", reason))?;
+        let size = size as usize;
+        Ok((size, MATRIX_ELEMENTS / (size * size) * subgroup_size as usize))
+    }
+
     /// Workgroups and rounds: milliseconds of work for a large GPU, less for a program that plays one.
     fn size(gpu: &Gpu) -> (usize, usize) {
         if gpu.context.is_software() { (64, 4096) } else { (8192, 4096) }
     }
 
+    fn multiply_matrices(gpu: &mut Gpu, result: &Buffer<f32>) -> Result<()> {
+        let ((workgroups, rounds), (size, workgroup_size)) = (tensor_size(gpu), matrices(gpu)?);
+        let len = workgroups * workgroup_size;
+        require_len("result", result.len(), len)?;
+        let params = PeakParams { len: len as u32, rounds: rounds as u32, multiplier: ELEMENTS.0, addend: ELEMENTS.1 };
+        let shader = if size == 16 { MATRICES_OF_16 } else { MATRICES_OF_8 };
+        let constants = [("WORKGROUP_SIZE", workgroup_size as f64)];
+        gpu.used_tensor_cores = true;
+        gpu.context.dispatch(shader, "multiply_matrices", &constants, &params, &[bind(2, result)], Grid::Linear(workgroups))
+    }
+
     impl Benchmarked for Gpu {
-        fn arithmetic_flops(&self) -> f64 {
+        fn has(&self, units: Units) -> bool {
+            units == Units::F32 || self.precision() == Precision::F16TensorCore
+        }
+
+        fn take_used_tensor_cores(&mut self) -> bool {
+            Gpu::take_used_tensor_cores(self)
+        }
+
+        fn arithmetic_flops(&self, units: Units) -> f64 {
+            if units == Units::TensorCores {
+                let ((workgroups, rounds), size) = (tensor_size(self), matrices(self).map_or(0, |(size, _)| size));
+                return (2 * MATRIX_ELEMENTS * size * SUMS * rounds * workgroups) as f64;
+            }
             let (workgroups, rounds) = size(self);
             (2 * CHAINS * rounds * workgroups * WORKGROUP_SIZE) as f64
         }
@@ -270,7 +363,10 @@ mod gpu {
             self.context.dispatch(SHADER, "copy", &[], &params, &buffers, Grid::covering(len, COPIED * WORKGROUP_SIZE))
         }
 
-        fn arithmetic(&mut self, [_, _, result]: &mut [Buffer<f32>; 3]) -> Result<()> {
+        fn arithmetic(&mut self, units: Units, [_, _, result]: &mut [Buffer<f32>; 3]) -> Result<()> {
+            if units == Units::TensorCores {
+                return multiply_matrices(self, result);
+            }
             let (workgroups, rounds) = size(self);
             let len = workgroups * WORKGROUP_SIZE;
             require_len("result", result.len(), 4 * len)?;
@@ -278,13 +374,23 @@ mod gpu {
             self.context.dispatch(SHADER, "multiply_add", &[], &params, &[bind(2, result)], Grid::Linear(workgroups))
         }
 
-        /// The kernel has no inputs.
-        fn operands(&mut self) -> Result<[Buffer<f32>; 3]> {
-            let (workgroups, _) = size(self);
-            Ok([self.alloc_floats(1)?, self.alloc_floats(1)?, self.alloc_floats(4 * workgroups * WORKGROUP_SIZE)?])
+        /// The kernels have no inputs.
+        fn operands(&mut self, units: Units) -> Result<[Buffer<f32>; 3]> {
+            let len = match units {
+                Units::F32 => 4 * size(self).0 * WORKGROUP_SIZE,
+                Units::TensorCores => tensor_size(self).0 * matrices(self)?.1,
+            };
+            Ok([self.alloc_floats(1)?, self.alloc_floats(1)?, self.alloc_floats(len)?])
         }
 
-        fn deviation(&mut self, [_, _, result]: &[Buffer<f32>; 3]) -> Result<f64> {
+        fn deviation(&mut self, units: Units, [_, _, result]: &[Buffer<f32>; 3]) -> Result<f64> {
+            if units == Units::TensorCores {
+                let ((_, rounds), (size, _)) = (tensor_size(self), matrices(self)?);
+                // (1 + 2)·(1 + 2) times a product of constant matrices.
+                let expected = 9.0 * (size * rounds) as f64 * f64::from(ELEMENTS.0 * ELEMENTS.1);
+                let values = self.read_f64(result, 0, result.len())?;
+                return Ok(values.iter().map(|value| (value / expected - 1.0).abs()).fold(0.0, f64::max));
+            }
             let rounds = size(self).1 as i32;
             let (multiplier, addend) = (f64::from(MULTIPLIER), f64::from(ADDEND));
             // x after n rounds is mⁿ·x₀ + addend·(1 − mⁿ)/(1 − m).

@@ -257,7 +257,7 @@ pub(super) fn run<B: Benchmarked>(backend: &mut B, workload: &Workload, effort: 
     let samples = Samples::collect(effort, &mut Updating { backend, learner, rollout, host: &host })?;
     let learned = (workload.config.batch_size() * workload.config.update_epochs) as f64;
     let work = Work { flops: workload.flops(), bytes: 0.0, items: Some(("learner_samples_per_s", learned)) };
-    let mut record = record(workload.name, backend.describe(), &samples, work, Some(peaks), check);
+    let mut record = record(workload.name, backend, &samples, work, Some(peaks), check);
     let Workload { observation_size, policy, config, .. } = workload;
     let memory = Learner::planned_memory_bytes(backend, *observation_size, *policy, config)?;
     record.derived.insert("memory_bytes", memory as f64);

@@ -3,7 +3,7 @@
 use comfy_table::Table;
 use ppo_kernels::Result;
 use ppo_kernels::gpu::{AdapterSummary, Autotune, adapters};
-use ppo_kernels::wgpu::DeviceType;
+use ppo_kernels::wgpu::{CooperativeMatrixProperties, DeviceType};
 
 use super::{Outcome, output};
 
@@ -60,7 +60,14 @@ fn kind(device_type: DeviceType) -> &'static str {
 
 fn features(adapter: &AdapterSummary) -> String {
     let lines = adapter.features.iter().map(|(name, has)| format!("{} {name}", if *has { "+" } else { "-" }));
-    lines.collect::<Vec<_>>().join("\n")
+    lines.chain(adapter.cooperative_matrices.iter().map(matrix)).collect::<Vec<_>>().join("\n")
+}
+
+/// Rows × columns × depth of what tensor cores multiply, and the types of operands and sums.
+fn matrix(matrix: &CooperativeMatrixProperties) -> String {
+    let (operands, sums) = (format!("{:?}", matrix.ab_type), format!("{:?}", matrix.cr_type));
+    let [m, n, k] = [matrix.m_size, matrix.n_size, matrix.k_size];
+    format!("  {m}x{n}x{k} {}->{}", operands.to_lowercase(), sums.to_lowercase())
 }
 
 fn limits(limits: &ppo_kernels::wgpu::Limits) -> String {

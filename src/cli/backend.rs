@@ -1,7 +1,7 @@
 //! Which backend a command runs on.
 
 use clap::ValueEnum;
-use ppo_kernels::backend::{Cpu, CrossCheck, Gpu};
+use ppo_kernels::backend::{Cpu, CrossCheck, Gpu, Precision};
 use ppo_kernels::gpu::Selection;
 use ppo_kernels::{Error, Result};
 
@@ -29,6 +29,16 @@ pub struct BackendArgs {
     /// The first adapter whose name contains NAME; means `--backend gpu` unless that says cross-check
     #[arg(long, value_name = "NAME")]
     pub adapter: Option<String>,
+    #[command(flatten)]
+    pub precision: PrecisionArgs,
+}
+
+/// `--precision`.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub struct PrecisionArgs {
+    /// What a GPU computes matrix products in
+    #[arg(long, value_enum, default_value = "f32")]
+    pub precision: Precision,
 }
 
 /// An open backend.
@@ -48,25 +58,38 @@ impl BackendArgs {
     /// # Errors
     /// No such adapter; `--adapter` with the CPU backend.
     pub fn open(&self) -> Result<Opened> {
+        let gpu = || open_gpu(&self.adapter, self.precision);
         match (self.backend, &self.adapter) {
-            (BackendChoice::Cpu, adapter) => Ok(Opened::Cpu(open_cpu(adapter)?)),
-            (BackendChoice::CrossCheck, adapter) => Ok(Opened::CrossCheck(CrossCheck::new(open_gpu(adapter)?, Cpu::new()))),
-            (BackendChoice::Gpu, adapter) => Ok(Opened::Gpu(open_gpu(adapter)?)),
-            (BackendChoice::Auto, adapter @ Some(_)) => Ok(Opened::Gpu(open_gpu(adapter)?)),
-            (BackendChoice::Auto, None) => Ok(hardware_or_cpu()),
+            (BackendChoice::Cpu, adapter) => Ok(Opened::Cpu(open_cpu(adapter, self.precision)?)),
+            (BackendChoice::CrossCheck, _) => Ok(Opened::CrossCheck(CrossCheck::new(gpu()?, Cpu::new()))),
+            (BackendChoice::Gpu, _) | (BackendChoice::Auto, Some(_)) => Ok(Opened::Gpu(gpu()?)),
+            (BackendChoice::Auto, None) => hardware_or_cpu(self.precision),
         }
     }
 }
 
 /// The adapter of that name, or the best.
-pub fn open_gpu(adapter: &Option<String>) -> Result<Gpu> {
-    Gpu::open(&adapter.clone().map_or(Selection::Best, Selection::Named))
+pub fn open_gpu(adapter: &Option<String>, PrecisionArgs { precision }: PrecisionArgs) -> Result<Gpu> {
+    Gpu::open_with_precision(&adapter.clone().map_or(Selection::Best, Selection::Named), precision)
 }
 
-/// The CPU backend, which has no adapter to choose.
-pub fn open_cpu(adapter: &Option<String>) -> Result<Cpu<f32>> {
+/// The CPU backend, which has no adapter to choose and no tensor cores.
+pub fn open_cpu(adapter: &Option<String>, precision: PrecisionArgs) -> Result<Cpu<f32>> {
     refuse_adapter(adapter)?;
+    refuse_precision(precision)?;
     Ok(Cpu::new())
+}
+
+/// There are no tensor cores on the CPU.
+pub fn refuse_precision(PrecisionArgs { precision }: PrecisionArgs) -> Result<()> {
+    match precision {
+        Precision::F32 => Ok(()),
+        Precision::F16TensorCore => Err(Error::InvalidValue {
+            argument: "precision".to_owned(),
+            expected: "f32 with a CPU backend".to_owned(),
+            actual: "f16-tensor-core".to_owned(),
+        }),
+    }
 }
 
 /// There is no adapter to choose on the CPU.
@@ -81,12 +104,13 @@ pub fn refuse_adapter(adapter: &Option<String>) -> Result<()> {
     }
 }
 
-fn hardware_or_cpu() -> Opened {
-    match Gpu::open(&Selection::Hardware) {
-        Ok(gpu) => Opened::Gpu(gpu),
+fn hardware_or_cpu(precision: PrecisionArgs) -> Result<Opened> {
+    match Gpu::open_with_precision(&Selection::Hardware, precision.precision) {
+        Ok(gpu) => Ok(Opened::Gpu(gpu)),
         Err(error) => {
             output::note(&format!("{error}; using the CPU backend (--backend gpu takes software adapters too)"));
-            Opened::Cpu(Cpu::new())
+            refuse_precision(precision)?;
+            Ok(Opened::Cpu(Cpu::new()))
         }
     }
 }

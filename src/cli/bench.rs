@@ -96,8 +96,9 @@ fn measure<B: Benchmarked>(backend: B, args: &BenchArgs, adapter: &Value) -> Res
     let (_, peaks) = run(backend, &options(args), &mut report)?;
     output::line(&table(&findings))?;
     output::line(&format!(
-        "peaks of this run: {:.0} GFLOP/s; {:.0} GB/s up to {:.0} MB, {:.0} GB/s beyond",
+        "peaks of this run: {:.0} GFLOP/s{}; {:.0} GB/s up to {:.0} MB, {:.0} GB/s beyond",
         peaks.gflops,
+        peaks.tensor_gflops.map_or(String::new(), |gflops| format!(", {gflops:.0} on tensor cores")),
         peaks.copies[0].gbps,
         peaks.copies[0].bytes / 1e6,
         peaks.copies[1].gbps
@@ -187,6 +188,7 @@ fn write_json(path: &Path, args: &BenchArgs, adapter: &Value, peaks: &Peaks, fin
             "sweep": args.sweep,
             "peaks": {
                 "gflops": peaks.gflops,
+                "tensor_gflops": peaks.tensor_gflops,
                 "gbps_cached": peaks.copies[0].gbps,
                 "gbps": peaks.copies[1].gbps,
             },

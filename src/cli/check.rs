@@ -9,7 +9,7 @@ use ppo_kernels::cases::{CaseFile, CaseReport, TensorReport, case_name, check};
 use ppo_kernels::{Error, Result};
 use serde::Serialize;
 
-use super::backend::{open_gpu, refuse_adapter};
+use super::backend::{PrecisionArgs, open_gpu, refuse_adapter, refuse_precision};
 use super::run_folder::write_whole;
 use super::{Outcome, output};
 
@@ -29,6 +29,8 @@ pub struct CheckArgs {
     /// The first adapter whose name contains NAME [default: the best, software ones included]
     #[arg(long, value_name = "NAME")]
     adapter: Option<String>,
+    #[command(flatten)]
+    precision: PrecisionArgs,
     /// One line of JSON a file
     #[arg(long)]
     json: bool,
@@ -86,16 +88,18 @@ struct Line<'a> {
 pub fn run(args: &CheckArgs) -> Result<Outcome> {
     match args.backend {
         CheckedBackend::Gpu => {
-            let mut gpu = open_gpu(&args.adapter)?;
+            let mut gpu = open_gpu(&args.adapter, args.precision)?;
             let adapter = gpu.context.name().to_owned();
             Run::new(args, &adapter).all(&mut gpu)
         }
         CheckedBackend::Cpu => {
             refuse_adapter(&args.adapter)?;
+            refuse_precision(args.precision)?;
             on_cpu(args, &mut Cpu::<f32>::new())
         }
         CheckedBackend::CpuF64 => {
             refuse_adapter(&args.adapter)?;
+            refuse_precision(args.precision)?;
             on_cpu(args, &mut Cpu::<f64>::new())
         }
     }

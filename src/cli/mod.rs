@@ -73,7 +73,8 @@ impl Outcome {
 
 /// Parses the command line and runs it.
 pub fn main() -> ExitCode {
-    env_logger::init();
+    // That a request could not be met is for everybody to know.
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("error,ppo_kernels=warn")).init();
     let result = match Program::parse().command {
         Command::Train(args) => train::run(*args),
         Command::Verify(args) => verify::run(&args),

@@ -1,6 +1,6 @@
 //! The roofline (Williams, Waterman & Patterson 2009): operations a second over operations a byte, under the measured peaks, as an SVG.
 
-use ppo_kernels::bench::{Finding, Peaks, Record};
+use ppo_kernels::bench::{Finding, Peaks, Record, TENSOR_CORES};
 use svg::node::element::{Circle, Group, Title};
 
 use super::chart::{BLUE, FAINT, GRID, INK, LogAxis, line, page, sideways, text};
@@ -72,7 +72,8 @@ pub fn draw(findings: &[Finding], peaks: &Peaks, device: &str) -> String {
     let ridge = peaks.gflops / peaks.copies[1].gbps;
     let intensities = records.iter().map(|record| place(record).0).chain([ridge / 10.0, ridge * 10.0]);
     let x = LogAxis::around(intensities, LEFT, RIGHT);
-    let speeds = records.iter().map(|record| place(record).1).chain([peaks.gflops, peaks.gflops / 100.0]);
+    let highest = peaks.tensor_gflops.unwrap_or(peaks.gflops);
+    let speeds = records.iter().map(|record| place(record).1).chain([highest, peaks.gflops, peaks.gflops / 100.0]);
     let y = LogAxis::around(speeds, BOTTOM, TOP);
     let subtitle = format!(
         "{device}: {:.0} GFLOP/s, {:.0} GB/s (dashed: {:.0} GB/s in the cache)",
@@ -81,6 +82,9 @@ pub fn draw(findings: &[Finding], peaks: &Peaks, device: &str) -> String {
     let mut document = page((WIDTH, HEIGHT), (LEFT, TOP), "Kernels under the measured roofline", &subtitle)
         .add(axes(&x, &y))
         .add(roofs(peaks, &x, &y));
+    if peaks.tensor_gflops.is_some() {
+        document = document.add(roofs(&peaks.of(TENSOR_CORES), &x, &y));
+    }
     let mut sections: Vec<&str> = Vec::new();
     for record in records {
         let section = record.bench.split('/').next().unwrap_or(&record.bench);

@@ -51,6 +51,7 @@ fn panels(findings: &[Finding]) -> Vec<Panel<'_>> {
 
 /// Least seconds of a record, and whether its operations cost them rather than its bytes.
 fn bound(record: &Record, peaks: &Peaks) -> (f64, bool) {
+    let peaks = peaks.of(record.variant);
     let [computing, moving] = [(record.flops, 0.0), (0.0, record.bytes)].map(|(flops, bytes)| peaks.least_seconds(flops, bytes));
     (peaks.least_seconds(record.flops, record.bytes), computing >= moving)
 }
@@ -197,7 +198,11 @@ mod tests {
     }
 
     fn peaks() -> Peaks {
-        Peaks { gflops: 100.0, copies: [(1e7, 50.0), (1e9, 10.0)].map(|(bytes, gbps)| Bandwidth { bytes, gbps }) }
+        Peaks {
+            gflops: 100.0,
+            tensor_gflops: None,
+            copies: [(1e7, 50.0), (1e9, 10.0)].map(|(bytes, gbps)| Bandwidth { bytes, gbps }),
+        }
     }
 
     #[test]

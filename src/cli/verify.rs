@@ -7,7 +7,7 @@ use ppo_kernels::backend::{Memory, Variant, Worst};
 use ppo_kernels::kernels::linear::Product;
 use ppo_kernels::verify::{KERNELS, KERNELS_WITH_VARIANTS, KernelReport, Options, run as run_cases};
 
-use super::backend::{open_cpu, open_gpu};
+use super::backend::{PrecisionArgs, open_cpu, open_gpu};
 use super::{Outcome, output};
 
 /// Misses listed one by one; a broken driver has thousands.
@@ -25,6 +25,8 @@ pub struct VerifyArgs {
     /// The first adapter whose name contains NAME [default: the best, software ones included]
     #[arg(long, value_name = "NAME")]
     adapter: Option<String>,
+    #[command(flatten)]
+    precision: PrecisionArgs,
     /// Random shapes of each operation, besides the edge sizes
     #[arg(long, value_name = "N", default_value_t = Options::default().cases)]
     cases: usize,
@@ -53,7 +55,7 @@ pub fn run(args: &VerifyArgs) -> Result<Outcome> {
     let reports = match args.backend {
         VerifiedBackend::Gpu => verify_gpu(args, &options)?,
         VerifiedBackend::Cpu => {
-            let cpu = open_cpu(&args.adapter)?;
+            let cpu = open_cpu(&args.adapter, args.precision)?;
             announce(&cpu, args)?;
             label("native", run_cases(cpu, &options, |report| tell("native", report))?.1)
         }
@@ -83,7 +85,7 @@ fn tell(variant: &str, report: &KernelReport) {
 }
 
 fn verify_gpu(args: &VerifyArgs, options: &Options) -> Result<Vec<Labelled>> {
-    let mut gpu = open_gpu(&args.adapter)?;
+    let mut gpu = open_gpu(&args.adapter, args.precision)?;
     announce(&gpu, args)?;
     gpu.context.set_guards(true);
     let mut reports = Vec::new();

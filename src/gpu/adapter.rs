@@ -20,8 +20,48 @@ pub struct AdapterSummary {
     pub info: wgpu::AdapterInfo,
     /// Optional features this crate has a use for, with whether the adapter has them.
     pub features: Vec<(&'static str, bool)>,
+    /// Sizes and types of the matrices that its tensor cores multiply.
+    pub cooperative_matrices: Vec<wgpu::CooperativeMatrixProperties>,
     /// The adapter's limits.
     pub limits: wgpu::Limits,
+}
+
+/// Matrices that a subgroup multiplies together: f16 operands, f32 sums.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CooperativeMatrix {
+    /// Rows and columns of all three: 8 or 16.
+    pub size: u32,
+    /// Invocations of a subgroup.
+    pub subgroup_size: u32,
+}
+
+impl CooperativeMatrix {
+    /// What a device needs to multiply them.
+    pub const FEATURES: wgpu::Features =
+        wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX.union(wgpu::Features::SHADER_F16).union(wgpu::Features::SUBGROUP);
+
+    /// The largest that `adapter` has, or what it lacks.
+    pub(crate) fn of(adapter: &wgpu::Adapter) -> std::result::Result<Self, String> {
+        let info = adapter.get_info();
+        let lacking = Self::FEATURES - adapter.features();
+        if !lacking.is_empty() {
+            let names: Vec<_> = lacking.iter_names().map(|(name, _)| name).collect();
+            return Err(format!("{} has no {}", info.name, names.join(", ")));
+        }
+        let (f16, f32) = (wgpu::CooperativeScalarType::F16, wgpu::CooperativeScalarType::F32);
+        let found = adapter.cooperative_matrix_properties();
+        let has = |&size: &u32| {
+            let is_square = |m: &wgpu::CooperativeMatrixProperties| [m.m_size, m.n_size, m.k_size] == [size; 3];
+            found.iter().any(|m| is_square(m) && (m.ab_type, m.cr_type) == (f16, f32))
+        };
+        let size = [16, 8].into_iter().find(has);
+        let size = size.ok_or_else(|| format!("{} multiplies no square matrices of f16 to f32", info.name))?;
+        if info.subgroup_min_size != info.subgroup_max_size {
+            let sizes = format!("{} to {}", info.subgroup_min_size, info.subgroup_max_size);
+            return Err(format!("{} has subgroups of {sizes} invocations, where one size is needed", info.name));
+        }
+        Ok(Self { size, subgroup_size: info.subgroup_max_size })
+    }
 }
 
 impl AdapterSummary {
@@ -34,7 +74,12 @@ impl AdapterSummary {
             ("pipeline-cache", has.contains(wgpu::Features::PIPELINE_CACHE)),
             ("cooperative-matrix", has.contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX)),
         ];
-        Self { info: adapter.get_info(), features, limits: adapter.limits() }
+        Self {
+            info: adapter.get_info(),
+            features,
+            cooperative_matrices: adapter.cooperative_matrix_properties(),
+            limits: adapter.limits(),
+        }
     }
 }
 

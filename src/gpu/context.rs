@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::adapter::{self, Selection};
+use super::adapter::{self, CooperativeMatrix, Selection};
 use super::autotune::Autotune;
 use super::buffer::Buffer;
 use super::command::{Command, encode};
@@ -50,6 +50,7 @@ pub struct Context {
     queue: wgpu::Queue,
     name: String,
     limits: wgpu::Limits,
+    cooperative_matrix: std::result::Result<CooperativeMatrix, String>,
     guards: bool,
     bounds_checks: bool,
     sources: HashMap<&'static str, String>,
@@ -81,17 +82,35 @@ impl Context {
     /// # Errors
     /// [`Error::NoAdapter`] when none fits, [`Error::Device`] when it cannot be opened.
     pub fn open(selection: &Selection) -> Result<Self> {
+        Self::open_adapter(&adapter::select(selection)?, Err("the device was opened without tensor cores".to_owned()))
+    }
+
+    /// As [`open`](Self::open), for work on tensor cores too, where the adapter has them: see [`cooperative_matrix`](Self::cooperative_matrix).
+    ///
+    /// # Errors
+    /// Those of [`open`](Self::open).
+    pub fn open_with_tensor_cores(selection: &Selection) -> Result<Self> {
         let adapter = adapter::select(selection)?;
+        Self::open_adapter(&adapter, CooperativeMatrix::of(&adapter))
+    }
+
+    fn open_adapter(adapter: &wgpu::Adapter, cooperative_matrix: std::result::Result<CooperativeMatrix, String>) -> Result<Self> {
+        let wanted = adapter.features() & (wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::PIPELINE_CACHE);
+        let (features, experimental_features) = match cooperative_matrix {
+            Ok(_) => (wanted | CooperativeMatrix::FEATURES, experimental_features()),
+            Err(_) => (wanted, wgpu::ExperimentalFeatures::disabled()),
+        };
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("ppo-kernels"),
-            required_features: adapter.features() & (wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::PIPELINE_CACHE),
+            required_features: features,
             required_limits: adapter.limits(),
+            experimental_features,
             memory_hints: wgpu::MemoryHints::Performance,
             ..Default::default()
         };
         let (device, queue) =
             pollster::block_on(adapter.request_device(&descriptor)).map_err(|e| Error::Device(e.to_string()))?;
-        let context = Self::from_wgpu(device, queue, adapter.get_info().name);
+        let context = Self { cooperative_matrix, ..Self::from_wgpu(device, queue, adapter.get_info().name) };
         let reported = Arc::clone(&context.reported);
         context.device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
             reported.lock().unwrap_or_else(PoisonError::into_inner).error.get_or_insert(error.to_string());
@@ -107,6 +126,7 @@ impl Context {
     pub fn from_wgpu(device: wgpu::Device, queue: wgpu::Queue, name: String) -> Self {
         Self {
             limits: device.limits(),
+            cooperative_matrix: Err("the device is a caller's own".to_owned()),
             device,
             queue,
             name,
@@ -168,6 +188,11 @@ impl Context {
     /// The device's limits.
     pub fn limits(&self) -> &wgpu::Limits {
         &self.limits
+    }
+
+    /// The matrices that kernels may multiply on tensor cores, or why there are none.
+    pub fn cooperative_matrix(&self) -> std::result::Result<CooperativeMatrix, &str> {
+        self.cooperative_matrix.as_ref().copied().map_err(String::as_str)
     }
 
     /// How often something was submitted.
@@ -595,4 +620,12 @@ fn compile(device: &wgpu::Device, label: &str, source: &str, bounds_checks: bool
     // where they are left out, the text is our own, its header says why there are none, and only our kernels dispatch it, each after it
     // has checked the lengths of its buffers.
     unsafe { device.create_shader_module_trusted(descriptor, checks) }
+}
+
+/// wgpu's leave to use features that it calls experimental, of which this crate asks for cooperative matrices alone.
+#[allow(unsafe_code)]
+fn experimental_features() -> wgpu::ExperimentalFeatures {
+    // SAFETY: what has to be acknowledged is that such a feature may have bugs that lead to undefined behaviour. It is asked for by name only, its
+    // one kernel states its preconditions, and a self-test on the adapter at hand comes before any use.
+    unsafe { wgpu::ExperimentalFeatures::enabled() }
 }

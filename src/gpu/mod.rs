@@ -12,7 +12,7 @@ mod shader;
 mod timing;
 mod tuning;
 
-pub use adapter::{AdapterSummary, Selection, adapters};
+pub use adapter::{AdapterSummary, CooperativeMatrix, Selection, adapters};
 pub use autotune::Autotune;
 pub use buffer::Buffer;
 pub(crate) use buffer::bind;

@@ -2,6 +2,13 @@
 //!
 //! Weights are `[out, in]` as in `torch.nn.Linear`, and live with their biases in one flat parameter buffer.
 
+mod tensor_core;
+
+pub use tensor_core::{Precision, gradient_scale, rounded_magnitudes, tensor_core_tolerance};
+
+#[cfg(feature = "gpu")]
+pub(crate) use tensor_core::TensorCores;
+
 use crate::error::{Error, Result};
 use crate::shape::{elements, require_len, require_size};
 use crate::tolerance::{F32_ROUNDOFF, Tolerance};
@@ -85,8 +92,7 @@ pub fn backward_input_tolerance(layer: &Linear, magnitudes: &[f64]) -> Tolerance
 
 /// The bound for dW and db: γ times `magnitudes` = |d_pre|ᵀ·|x| and Σ|d_pre|, with the depth that sums in stretches leave.
 pub fn backward_params_tolerance(layer: &Linear, magnitudes: &[f64]) -> Tolerance {
-    let terms = layer.batch.min(layer.samples_per_split()) + layer.splits();
-    Tolerance::PerElement(magnitudes.iter().map(|m| gamma(terms) * m + SMALLEST_NORMAL).collect())
+    Tolerance::PerElement(magnitudes.iter().map(|m| gamma(layer.terms_over_batch()) * m + SMALLEST_NORMAL).collect())
 }
 
 /// Bounds of [`Linear::samples_per_split`]. Long sums lose accuracy and, past 65 535 terms, llvmpipe's patience; short ones cost more where the parts are
@@ -117,6 +123,11 @@ impl Linear {
     /// Stretches of the batch for dW and db.
     pub(crate) fn splits(&self) -> usize {
         self.batch.div_ceil(self.samples_per_split())
+    }
+
+    /// Roundings on the way of a term into a sum over the batch, which is made of stretches.
+    pub(crate) fn terms_over_batch(&self) -> usize {
+        self.batch.min(self.samples_per_split()) + self.splits()
     }
 
     fn check_sizes(&self) -> Result<()> {
@@ -189,7 +200,7 @@ pub(crate) use binding::*;
 #[cfg(feature = "gpu")]
 mod binding {
     use super::tuning::tuned;
-    use super::{Activation, Linear, check_elementwise};
+    use super::{Activation, Linear, TensorCores, check_elementwise, tensor_core};
     use crate::backend::Variant;
     use crate::error::Result;
     use crate::gpu::{Buffer, Context, Grid, Indices, Shader, ShaderParams, bind, shader_params};
@@ -200,6 +211,7 @@ mod binding {
         source: concat!(
             include_str!("../../shaders/elementary.wgsl"),
             include_str!("../../shaders/linear/activation.wgsl"),
+            include_str!("../../shaders/linear/edges.wgsl"),
             include_str!("../../shaders/linear/linear.wgsl"),
             include_str!("../../shaders/linear/workgroup.wgsl"),
         ),
@@ -224,10 +236,10 @@ mod binding {
     const SIDE_64: (&str, f64) = ("SIDE", 64.0);
     const SIDE_128: (&str, f64) = ("SIDE", 128.0);
     const ONES: (&str, f64) = ("ONES_COLUMN", 1.0);
-    const ACTIVATIONS: &[Constants] = activations!([]);
+    pub(super) const ACTIVATIONS: &[Constants] = activations!([]);
     const ACTIVATIONS_OF_TILES: &[Constants] = activations!([SIDE_64], [SIDE_128]);
 
-    pub(crate) const SHADERS: &[ShaderInfo] = &[ShaderInfo {
+    const LINEAR: ShaderInfo = ShaderInfo {
         shader: SHADER,
         params: &[(LinearParams::NAME, size_of::<LinearParams>(), LinearParams::FIELDS)],
         entries: &[
@@ -244,7 +256,9 @@ mod binding {
             ("activation_forward", ACTIVATIONS),
             ("activation_backward", ACTIVATIONS),
         ],
-    }];
+    };
+
+    pub(crate) const SHADERS: &[ShaderInfo] = &[LINEAR, tensor_core::SHADERS[0], tensor_core::SHADERS[1]];
 
     /// The shader's default.
     const WORKGROUP_SIZE: usize = 64;
@@ -357,7 +371,7 @@ mod binding {
 
         /// Workgroups for an output `[rows, columns]`, made in `splits` parts. The ways through workgroup memory need no tile for the column of ones.
         fn grid(self, operation: Operation, rows: usize, columns: usize, splits: usize) -> Grid {
-            let stored = columns - usize::from(operation == Operation::BackwardParams);
+            let stored = operation.stored_columns(columns);
             match self {
                 Product::Plain => Grid::covering(rows * columns * splits, WORKGROUP_SIZE),
                 Product::Registers => Grid::covering(tiles(rows, columns, TILE) * splits, WORKGROUP_SIZE),
@@ -371,11 +385,12 @@ mod binding {
         rows.div_ceil(side) * columns.div_ceil(side)
     }
 
-    /// What a caller asks for: a variant of every kernel, or one way for all products.
+    /// What a caller asks for: a variant of every kernel, one way for all products, tensor cores for those that suit them.
     #[derive(Debug, Clone, Copy)]
     pub(crate) struct Ways {
         pub variant: Variant,
         pub product: Option<Product>,
+        pub tensor_cores: Option<TensorCores>,
     }
 
     /// The three products.
@@ -387,6 +402,11 @@ mod binding {
     }
 
     impl Operation {
+        /// Columns of the output but the one that a column of ones makes.
+        pub(super) fn stored_columns(self, columns: usize) -> usize {
+            columns - usize::from(self == Operation::BackwardParams)
+        }
+
         fn entry(self, way: Product) -> &'static str {
             let [plain, registers, workgroup] = match self {
                 Operation::Forward => ["forward_plain", "forward_tiled", "forward_workgroup"],
@@ -410,6 +430,9 @@ mod binding {
         params: &LinearParams,
         buffers: &[(u32, Buffer<u32>)],
     ) -> Result<()> {
+        if let Some(cores) = ways.tensor_cores {
+            return cores.dispatch(context, operation, constants, params, buffers);
+        }
         let [rows, columns, splits] = [params.rows, params.columns, params.splits].map(|size| size as usize);
         let way = match Product::choose(context, ways, rows, columns, splits) {
             usual if ways.product.is_none() && ways.variant == Variant::Auto => {

@@ -67,6 +67,11 @@ fn parameters<B: LinearOps>(backend: &mut B, layer: &Linear, draw: &mut Draw) ->
     backend.upload_floats(&draw.floats(layer.bias_offset + layer.out_features, scale))
 }
 
+/// Of a mean over the batch with respect to the pre-activations.
+fn gradient(layer: &Linear, draw: &mut Draw) -> Vec<f32> {
+    draw.floats(layer.batch * layer.out_features, 1.0 / layer.batch as f32)
+}
+
 fn forward<B: LinearOps>(backend: &mut B, layer: &Linear, activation: Activation, draw: &mut Draw) -> Result<()> {
     let (inputs, outputs) = (layer.batch * layer.in_features, layer.batch * layer.out_features);
     let (x_offset, y_offset) = (draw.below(9), draw.below(9));
@@ -79,7 +84,7 @@ fn forward<B: LinearOps>(backend: &mut B, layer: &Linear, activation: Activation
 
 fn backward_input<B: LinearOps>(backend: &mut B, layer: &Linear, activation: Activation, draw: &mut Draw) -> Result<()> {
     let inputs = layer.batch * layer.in_features;
-    let d_pre = backend.upload_floats(&draw.floats(layer.batch * layer.out_features, 1.0))?;
+    let d_pre = backend.upload_floats(&gradient(layer, draw))?;
     let params = parameters(backend, layer, draw)?;
     let saved = backend.upload_floats(&saved(activation, draw.floats(inputs, 2.0)))?;
     let mut d_x = backend.alloc_floats(inputs)?;
@@ -88,7 +93,7 @@ fn backward_input<B: LinearOps>(backend: &mut B, layer: &Linear, activation: Act
 }
 
 fn backward_params<B: LinearOps>(backend: &mut B, layer: &Linear, draw: &mut Draw) -> Result<()> {
-    let d_pre = backend.upload_floats(&draw.floats(layer.batch * layer.out_features, 1.0))?;
+    let d_pre = backend.upload_floats(&gradient(layer, draw))?;
     let x = backend.upload_floats(&draw.floats(layer.batch * layer.in_features, 1.0))?;
     let mut grads = backend.alloc_floats(layer.bias_offset + layer.out_features)?;
     backend.linear_backward_params(layer, &d_pre, &x, &mut grads)

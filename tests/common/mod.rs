@@ -1,7 +1,7 @@
 //! What the tests of all kernels share.
 #![allow(dead_code)] // each test file uses its part
 
-use ppo_kernels::backend::{Cpu, CrossCheck, Gpu};
+use ppo_kernels::backend::{Cpu, CrossCheck, Gpu, Precision, Variant};
 use ppo_kernels::gpu::{Autotune, Selection};
 use ppo_kernels::{Error, Mismatch};
 use rand::{RngExt, SeedableRng};
@@ -11,6 +11,11 @@ use rand_chacha::ChaCha8Rng;
 /// `PPO_KERNELS_WAIVED` names. Shaders check their bounds, whatever the profile; `PPO_KERNELS_UNCHECKED=1` runs them as a release build does.
 /// Nothing is tuned: tests take as long as they take, and write nothing into the user's folders.
 pub fn gpu() -> Option<Gpu> {
+    gpu_with(Precision::F32)
+}
+
+/// As [`gpu`], with large matrix products in `precision`, if the adapter can.
+pub fn gpu_with(precision: Precision) -> Option<Gpu> {
     if std::env::var_os("PPO_KERNELS_NO_GPU").is_some_and(|v| v == "1") {
         if let Some(path) = std::env::var_os("PPO_KERNELS_WAIVED") {
             use std::io::Write;
@@ -19,7 +24,7 @@ pub fn gpu() -> Option<Gpu> {
         }
         return None;
     }
-    match Gpu::open(&Selection::Best) {
+    match Gpu::open_with_precision(&Selection::Best, precision) {
         Ok(mut gpu) => {
             gpu.context.set_bounds_checks(std::env::var_os("PPO_KERNELS_UNCHECKED").is_none_or(|v| v != "1"));
             gpu.context.set_autotune(Autotune::Off);
@@ -29,11 +34,35 @@ pub fn gpu() -> Option<Gpu> {
     }
 }
 
+/// The best adapter with all its matrix products on tensor cores; none, and a line that says so, where it has no such thing. One that has them and
+/// does not pass its self-test fails the test.
+pub fn gpu_on_tensor_cores() -> Option<Gpu> {
+    let mut gpu = gpu_with(Precision::F16TensorCore)?;
+    if let Err(reason) = gpu.context.cooperative_matrix() {
+        println!("skipped, no tensor cores: {reason}");
+        return None;
+    }
+    assert_eq!(gpu.precision(), Precision::F16TensorCore, "the self-test failed");
+    gpu.variant = Variant::Fast;
+    Some(gpu)
+}
+
 /// The adapter with guard regions and poisoned buffers, checked against the oracle.
 pub fn checked() -> Option<CrossCheck<Gpu, Cpu<f64>>> {
     let mut gpu = gpu()?;
     gpu.context.set_guards(true);
     Some(CrossCheck::new(gpu, Cpu::new()))
+}
+
+/// As [`checked`], with all matrix products on tensor cores, and the name of their shader.
+pub fn checked_on_tensor_cores() -> Option<(CrossCheck<Gpu, Cpu<f64>>, &'static str)> {
+    let mut gpu = gpu_on_tensor_cores()?;
+    gpu.context.set_guards(true);
+    let shader = match gpu.context.cooperative_matrix().unwrap().size {
+        8 => "linear/tensor_core_8",
+        _ => "linear/tensor_core_16",
+    };
+    Some((CrossCheck::new(gpu, Cpu::new()), shader))
 }
 
 /// Runs each named `fn name<B: Backend>(backend: &mut B)` on the GPU and on both CPU backends.

@@ -1,0 +1,161 @@
+//! Matrix products on tensor cores, asked for by name: what happens where there are none or wrong ones, and a whole update with them.
+
+mod common;
+
+use std::sync::{Mutex, OnceLock};
+
+use common::{Draw, checked_on_tensor_cores, gpu, gpu_on_tensor_cores, gpu_with, plant};
+use ppo_kernels::Error;
+use ppo_kernels::backend::{Gpu, Memory, Precision, Variant};
+use ppo_kernels::ppo::{Config, Ends, Learner, PolicyKind, Rollout, UpdateStats};
+
+/// Keeps the warnings of the thread that asks.
+struct Warnings;
+
+static WARNINGS: Mutex<Vec<(std::thread::ThreadId, String)>> = Mutex::new(Vec::new());
+
+impl log::Log for Warnings {
+    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+        metadata.level() <= log::Level::Warn && metadata.target().starts_with("ppo_kernels")
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        if self.enabled(record.metadata()) {
+            WARNINGS.lock().unwrap().push((std::thread::current().id(), record.args().to_string()));
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+/// What was warned of while `work` ran.
+fn warnings<R>(work: impl FnOnce() -> R) -> (R, Vec<String>) {
+    static LOGGER: OnceLock<()> = OnceLock::new();
+    LOGGER.get_or_init(|| {
+        log::set_logger(&Warnings).unwrap();
+        log::set_max_level(log::LevelFilter::Warn);
+    });
+    let thread = std::thread::current().id();
+    let mine = |(by, text): &(_, String)| (*by == thread).then(|| text.clone());
+    let before = WARNINGS.lock().unwrap().iter().filter_map(mine).count();
+    let result = work();
+    let all: Vec<String> = WARNINGS.lock().unwrap().iter().filter_map(mine).collect();
+    (result, all[before..].to_vec())
+}
+
+#[test]
+fn a_request_is_met_or_one_warning_says_why_not() {
+    let (gpu, warned) = warnings(|| gpu_with(Precision::F16TensorCore));
+    let Some(gpu) = gpu else { return };
+    match gpu.context.cooperative_matrix() {
+        Ok(matrix) => {
+            assert!([8, 16].contains(&matrix.size), "{matrix:?}");
+            assert_eq!((gpu.precision(), warned.len()), (Precision::F16TensorCore, 0), "{warned:?}");
+            assert!(gpu.describe().contains("f16 tensor cores"), "{}", gpu.describe());
+        }
+        Err(reason) => {
+            assert_eq!((gpu.precision(), warned.len()), (Precision::F32, 1), "{warned:?}");
+            assert!(warned[0].contains(reason) && warned[0].contains(gpu.context.name()), "{warned:?}");
+            assert!(!gpu.describe().contains("f16"), "{}", gpu.describe());
+        }
+    }
+}
+
+#[test]
+fn nobody_gets_tensor_cores_without_asking() {
+    let (gpu, warned) = warnings(gpu);
+    let Some(gpu) = gpu else { return };
+    assert_eq!((gpu.precision(), warned.len()), (Precision::F32, 0), "{warned:?}");
+    let (gpu, warned) = warnings(|| gpu.with_tensor_cores());
+    assert_eq!(gpu.precision(), Precision::F32);
+    assert!(warned[0].contains("opened without tensor cores"), "{warned:?}");
+}
+
+#[test]
+fn the_self_test_finds_wrong_tensor_cores() {
+    let Some((both, shader)) = checked_on_tensor_cores() else { return };
+    let source = common::shader(shader);
+    let mut gpu = both.a;
+    let of_a = |to: &str| plant(source, "f16(value * scale)", &format!("f16({to})"));
+    // A matrix of the tile, the rounding of operands, and their range: an adapter that truncates, one without subnormals, one that saturates.
+    let truncated = plant(&of_a("truncated(value * scale)"), "f16(select(0.0, b[at],", "f16(select(0.0, truncated(b[at]),")
+        + "fn truncated(x: f32) -> f32 { return bitcast<f32>(bitcast<u32>(x) & 0xffffe000u); }";
+    for (fault, message) in [
+        (plant(source, "coopMultiplyAdd(a_lower, b_right", "coopMultiplyAdd(a_upper, b_right"), "they differ by"),
+        (truncated, "they differ by"),
+        (of_a("select(value * scale, 0.0, abs(value * scale) < 6.1035e-5)"), "they differ by"),
+        (of_a("clamp(value * scale, -65504.0, 65504.0)"), "a result that is not finite"),
+        ("this is not WGSL".to_owned(), "the device reported"),
+    ] {
+        gpu.context.replace_shader(shader, fault);
+        let (back, warned) = warnings(|| gpu.with_tensor_cores());
+        assert_eq!((back.precision(), warned.len()), (Precision::F32, 1), "{message}: {warned:?}");
+        assert!(warned[0].contains("failed a self-test") && warned[0].contains(message), "{message}: {warned:?}");
+        gpu = back;
+    }
+    gpu.context.replace_shader(shader, source.to_owned());
+    let (gpu, warned) = warnings(|| gpu.with_tensor_cores());
+    assert_eq!((gpu.precision(), warned.len()), (Precision::F16TensorCore, 0), "{warned:?}");
+}
+
+const OBSERVATION_SIZE: usize = 20;
+
+/// Too wide for the fused kernel, with minibatches of 32.
+fn wide() -> Config {
+    Config { num_envs: 4, num_steps: 16, hidden: vec![256, 256], num_minibatches: 2, update_epochs: 2, ..Config::default() }
+}
+
+fn rollout(gpu: &mut Gpu, learner: &mut Learner<Gpu>, reward: f32) -> Rollout<Gpu> {
+    let mut rollout = learner.new_rollout(gpu).unwrap();
+    let (steps, envs) = (rollout.steps, rollout.envs);
+    let mut draw = Draw::new(3);
+    gpu.write_floats(&mut rollout.observations, 0, &draw.floats(steps * envs * OBSERVATION_SIZE, 1.0)).unwrap();
+    gpu.write_floats(&mut rollout.rewards, 0, &draw.floats(steps * envs, reward)).unwrap();
+    learner.draw_noise(gpu).unwrap();
+    (0..steps).for_each(|step| learner.act(gpu, &mut rollout, step).unwrap());
+    let Ends::BeforeStep { dones, next_value, next_done } = &mut rollout.ends else { panic!("not CleanRL's") };
+    gpu.write_floats(dones, 0, &vec![0.0; steps * envs]).unwrap();
+    gpu.write_floats(next_value, 0, &draw.floats(envs, 1.0)).unwrap();
+    gpu.write_floats(next_done, 0, &vec![0.0; envs]).unwrap();
+    rollout
+}
+
+/// Parameters before and after an update, and its statistics.
+fn update(gpu: &mut Gpu, reward: f32) -> (Vec<f32>, Vec<f32>, ppo_kernels::Result<UpdateStats>) {
+    gpu.variant = Variant::Auto;
+    let policy = PolicyKind::Categorical { actions: 3 };
+    let mut learner = Learner::new(gpu, OBSERVATION_SIZE, policy, wide()).unwrap();
+    let rollout = rollout(gpu, &mut learner, reward);
+    let before = learner.parameters(gpu).unwrap();
+    gpu.take_used_tensor_cores();
+    let stats = learner.update(gpu, &rollout, 1e-3);
+    (before, learner.parameters(gpu).unwrap(), stats)
+}
+
+#[test]
+fn an_update_stays_near_that_in_f32() {
+    let (Some(mut tensor_cores), Some(mut f32)) = (gpu_on_tensor_cores(), gpu()) else { return };
+    let (start, expected, stats_f32) = update(&mut f32, 1.0);
+    let (same_start, found, stats) = update(&mut tensor_cores, 1.0);
+    assert!(tensor_cores.take_used_tensor_cores() && !f32.take_used_tensor_cores());
+    assert_eq!(start, same_start);
+    let (stats, stats_f32) = (stats.unwrap(), stats_f32.unwrap());
+    // Three products forward, each of two operands that are off by 2⁻¹¹.
+    let apart = (stats.loss - stats_f32.loss).abs() / stats_f32.loss.abs();
+    assert!(apart < 3.0 / 1024.0, "losses {} and {}", stats.loss, stats_f32.loss);
+    // Adam makes steps of one size of gradients of any size: where those are near zero, rounding may turn a step around.
+    let norm = |pairs: &mut dyn Iterator<Item = (f32, f32)>| pairs.map(|(a, b)| f64::from(a - b).powi(2)).sum::<f64>().sqrt();
+    let moved = norm(&mut expected.iter().copied().zip(start));
+    let apart = norm(&mut expected.iter().copied().zip(found));
+    assert!(apart > 0.0 && apart < 0.2 * moved, "{apart:e} apart after a way of {moved:e}");
+}
+
+#[test]
+fn a_gradient_beyond_f16_is_reported_and_nothing_is_lost() {
+    let (Some(mut tensor_cores), Some(mut f32)) = (gpu_on_tensor_cores(), gpu()) else { return };
+    let (_, _, in_f32) = update(&mut f32, 1e8);
+    in_f32.unwrap();
+    let (before, after, outcome) = update(&mut tensor_cores, 1e8);
+    assert!(matches!(outcome, Err(Error::NonFinite { .. })), "{outcome:?}");
+    assert_eq!(before, after);
+}
