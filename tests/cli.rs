@@ -37,6 +37,22 @@ fn expect_code(output: &Output, code: i32) {
     assert!(!stderr.contains("panicked"), "{stderr}");
 }
 
+#[test]
+fn tensor_cores_are_not_to_be_had_on_a_cpu() {
+    for arguments in [
+        "train --backend cpu",
+        "bench --quick --backend cpu",
+        "verify --backend cpu",
+        "check --backend cpu none.safetensors",
+        "check --backend cpu-f64 none.safetensors",
+    ] {
+        let output = run(&format!("{arguments} --precision f16-tensor-core"));
+        expect_code(&output, 1);
+        let errors = text(&output.stderr);
+        assert!(errors.contains("precision: expected f32 with a CPU backend, got f16-tensor-core"), "{arguments}: {errors}");
+    }
+}
+
 /// The one run folder in `output`.
 #[track_caller]
 fn run_folder(output: &Path) -> PathBuf {

@@ -489,14 +489,14 @@ fn wrong_products_on_tensor_cores_are_caught() {
         let caught = expect_mismatch(both.linear_forward(&layer, Activation::Identity, &x, 0, &params, None, &mut y, 0));
         assert_eq!((caught.operation, caught.tensor), ("linear_forward", "y"), "{wrong}");
     }
-    for (right, wrong) in [("return 1.0 - s * s;", "return 1.0 - s;"), ("power_of_two(-exponent)", "power_of_two(1 - exponent)")]
+    for (right, wrong) in [("return 1.0 - s * s;", "return 1.0 - s;"), ("power_of_two(-exponent_not_below(params.rows))", "0.5")]
     {
         both.a.context.replace_shader(shader, plant(source, right, wrong));
         let caught = expect_mismatch(both.linear_backward_input(&layer, &d_pre, &params, Some((Activation::Tanh, &x)), &mut d_x));
         assert_eq!((caught.operation, caught.tensor), ("linear_backward_input", "d_x"), "{wrong}");
     }
     for (right, wrong, tensor) in [
-        ("power_of_two(-exponent)", "power_of_two(1 - exponent)", "d_weights"),
+        ("power_of_two(-exponent_not_below(params.depth))", "0.5", "d_weights"),
         ("params.bias_offset + row, column + 1u", "params.bias_offset, column + 1u", "d_bias"),
         ("other < WORKGROUP_SIZE; other += TILE", "other < TILE; other += TILE", "d_bias"),
         ("first + row < params.rows && begin + k < end", "first + row < params.rows", "d_bias"),

@@ -96,24 +96,26 @@ fn load_b(first: u32, columns: u32, begin: u32, end: u32, local: u32) {
     }
 }
 
-// A subgroup's sums, 2×2 matrices, and the invocation's part of db.
-struct Sums {
-    upper_left: MatrixC,
-    upper_right: MatrixC,
-    lower_left: MatrixC,
-    lower_right: MatrixC,
-    bias: f32,
-}
-
-fn multiply_tile(tile: Place, columns: u32, scale: f32, subgroup: u32, local: u32) -> Sums {
+// Adds to a subgroup's sums, 2×2 matrices; returns the invocation's part of db.
+fn multiply_tile(
+    tile: Place,
+    columns: u32,
+    scale: f32,
+    subgroup: u32,
+    local: u32,
+    upper_left: ptr<function, MatrixC>,
+    upper_right: ptr<function, MatrixC>,
+    lower_left: ptr<function, MatrixC>,
+    lower_right: ptr<function, MatrixC>,
+) -> f32 {
     let slot = min(subgroup, SUBGROUPS - 1u);
     let a_base = slot / EDGE * PART * STRIDE;
     let b_base = slot % EDGE * PART * STRIDE;
     let range = stretch(tile.split);
-    var sums: Sums;
+    var bias = 0.0;
     for (var begin = range.begin; begin < range.end; begin += DEPTH) {
         workgroupBarrier();
-        sums.bias += load_a(tile.row, begin, range.end, scale, local);
+        bias += load_a(tile.row, begin, range.end, scale, local);
         load_b(tile.column, columns, begin, range.end, local);
         workgroupBarrier();
         for (var k = 0u; k < DEPTH; k += SIZE) {
@@ -121,34 +123,39 @@ fn multiply_tile(tile: Place, columns: u32, scale: f32, subgroup: u32, local: u3
             let a_lower = coopLoadT<MatrixA>(&a_tile[a_base + SIZE * STRIDE + k], STRIDE);
             let b_left = coopLoad<MatrixB>(&b_tile[b_base + k], STRIDE);
             let b_right = coopLoad<MatrixB>(&b_tile[b_base + SIZE * STRIDE + k], STRIDE);
-            sums.upper_left = coopMultiplyAdd(a_upper, b_left, sums.upper_left);
-            sums.upper_right = coopMultiplyAdd(a_upper, b_right, sums.upper_right);
-            sums.lower_left = coopMultiplyAdd(a_lower, b_left, sums.lower_left);
-            sums.lower_right = coopMultiplyAdd(a_lower, b_right, sums.lower_right);
+            *upper_left = coopMultiplyAdd(a_upper, b_left, *upper_left);
+            *upper_right = coopMultiplyAdd(a_upper, b_right, *upper_right);
+            *lower_left = coopMultiplyAdd(a_lower, b_left, *lower_left);
+            *lower_right = coopMultiplyAdd(a_lower, b_right, *lower_right);
         }
     }
-    return sums;
+    return bias;
 }
 
-// Puts one of the four matrices of every subgroup where all invocations can read it.
-fn stage(sums: Sums, quarter: u32, subgroup: u32) {
-    let first = min(subgroup, SUBGROUPS - 1u) * ELEMENTS;
+// Puts a matrix of every subgroup where all invocations can read it.
+fn stage(sums: MatrixC, subgroup: u32) {
     workgroupBarrier();
-    switch quarter {
-        case 0u: { coopStoreT(sums.upper_left, &staging[first], SIZE); }
-        case 1u: { coopStoreT(sums.upper_right, &staging[first], SIZE); }
-        case 2u: { coopStoreT(sums.lower_left, &staging[first], SIZE); }
-        default: { coopStoreT(sums.lower_right, &staging[first], SIZE); }
-    }
+    coopStoreT(sums, &staging[min(subgroup, SUBGROUPS - 1u) * ELEMENTS], SIZE);
     workgroupBarrier();
 }
 
-// Row and column of a staged element within the workgroup's tile.
-fn staged_place(element: u32, quarter: u32) -> vec2<u32> {
+// Row and column of a staged element of the matrices at (row, column), 0 or 1 each, of the subgroups' parts.
+fn staged_place(tile: Place, element: u32, row: u32, column: u32) -> vec2<u32> {
     let slot = element / ELEMENTS;
     let within = element % ELEMENTS;
     let part = vec2<u32>(slot / EDGE, slot % EDGE) * PART;
-    return part + vec2<u32>(quarter / 2u, quarter % 2u) * SIZE + vec2<u32>(within / SIZE, within % SIZE);
+    return vec2<u32>(tile.row, tile.column) + part + vec2<u32>(row, column) * SIZE + vec2<u32>(within / SIZE, within % SIZE);
+}
+
+fn forward_matrices(sums: MatrixC, tile: Place, row: u32, column: u32, subgroup: u32, local: u32) {
+    stage(sums, subgroup);
+    for (var i = 0u; i < SUBGROUPS * ELEMENTS / WORKGROUP_SIZE; i += 1u) {
+        let element = i * WORKGROUP_SIZE + local;
+        let at = staged_place(tile, element, row, column);
+        if at.x < params.rows && at.y < params.columns {
+            store_forward(at.x, at.y, staging[element]);
+        }
+    }
 }
 
 @compute @workgroup_size(WORKGROUP_SIZE)
@@ -162,15 +169,25 @@ fn forward(
     if tile.outside {
         return;
     }
-    let sums = multiply_tile(tile, params.columns, 1.0, subgroup, local);
-    for (var quarter = 0u; quarter < 4u; quarter += 1u) {
-        stage(sums, quarter, subgroup);
-        for (var i = 0u; i < SUBGROUPS * ELEMENTS / WORKGROUP_SIZE; i += 1u) {
-            let element = i * WORKGROUP_SIZE + local;
-            let at = vec2<u32>(tile.row, tile.column) + staged_place(element, quarter);
-            if at.x < params.rows && at.y < params.columns {
-                store_forward(at.x, at.y, staging[element]);
-            }
+    var upper_left: MatrixC;
+    var upper_right: MatrixC;
+    var lower_left: MatrixC;
+    var lower_right: MatrixC;
+    _ = multiply_tile(tile, params.columns, 1.0, subgroup, local, &upper_left, &upper_right, &lower_left, &lower_right);
+    forward_matrices(upper_left, tile, 0u, 0u, subgroup, local);
+    forward_matrices(upper_right, tile, 0u, 1u, subgroup, local);
+    forward_matrices(lower_left, tile, 1u, 0u, subgroup, local);
+    forward_matrices(lower_right, tile, 1u, 1u, subgroup, local);
+}
+
+fn backward_input_matrices(sums: MatrixC, tile: Place, row: u32, column: u32, subgroup: u32, local: u32) {
+    stage(sums, subgroup);
+    let undo = power_of_two(-exponent_not_below(params.rows));
+    for (var i = 0u; i < SUBGROUPS * ELEMENTS / WORKGROUP_SIZE; i += 1u) {
+        let element = i * WORKGROUP_SIZE + local;
+        let at = staged_place(tile, element, row, column);
+        if at.x < params.rows && at.y < params.columns {
+            store_backward_input(at.x, at.y, staging[element] * undo);
         }
     }
 }
@@ -186,16 +203,26 @@ fn backward_input(
     if tile.outside {
         return;
     }
-    let exponent = exponent_not_below(params.rows);
-    let sums = multiply_tile(tile, params.columns, power_of_two(exponent), subgroup, local);
-    for (var quarter = 0u; quarter < 4u; quarter += 1u) {
-        stage(sums, quarter, subgroup);
-        for (var i = 0u; i < SUBGROUPS * ELEMENTS / WORKGROUP_SIZE; i += 1u) {
-            let element = i * WORKGROUP_SIZE + local;
-            let at = vec2<u32>(tile.row, tile.column) + staged_place(element, quarter);
-            if at.x < params.rows && at.y < params.columns {
-                store_backward_input(at.x, at.y, staging[element] * power_of_two(-exponent));
-            }
+    var upper_left: MatrixC;
+    var upper_right: MatrixC;
+    var lower_left: MatrixC;
+    var lower_right: MatrixC;
+    _ = multiply_tile(tile, params.columns, power_of_two(exponent_not_below(params.rows)), subgroup, local, &upper_left, &upper_right, &lower_left, &lower_right);
+    backward_input_matrices(upper_left, tile, 0u, 0u, subgroup, local);
+    backward_input_matrices(upper_right, tile, 0u, 1u, subgroup, local);
+    backward_input_matrices(lower_left, tile, 1u, 0u, subgroup, local);
+    backward_input_matrices(lower_right, tile, 1u, 1u, subgroup, local);
+}
+
+// db, the last column, is no part of the product.
+fn backward_params_matrices(sums: MatrixC, tile: Place, row: u32, column: u32, subgroup: u32, local: u32) {
+    stage(sums, subgroup);
+    let undo = power_of_two(-exponent_not_below(params.depth));
+    for (var i = 0u; i < SUBGROUPS * ELEMENTS / WORKGROUP_SIZE; i += 1u) {
+        let element = i * WORKGROUP_SIZE + local;
+        let at = staged_place(tile, element, row, column);
+        if at.x < params.rows && at.y < params.columns - 1u {
+            store_backward_params(tile.split, at.x, at.y, staging[element] * undo);
         }
     }
 }
@@ -207,36 +234,31 @@ fn backward_params(
     @builtin(local_invocation_index) local: u32,
     @builtin(subgroup_id) subgroup: u32,
 ) {
-    // db, the last column, is no part of the product.
-    let columns = params.columns - 1u;
-    let tile = place(workgroup, groups, columns);
+    let tile = place(workgroup, groups, params.columns - 1u);
     if tile.outside {
         return;
     }
-    let exponent = exponent_not_below(params.depth);
-    let sums = multiply_tile(tile, columns, power_of_two(exponent), subgroup, local);
-    for (var quarter = 0u; quarter < 4u; quarter += 1u) {
-        stage(sums, quarter, subgroup);
-        for (var i = 0u; i < SUBGROUPS * ELEMENTS / WORKGROUP_SIZE; i += 1u) {
-            let element = i * WORKGROUP_SIZE + local;
-            let at = vec2<u32>(tile.row, tile.column) + staged_place(element, quarter);
-            if at.x < params.rows && at.y < columns {
-                store_backward_params(tile.split, at.x, at.y, staging[element] * power_of_two(-exponent));
-            }
-        }
-    }
+    var upper_left: MatrixC;
+    var upper_right: MatrixC;
+    var lower_left: MatrixC;
+    var lower_right: MatrixC;
+    let bias = multiply_tile(tile, params.columns - 1u, power_of_two(exponent_not_below(params.depth)), subgroup, local, &upper_left, &upper_right, &lower_left, &lower_right);
+    backward_params_matrices(upper_left, tile, 0u, 0u, subgroup, local);
+    backward_params_matrices(upper_right, tile, 0u, 1u, subgroup, local);
+    backward_params_matrices(lower_left, tile, 1u, 0u, subgroup, local);
+    backward_params_matrices(lower_right, tile, 1u, 1u, subgroup, local);
     // Every tile of a row has read all of its d_pre; the first one stores the sum.
     if tile.column > 0u {
         return;
     }
     workgroupBarrier();
-    staging[local % (SUBGROUPS * ELEMENTS)] = sums.bias;
+    staging[local % (SUBGROUPS * ELEMENTS)] = bias;
     workgroupBarrier();
     if local < TILE && tile.row + local < params.rows {
-        var bias = 0.0;
+        var sum = 0.0;
         for (var other = local; other < WORKGROUP_SIZE; other += TILE) {
-            bias += staging[other % (SUBGROUPS * ELEMENTS)];
+            sum += staging[other % (SUBGROUPS * ELEMENTS)];
         }
-        store_backward_params(tile.split, tile.row + local, columns, bias);
+        store_backward_params(tile.split, tile.row + local, params.columns - 1u, sum);
     }
 }
