@@ -227,6 +227,6 @@ fn a_wrong_gradient_is_named_and_not_timed() {
     let fault = with_fault(sweep::run, "surrogate", text, "params.vf_coef * slope", "-params.vf_coef * slope", "sweep/batch/64");
     let Some((timed, bench, message)) = fault else { return };
     assert_eq!(bench, "sweep/batch/64");
-    assert!(message.starts_with("d_values: ") && message.contains("double precision"), "{message}");
+    assert!(message.starts_with("gradient of critic.") && message.contains("double precision"), "{message}");
     assert!(timed.iter().all(|name| name.starts_with("limits/")), "{timed:?}");
 }
