@@ -1,13 +1,14 @@
-//! A minibatch of CleanRL's size, forward, loss and backward through both networks: bound by arithmetic, on small adapters by their dispatches.
+//! A minibatch step of CleanRL's size, forward, loss, backward and Adam: bound by arithmetic, on small adapters by their dispatches.
 
 mod common;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use ppo_kernels::backend::{Backend, Head, Minibatch as Room, MinibatchRows};
+use ppo_kernels::backend::{Backend, Head, Minibatch as Room, MinibatchRows, TrainState};
+use ppo_kernels::kernels::actor_critic::MinibatchStep;
 use ppo_kernels::kernels::linear::Activation;
-use ppo_kernels::kernels::optimizer::{GradientNorm, control};
+use ppo_kernels::kernels::optimizer::{Adam, GradientNorm};
 use ppo_kernels::kernels::policy::Categorical;
-use ppo_kernels::kernels::surrogate::{Surrogate, ValueLoss, sample, stat};
+use ppo_kernels::kernels::surrogate::{Surrogate, ValueLoss, sample};
 use ppo_kernels::ppo::{Network, NetworkSpec, PolicyKind};
 
 struct Minibatch {
@@ -20,7 +21,7 @@ const ACTIONS: usize = 2;
 
 impl common::Case for Minibatch {
     fn name(&self) -> String {
-        format!("clipped_gradient/{}x{OBSERVATION_SIZE}-{1}-{1}-{ACTIONS}", self.batch, self.hidden)
+        format!("minibatch_step/{}x{OBSERVATION_SIZE}-{1}-{1}-{ACTIONS}", self.batch, self.hidden)
     }
 
     fn throughput(&self) -> Throughput {
@@ -42,7 +43,6 @@ impl common::Case for Minibatch {
             policy: PolicyKind::Categorical { actions: ACTIONS },
         })
         .unwrap();
-        let params = backend.upload_floats(&network.initial_parameters(1, 0.0)).unwrap();
         let layers = network.layers().clone();
         let observations = backend.upload_floats(&common::floats(batch * OBSERVATION_SIZE)).unwrap();
         // Log-probabilities near those of two actions.
@@ -53,10 +53,11 @@ impl common::Case for Minibatch {
         let indices: Vec<u32> = (0..batch as u32).rev().collect();
         let indices = backend.upload_words(&indices).unwrap();
         let mut minibatch = Room::new(backend, &layers, true, batch).unwrap();
-        let mut control = backend.upload_words(&control::INITIAL).unwrap();
-        let mut grads = backend.alloc_floats(network.len()).unwrap();
-        let mut stats = backend.alloc_floats(stat::COLUMNS).unwrap();
-        let op = Surrogate {
+        // The schedule's zeros are a learning rate of 0, so that one call is like the other.
+        let len = network.len();
+        let mut state = TrainState::new(backend, len, 1, 1).unwrap();
+        backend.write_floats(state.params.flat_mut(), 0, &network.initial_parameters(1, 0.0)).unwrap();
+        let loss = Surrogate {
             batch,
             clip_low: 0.2,
             clip_high: 0.2,
@@ -67,23 +68,23 @@ impl common::Case for Minibatch {
             value_loss: ValueLoss::Clipped { clip: 0.2 },
             stats_row: 0,
         };
-        let norm = GradientNorm { len: network.len(), max_grad_norm: 0.5, epsilon: 1e-6, stats_row: 0 };
+        let norm = GradientNorm { len, max_grad_norm: 0.5, epsilon: 1e-6, stats_row: 0 };
+        let (weight_decay, decoupled) = (0.0, false);
+        let adam = Adam { len, beta1: 0.9, beta2: 0.999, epsilon: 1e-5, weight_decay, decoupled, schedule_row: 0, stats_row: 0 };
+        let step = MinibatchStep { loss, tensor: 1, norm, max_kl: None, adam };
         Box::new(move |backend| {
             let head = Head::Categorical(Categorical { batch, actions: ACTIONS }, &actions);
             let (indices, observations, samples) = (&indices, &observations, &samples);
             let rows = MinibatchRows { indices, start: 0, rows: batch, observations, head, samples, first_sample: 0 };
-            let outputs = (&mut grads, &mut stats, &mut control);
-            backend
-                .clipped_gradient(&layers, &op, &norm, 1, &params, &rows, &mut minibatch, outputs.0, outputs.1, outputs.2)
-                .unwrap();
+            backend.minibatch_step(&layers, &step, &rows, &mut minibatch, &mut state).unwrap();
         })
     }
 }
 
-fn clipped_gradient(criterion: &mut Criterion) {
+fn minibatch_step(criterion: &mut Criterion) {
     common::run(criterion, &Minibatch { batch: 128, hidden: 64 });
     common::run(criterion, &Minibatch { batch: 4096, hidden: 256 });
 }
 
-criterion_group!(benches, clipped_gradient);
+criterion_group!(benches, minibatch_step);
 criterion_main!(benches);

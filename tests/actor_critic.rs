@@ -5,16 +5,17 @@ mod common;
 use common::{Draw, relative_error};
 use ppo_kernels::Error;
 use ppo_kernels::backend::{
-    Backend, Cpu, CrossCheck, Gpu, Head, Minibatch, MinibatchInputs, MinibatchRows, Rows, Trace, Variant,
-    compose_minibatch_gradient,
+    ActorCriticOps, Backend, Cpu, CrossCheck, Drawn, Gpu, Head, Memory, Minibatch, MinibatchInputs, MinibatchRows, Parameters,
+    RolloutRows, Rows, Trace, TrainState, Variant, compose_minibatch_gradient,
 };
-use ppo_kernels::kernels::actor_critic::{ActorCritic, Layer};
+use ppo_kernels::kernels::actor_critic::{ActorCritic, Layer, MinibatchStep};
 use ppo_kernels::kernels::linear::{Activation, Linear};
-use ppo_kernels::kernels::optimizer::{GradientNorm, control, stop};
+use ppo_kernels::kernels::optimizer::{Adam, GradientNorm, control, schedule, stop};
 use ppo_kernels::kernels::policy::{Categorical, Gaussian};
 use ppo_kernels::kernels::surrogate::{Surrogate, ValueLoss, sample, stat};
 
 /// A minibatch on the host.
+#[derive(Clone)]
 struct Problem {
     networks: ActorCritic,
     /// What the traces are made for, where that is another network.
@@ -36,8 +37,8 @@ enum Way {
     Composed,
     /// As a whole, from a minibatch.
     Whole,
-    /// As a whole, with its norm, from rows of a rollout.
-    FromRows,
+    /// As a step, from rows of a rollout.
+    Step,
 }
 
 /// What an update needs of it.
@@ -92,17 +93,13 @@ impl Problem {
 
     fn solve<B: Backend>(&self, backend: &mut B, way: Way) -> ppo_kernels::Result<Outcome> {
         let batch = self.op.batch;
-        let params = backend.upload_floats(&self.params)?;
         let traced = self.depths.as_ref().unwrap_or(&self.networks);
-        // What was there before must not matter.
-        let mut grads = backend.upload_floats(&vec![7.0; self.params.len()])?;
-        let mut stats = backend.upload_floats(&[7.0; 2 * stat::COLUMNS])?;
-        let mut control = backend.upload_words(&control::INITIAL)?;
         let parameters = if self.categorical { self.params.len() - self.outputs } else { self.params.len() };
-        let norm = GradientNorm { len: parameters, max_grad_norm: 0.05, epsilon: 1e-6, stats_row: 1 };
+        let step = self.step(parameters);
+        let mut state = self.state(backend, &step)?;
         let mut minibatch = Minibatch::new(backend, traced, self.categorical, batch)?;
         let (networks, op) = (&self.networks, &self.op);
-        if way == Way::FromRows {
+        if way == Way::Step {
             let rollout = self.scatter();
             let (actions, vectors) = (backend.upload_words(&rollout.actions)?, backend.upload_floats(&rollout.vectors)?);
             let rows = MinibatchRows {
@@ -114,22 +111,24 @@ impl Problem {
                 samples: &backend.upload_floats(&rollout.samples)?,
                 first_sample: FIRST_SAMPLE,
             };
-            let (grads, stats, control) = (&mut grads, &mut stats, &mut control);
-            backend.clipped_gradient(networks, op, &norm, TENSOR, &params, &rows, &mut minibatch, grads, stats, control)?;
+            backend.minibatch_step(networks, &step, &rows, &mut minibatch, &mut state)?;
         } else {
             let (actions, vectors) = (backend.upload_words(&self.actions)?, backend.upload_floats(&self.vectors)?);
             let observations = &backend.upload_floats(&self.observations)?;
             let samples = &backend.upload_floats(&self.samples)?;
             let inputs = MinibatchInputs { observations, head: self.head(&actions, &vectors), samples };
             let Minibatch { actor, critic, .. } = &mut minibatch;
+            let TrainState { params, m, v, grads, schedule, stats, control } = &mut state;
             if way == Way::Whole {
-                backend.minibatch_gradient(networks, op, &params, &inputs, actor, critic, &mut grads, &mut stats)?;
+                backend.minibatch_gradient(networks, op, params.flat(), &inputs, actor, critic, grads, stats)?;
             } else {
-                compose_minibatch_gradient(backend, networks, op, &params, &inputs, actor, critic, &mut grads, &mut stats)?;
+                compose_minibatch_gradient(backend, networks, op, params.flat(), &inputs, actor, critic, grads, stats)?;
             }
-            backend.find_nonfinite(TENSOR, parameters, &grads, &mut control)?;
-            backend.gradient_norm(&norm, &grads, &mut stats)?;
+            backend.find_nonfinite(TENSOR, parameters, grads, control)?;
+            backend.gradient_norm(&step.norm, grads, stats)?;
+            backend.adam_step(&step.adam, params.flat_mut(), grads, m, v, schedule, stats, control)?;
         }
+        let TrainState { params, m, v, grads, stats, control, .. } = state;
         let control = backend.read_words(&control, 0, control::WORDS)?;
         let (critic, log_std) = (networks.critic[0].linear.weight_offset, self.params.len() - self.outputs);
         let mut read =
@@ -143,14 +142,43 @@ impl Problem {
             ("norm", read(&stats, stat::COLUMNS + stat::GRAD_NORM, 1)?),
             ("factor", read(&stats, stat::COLUMNS + stat::CLIP_COEF, 1)?),
             ("control", control.into_iter().map(f64::from).collect()),
+            ("params", read(params.flat(), 0, self.params.len())?),
+            ("m", read(&m, 0, parameters)?),
+            ("v", read(&v, 0, parameters)?),
             ("head", read(minibatch.actor.head(), 0, batch * self.outputs)?),
             ("values", read(minibatch.critic.head(), 0, batch)?),
         ];
-        if way != Way::FromRows {
+        if way != Way::Step {
             outcome.push(("d_head", read(minibatch.actor.head_and_gradient().1, 0, batch * self.outputs)?));
             outcome.push(("d_values", read(minibatch.critic.head_and_gradient().1, 0, batch)?));
         }
         Ok(outcome)
+    }
+
+    /// Adam with every one of its parts.
+    fn step(&self, len: usize) -> MinibatchStep {
+        let norm = GradientNorm { len, max_grad_norm: 0.05, epsilon: 1e-6, stats_row: 1 };
+        let (weight_decay, decoupled) = (0.02, self.categorical);
+        let adam = Adam { len, beta1: 0.9, beta2: 0.99, epsilon: 1e-3, weight_decay, decoupled, schedule_row: 1, stats_row: 1 };
+        MinibatchStep { loss: self.op, tensor: TENSOR, norm, max_kl: None, adam }
+    }
+
+    /// What was there before must not matter, but for parameters and moments.
+    fn state<B: Backend>(&self, backend: &mut B, step: &MinibatchStep) -> ppo_kernels::Result<TrainState<B::Floats, B::Words>> {
+        let mut draw = Draw::new(77);
+        let len = self.params.len();
+        let moments = draw.floats(len, 0.1);
+        let squares: Vec<f32> = draw.floats(len, 0.1).iter().map(|x| 1e-3 + x * x).collect();
+        let row = schedule::row(0.01, step.adam.beta1, step.adam.beta2, 3);
+        Ok(TrainState {
+            params: Parameters::new(backend.upload_floats(&self.params)?),
+            m: backend.upload_floats(&moments)?,
+            v: backend.upload_floats(&squares)?,
+            grads: backend.upload_floats(&vec![7.0; len])?,
+            schedule: backend.upload_floats(&[[f32::NAN; schedule::COLUMNS], row].concat())?,
+            stats: backend.upload_floats(&[7.0; 2 * stat::COLUMNS])?,
+            control: backend.upload_words(&control::INITIAL)?,
+        })
     }
 
     fn head<'a, F, W>(&self, actions: &'a W, vectors: &'a F) -> Head<'a, F, W> {
@@ -199,19 +227,41 @@ const FIRST_SAMPLE: usize = 2;
 const TENSOR: u32 = 3;
 
 impl Problem {
-    /// The actor's output, and values behind three that have to stay.
-    fn evaluate<B: Backend>(&self, backend: &mut B) -> ppo_kernels::Result<[Vec<f64>; 2]> {
-        let batch = self.op.batch;
-        let params = backend.upload_floats(&self.params)?;
+    /// The actor's output, values behind three that have to stay, and what was drawn.
+    fn act<B: Backend>(&self, backend: &mut B) -> ppo_kernels::Result<Acted> {
+        let (batch, first) = (self.op.batch, 3);
+        let rows = first + batch + 1;
+        let mut draw = Draw::new(78);
+        let noise = draw.floats(rows * self.outputs, 1.0).into_iter().map(|x| if self.categorical { x.abs().fract() } else { x });
+        let noise = backend.upload_floats(&noise.collect::<Vec<f32>>())?;
+        let mut params = Parameters::new(backend.upload_floats(&self.params)?);
         let observations = backend.upload_floats(&[&[9.0; 7], &self.observations[..]].concat())?;
-        let mut actor = Trace::new(backend, &self.networks.actor, batch)?;
-        let mut critic = Trace::new(backend, &self.networks.critic, batch)?;
-        let mut values = backend.upload_floats(&vec![7.0; batch + 4])?;
+        let mut traces = [Trace::new(backend, &self.networks.actor, batch)?, Trace::new(backend, &self.networks.critic, batch)?];
+        let mut values = backend.upload_floats(&vec![7.0; rows])?;
+        let mut logp = backend.upload_floats(&vec![7.0; rows])?;
+        let mut actions = backend.upload_words(&vec![7; rows])?;
+        let mut vectors = backend.upload_floats(&vec![7.0; rows * self.outputs])?;
+        let drawn = match self.head(&(), &()) {
+            Head::Categorical(op, ()) => Drawn::Categorical(op, &mut actions),
+            Head::Gaussian(op, ()) => Drawn::Gaussian(op, &mut vectors),
+        };
         let x = Rows { buffer: &observations, offset: 7, count: batch };
-        backend.evaluate(&self.networks, &params, &x, &mut actor, &mut critic, &mut values, 3)?;
-        Ok([backend.read_f64(actor.head(), 0, batch * self.outputs)?, backend.read_f64(&values, 0, batch + 4)?])
+        let to = RolloutRows { first, noise: &noise, drawn, logp: &mut logp, values: &mut values };
+        backend.act(&self.networks, &mut params, &x, to, &mut traces)?;
+        let actions = backend.read_words(&actions, 0, rows)?;
+        Ok([
+            backend.read_f64(traces[0].head(), 0, batch * self.outputs)?,
+            backend.read_f64(&values, 0, rows)?,
+            actions.into_iter().map(f64::from).collect(),
+            backend.read_f64(&vectors, 0, rows * self.outputs)?,
+            backend.read_f64(&logp, 0, rows)?,
+        ])
     }
 }
+
+/// The actor's output, values, actions of either kind, and their log-probabilities.
+type Acted = [Vec<f64>; 5];
+const ACTED: [&str; 5] = ["head", "values", "actions", "vectors", "logp"];
 
 /// The first tensor further from the expected one than `tolerance`, relative to its norm. (Of a single clipped sample, all can be zero.)
 fn first_difference(outcome: &Outcome, expected: &Outcome, tolerance: f64) -> Option<String> {
@@ -248,7 +298,7 @@ fn tiles_give_what_the_single_operations_give() {
         for (what, outcome, tolerance) in [
             ("f64", problem.solve(&mut Cpu::<f64>::new(), Way::Whole), 1e-12),
             ("f32", problem.solve(&mut Cpu::<f32>::new(), Way::Whole), 2e-5),
-            ("f64 from rows", problem.solve(&mut Cpu::<f64>::new(), Way::FromRows), 1e-12),
+            ("f64, as a step", problem.solve(&mut Cpu::<f64>::new(), Way::Step), 1e-12),
         ] {
             let difference = first_difference(&outcome.unwrap(), &expected, tolerance);
             assert_eq!(difference, None, "{what}, batch {batch}, categorical {}", problem.categorical);
@@ -261,7 +311,7 @@ fn the_adapter_passes_the_cross_check() {
     for problem in problems().filter(|problem| problem.op.batch < 200) {
         let Some(mut both) = common::checked() else { return };
         let expected = problem.solve(&mut Cpu::<f64>::new(), Way::Composed).unwrap();
-        let outcome = problem.solve::<CrossCheck<Gpu, Cpu<f64>>>(&mut both, Way::FromRows).unwrap();
+        let outcome = problem.solve::<CrossCheck<Gpu, Cpu<f64>>>(&mut both, Way::Step).unwrap();
         assert_eq!(first_difference(&outcome, &expected, 1e-4), None, "batch {}", problem.op.batch);
     }
 }
@@ -276,25 +326,25 @@ fn the_adapter_gives_what_the_single_operations_give() {
         for variant in [Variant::Plain, Variant::Fast] {
             gpu.variant = variant;
             gpu.context.release();
-            let outcome = problem.solve(&mut gpu, Way::FromRows).unwrap();
+            let outcome = problem.solve(&mut gpu, Way::Step).unwrap();
             let difference = first_difference(&outcome, &expected, 1e-4);
             assert_eq!(difference, None, "{variant:?}, batch {}, categorical {}", problem.op.batch, problem.categorical);
         }
     }
 }
 
-/// Actor and critic into the middle of buffers, as a rollout has them.
+/// Into the middle of buffers, as a rollout has them. No uniform number of these is where an action's probability ends, so all agree on them.
 #[test]
-fn a_forward_pass_gives_what_the_layers_give() {
+fn acting_gives_what_the_single_operations_give() {
     let Some(mut gpu) = common::gpu() else { return };
     gpu.context.set_guards(true);
     for problem in problems() {
-        let expected = problem.evaluate(&mut Cpu::<f64>::new()).unwrap();
+        let expected = problem.act(&mut Cpu::<f64>::new()).unwrap();
         for variant in [Variant::Plain, Variant::Fast] {
             gpu.variant = variant;
             gpu.context.release();
-            let outcome = problem.evaluate(&mut gpu).unwrap();
-            for (tensor, (a, b)) in ["head", "values"].iter().zip(outcome.iter().zip(&expected)) {
+            let acted = problem.act(&mut gpu).unwrap();
+            for (tensor, (a, b)) in ACTED.iter().zip(acted.iter().zip(&expected)) {
                 let error = relative_error(a, b);
                 assert!(error <= 1e-5, "{variant:?}, batch {}: {tensor}: {error:e}", problem.op.batch);
             }
@@ -308,7 +358,7 @@ fn a_planted_fault_is_noticed() {
     let problem = Problem::new(65, &[5, 16], 3, Activation::Tanh, false);
     let expected = problem.solve(&mut Cpu::<f64>::new(), Way::Composed).unwrap();
     for (from, to, tensor) in [
-        ("low_bias += low;", "", "grads"),
+        ("(*tile).low_bias += low;", "", "grads"),
         ("z * z - 1.0", "z * z", "grads"),
         ("stage_value_sum(local, loss);", "", "stats"),
         ("low = activate_all(low);", "", "grads"),
@@ -317,31 +367,85 @@ fn a_planted_fault_is_noticed() {
         ("params.first_sample + sample_index", "sample_index", "grads"),
         ("actions[source_row", "actions[sample_index", "grads"),
         ("written.squares += gradient * gradient;", "", "norm"),
-        ("written.squares += bitcast<f32>(of_invocation.x);", "", "norm"),
-        ("params.max_grad_norm / divisor", "1.0", "factor"),
+        ("all.squares += sh_written[lane].squares;", "", "norm"),
+        ("all.squares += bitcast<f32>(of_group.x);", "", "norm"),
+        ("coef = max_grad_norm / divisor;", "coef = 1.0;", "factor"),
+        ("store_element(at.first + 2u, third);", "", "params"),
+        ("m[index] = element.m;", "", "m"),
+        ("v[index] = element.v;", "", "v"),
+        ("params.adam_epsilon,", "0.0,", "params"),
         ("(bitcast<u32>(gradient) & EXPONENT) == EXPONENT", "index == 1u", "control"),
     ] {
         let text = common::shader("actor_critic");
         gpu.context.replace_shader("actor_critic", common::plant(text, from, to));
-        let difference = first_difference(&problem.solve(&mut gpu, Way::FromRows).unwrap(), &expected, 1e-4);
+        let difference = first_difference(&problem.solve(&mut gpu, Way::Step).unwrap(), &expected, 1e-4);
         assert!(difference.as_deref().is_some_and(|difference| difference.starts_with(tensor)), "{from}: {difference:?}");
     }
 }
 
 #[test]
-fn a_planted_fault_of_the_forward_pass_is_noticed() {
+fn a_planted_fault_of_acting_is_noticed() {
     let Some(mut gpu) = common::gpu() else { return };
-    let problem = Problem::new(65, &[5, 16], 3, Activation::Tanh, true);
-    let expected = problem.evaluate(&mut Cpu::<f64>::new()).unwrap();
-    for (from, to, wrong) in [
-        ("params.observations_offset + row * ", "row * ", [true, true]),
-        ("values[params.values_offset + i]", "values[params.values_offset + i + 1u]", [false, true]),
-        ("output[i * params.width + a] = logit(a);", "output[i * params.width + a] = logit(0u);", [true, false]),
+    for (categorical, from, to, wrong) in [
+        (true, "params.observations_offset + row * ", "row * ", "head"),
+        (true, "values[row] = ", "values[row + 1u] = ", "values"),
+        (true, "output[i * params.width + a] = logit(a);", "output[i * params.width + a] = logit(0u);", "head"),
+        (true, "noise[row] * sum", "noise[0] * sum", "actions"),
+        (true, "!is_found && cumulative > wanted", "cumulative > wanted", "actions"),
+        (true, "(logit(action) - largest) - log(sum)", "(logit(action) - largest)", "logp"),
+        (false, "exp_of(log_std) * z", "z", "vectors"),
+        (false, "0.5 * z * z + log_std", "0.5 * z * z", "logp"),
     ] {
-        gpu.context.replace_shader("actor_critic", common::plant(common::shader("actor_critic"), from, to));
-        let outcome = problem.evaluate(&mut gpu).unwrap();
-        assert_eq!([0, 1].map(|i| !(relative_error(&outcome[i], &expected[i]) <= 1e-5)), wrong, "{from}");
+        let problem = Problem::new(65, &[5, 16], 3, Activation::Tanh, categorical);
+        let expected = problem.act(&mut Cpu::<f64>::new()).unwrap();
+        let text = common::shader("actor_critic");
+        let end = text.find("fn samples_gradient").unwrap();
+        let planted = common::plant(&text[..end], from, to) + &text[end..];
+        gpu.context.replace_shader("actor_critic", planted);
+        let acted = problem.act(&mut gpu).unwrap();
+        let found = (0..5).find(|&i| !(relative_error(&acted[i], &expected[i]) <= 1e-5));
+        assert_eq!(found.map(|i| ACTED[i]), Some(wrong), "{from}");
     }
+}
+
+/// A packed copy must not outlive what it was made of, nor serve a policy of another kind.
+#[test]
+fn parameters_that_change_are_packed_anew() {
+    let Some(mut gpu) = common::gpu() else { return };
+    let problem = Problem::new(33, &[5, 16], 3, Activation::Tanh, false);
+    let other = Problem { params: problem.params.iter().map(|x| 0.5 - x).collect(), ..problem.clone() };
+    let discrete = Problem { categorical: true, ..problem.clone() };
+    let x = gpu.upload_floats(&problem.observations).unwrap();
+    let mut params = Parameters::new(gpu.upload_floats(&problem.params).unwrap());
+    let mut values = gpu.alloc_floats(33).unwrap();
+    let mut run = |gpu: &mut Gpu, problem: &Problem, params: &mut Parameters<_>| {
+        let noise = gpu.upload_floats(&[0.5; 99]).unwrap();
+        let [mut logp, mut vectors] = [33, 99].map(|len| gpu.alloc_floats(len).unwrap());
+        let mut actions = gpu.alloc_words(33).unwrap();
+        let mut traces = [&problem.networks.actor, &problem.networks.critic].map(|layers| Trace::new(gpu, layers, 33).unwrap());
+        let drawn = match problem.head(&(), &()) {
+            Head::Categorical(op, ()) => Drawn::Categorical(op, &mut actions),
+            Head::Gaussian(op, ()) => Drawn::Gaussian(op, &mut vectors),
+        };
+        let rows = RolloutRows { first: 0, noise: &noise, drawn, logp: &mut logp, values: &mut values };
+        let x = Rows { buffer: &x, offset: 0, count: 33 };
+        gpu.act(&problem.networks, params, &x, rows, &mut traces).unwrap();
+        [gpu.read_f64(&values, 0, 33).unwrap(), gpu.read_f64(&logp, 0, 33).unwrap()]
+    };
+    let fresh = |gpu: &mut Gpu, problem: &Problem| Parameters::new(gpu.upload_floats(&problem.params).unwrap());
+    let mut expected = fresh(&mut gpu, &problem);
+    let first = run(&mut gpu, &problem, &mut expected);
+    assert_eq!(run(&mut gpu, &problem, &mut params), first);
+    assert_eq!(run(&mut gpu, &problem, &mut params), first);
+    gpu.write_floats(params.flat_mut(), 0, &other.params).unwrap();
+    let mut expected = fresh(&mut gpu, &other);
+    let second = run(&mut gpu, &other, &mut expected);
+    assert_ne!(first, second);
+    assert_eq!(run(&mut gpu, &other, &mut params), second);
+    // First without log-std, then with it.
+    let mut params = fresh(&mut gpu, &problem);
+    run(&mut gpu, &discrete, &mut params);
+    assert_eq!(run(&mut gpu, &problem, &mut params), first);
 }
 
 /// Every element in turn, of either network and of the log-std: the first one is reported, and what was reported before stays.
@@ -359,7 +463,7 @@ fn a_gradient_that_is_not_finite_is_reported() {
         );
         let text = common::plant(common::shader("actor_critic"), store, &planted);
         gpu.context.replace_shader("actor_critic", text);
-        let outcome = problem.solve(&mut gpu, Way::FromRows).unwrap();
+        let outcome = problem.solve(&mut gpu, Way::Step).unwrap();
         let control = &outcome.iter().find(|(name, _)| *name == "control").unwrap().1;
         let expected = [(control::STOP, stop::NON_FINITE), (control::BAD_TENSOR, TENSOR), (control::BAD_ELEMENT, first as u32)];
         assert!(expected.iter().all(|&(word, value)| control[word] == f64::from(value)), "{first}, {second}: {control:?}");
@@ -373,7 +477,7 @@ fn networks_of_another_depth_than_the_trace_are_refused() {
         let mut deeper = Problem::new(3, &[5, 8], 2, Activation::Tanh, true);
         let actor = deeper.networks.actor.clone();
         deeper.depths = Some(ActorCritic { actor: actor[..1].to_vec(), critic: deeper.networks.critic.clone() });
-        for way in [Way::Composed, Way::Whole, Way::FromRows] {
+        for way in [Way::Composed, Way::Whole, Way::Step] {
             let result = deeper.solve(backend, way).map(drop);
             assert!(matches!(result, Err(Error::Shape { argument, .. }) if argument == "layers"));
         }

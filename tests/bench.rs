@@ -158,8 +158,8 @@ fn a_wrong_kernel_is_named_and_not_timed() {
 
 #[test]
 fn a_wrong_update_is_named_and_not_timed() {
-    let text = include_str!("../shaders/optimizer.wgsl");
-    let fault = with_fault(run, "optimizer", text, "- step_size *", "+ step_size *", "update/i_cartpole");
+    let text = common::shader("actor_critic");
+    let fault = with_fault(run, "actor_critic", text, "- adam.step_size *", "+ adam.step_size *", "update/i_cartpole");
     let Some((timed, bench, message)) = fault else { return };
     assert_eq!(bench, "update/i_cartpole");
     assert!(message.contains("double precision"), "{message}");

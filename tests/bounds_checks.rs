@@ -4,12 +4,12 @@ mod common;
 
 use common::{Draw, gpu};
 use ppo_kernels::backend::{
-    ActorCriticOps, AdvantageOps, GatherOps, Gpu, Head, LinearOps, Memory, Minibatch, MinibatchRows, NonfiniteOps, NormalizeOps,
-    OptimizerOps, PolicyOps, RandomOps, SurrogateOps, Variant,
+    ActorCriticOps, AdvantageOps, Drawn, GatherOps, Gpu, Head, LinearOps, Memory, Minibatch, MinibatchRows, NonfiniteOps,
+    NormalizeOps, OptimizerOps, Parameters, PolicyOps, RandomOps, RolloutRows, Rows, SurrogateOps, Trace, TrainState, Variant,
 };
 use ppo_kernels::bench::{Benchmarked, Units};
 use ppo_kernels::gpu::{Buffer, Indices, Selection, Shader};
-use ppo_kernels::kernels::actor_critic::{ActorCritic, Layer};
+use ppo_kernels::kernels::actor_critic::{ActorCritic, Layer, MinibatchStep};
 use ppo_kernels::kernels::advantage::{DiscountedReturns, Gae};
 use ppo_kernels::kernels::gather::Gather;
 use ppo_kernels::kernels::linear::{Activation, Linear, Product};
@@ -95,7 +95,7 @@ fn actor_critic(run: &mut Run<'_>) {
             critic: vec![layer(inputs, 1, critic, Activation::Identity)],
         };
         let log_std_offset = critic + inputs + 1;
-        let params = run.floats(log_std_offset + width);
+        let params = run.draw.floats(log_std_offset + width, 0.7);
         let (observations, samples) = (run.floats(batch * inputs), run.floats(batch * sample::COLUMNS));
         let fair = run.draw.words(batch, width as u32);
         let fair_rows = run.draw.words(batch, batch as u32);
@@ -112,20 +112,39 @@ fn actor_critic(run: &mut Run<'_>) {
         ] {
             let is_categorical = matches!(head, Head::Categorical(..));
             let len = log_std_offset + if is_categorical { 0 } else { width };
-            let norm = GradientNorm { len, max_grad_norm: 0.5, epsilon: 1e-6, stats_row: LOSS.stats_row };
+            let stats_row = LOSS.stats_row;
+            let norm = GradientNorm { len, max_grad_norm: 0.5, epsilon: 1e-6, stats_row };
+            let (beta1, beta2, epsilon, weight_decay) = (0.9, 0.999, 1e-5, 0.01);
+            let adam = Adam { len, beta1, beta2, epsilon, weight_decay, decoupled: true, schedule_row: 0, stats_row };
+            let step = MinibatchStep { loss: LOSS, tensor: 1, norm, max_kl: None, adam };
             for indices in [&fair_rows, &hostile_rows] {
                 let mut minibatch = Minibatch::new(run.gpu, &networks, is_categorical, batch).unwrap();
-                let (mut grads, mut stats) = (run.output(params.len()), run.output(2 * stat::COLUMNS));
-                let mut control = run.gpu.upload_words(&control::INITIAL).unwrap();
+                let mut state = TrainState::new(run.gpu, params.len(), 1, 2).unwrap();
+                state.params = Parameters::new(run.gpu.upload_floats(&params).unwrap());
+                run.gpu.write_floats(&mut state.schedule, 0, &schedule::row(1e-3, beta1, beta2, 3)).unwrap();
                 let (observations, samples) = (&observations, &samples);
                 let rows = MinibatchRows { indices, start: 0, rows: batch, observations, head, samples, first_sample: 0 };
-                let outputs = (&mut grads, &mut stats, &mut control);
-                run.gpu
-                    .clipped_gradient(&networks, &LOSS, &norm, 1, &params, &rows, &mut minibatch, outputs.0, outputs.1, outputs.2)
-                    .unwrap();
-                run.keep(&[&grads, &stats, minibatch.actor.head(), minibatch.critic.head()]);
-                run.keep_words(&control);
+                run.gpu.minibatch_step(&networks, &step, &rows, &mut minibatch, &mut state).unwrap();
+                run.keep(&[&state.grads, &state.stats, minibatch.actor.head(), minibatch.critic.head()]);
+                run.keep(&[state.params.flat(), &state.m, &state.v]);
+                run.keep_words(&state.control);
             }
+        }
+        for is_categorical in [true, false] {
+            let mut params = Parameters::new(run.gpu.upload_floats(&params).unwrap());
+            let noise = run.floats(batch * width);
+            let [mut values, mut logp, mut vectors] = [run.output(batch), run.output(batch), run.output(batch * width)];
+            let mut actions = run.gpu.alloc_words(batch).unwrap();
+            let mut traces = [&networks.actor, &networks.critic].map(|layers| Trace::new(run.gpu, layers, batch).unwrap());
+            let drawn = match is_categorical {
+                true => Drawn::Categorical(categorical, &mut actions),
+                false => Drawn::Gaussian(gaussian, &mut vectors),
+            };
+            let rows = RolloutRows { first: 0, noise: &noise, drawn, logp: &mut logp, values: &mut values };
+            let x = Rows { buffer: &observations, offset: 0, count: batch };
+            run.gpu.act(&networks, &mut params, &x, rows, &mut traces).unwrap();
+            run.keep(&[&values, &logp, &vectors, traces[0].head()]);
+            run.keep_words(&actions);
         }
     }
 }

@@ -119,7 +119,7 @@ fn a_planted_fault_fails_and_names_what_it_spoils() {
     let surrogate = common::shader("surrogate");
     let actor_critic = common::shader("actor_critic");
     let gaussian = common::shader("policy/gaussian");
-    let optimizer = include_str!("../shaders/optimizer.wgsl");
+    let optimizer = common::shader("optimizer");
     let gather = include_str!("../shaders/gather.wgsl");
     for (shader, source, from, to, case, tensor) in [
         ("linear", linear, "return 1.0 - s * s;", "return 1.0 - s;", "activations", "grad.tanh"),
@@ -143,7 +143,7 @@ fn a_planted_fault_fails_and_names_what_it_spoils() {
             "gaussian_B7_D3_shared_std",
             "grad.mean_of_logp",
         ),
-        ("optimizer", optimizer, "adam_params.beta2 * v[i]", "adam_params.beta1 * v[i]", "adam_adamw", "out.v1.0"),
+        ("optimizer", optimizer, "adam.beta2 * old.v", "adam.beta1 * old.v", "adam_adamw", "out.v1.0"),
         ("gather", gather, "indices[params.start + i]", "indices[0]", "update_single_step", "grad.first.actor.W0"),
     ] {
         let Some(mut gpu) = common::gpu() else { return };

@@ -107,13 +107,7 @@ fn every_environment_passes_the_cross_check() {
 #[test]
 fn a_fault_planted_in_a_kernel_stops_training_and_names_exactly_that_kernel() {
     let faults = [
-        (
-            "optimizer",
-            include_str!("../shaders/optimizer.wgsl"),
-            "adam_params.beta2 * v[i]",
-            "adam_params.beta1 * v[i]",
-            "adam_step",
-        ),
+        ("optimizer", common::shader("optimizer"), "adam.beta2 * old.v", "adam.beta1 * old.v", "adam_step"),
         ("advantage", include_str!("../shaders/advantage.wgsl"), "params.gamma * bootstrap", "bootstrap", "gae_cleanrl"),
         ("linear", common::shader("linear"), "return 1.0 - s * s;", "return 1.0 - s;", "linear_backward_input"),
     ];

@@ -90,13 +90,7 @@ fn a_planted_fault_is_flagged_in_exactly_its_kernel() {
             "/ f32(params.len - params.ddof)",
             "/ f32(params.len)",
         ),
-        (
-            "optimizer",
-            "optimizer",
-            include_str!("../shaders/optimizer.wgsl"),
-            "adam_params.beta2 * v[i]",
-            "adam_params.beta1 * v[i]",
-        ),
+        ("optimizer", "optimizer", common::shader("optimizer"), "adam.beta2 * old.v", "adam.beta1 * old.v"),
         (
             "nonfinite",
             "nonfinite",

@@ -22,8 +22,8 @@ mod surrogate;
 mod tensor_core;
 
 pub use actor_critic::{
-    Actions, ActorCriticOps, Head, Minibatch, MinibatchInputs, MinibatchRows, Rows, Trace, compose_clipped_gradient,
-    compose_minibatch_gradient, forward,
+    Actions, ActorCriticOps, Drawn, Head, Minibatch, MinibatchInputs, MinibatchRows, Parameters, RolloutRows, Rows, Trace,
+    TrainState, compose_minibatch_gradient, forward,
 };
 pub use advantage::AdvantageOps;
 pub use cpu::Cpu;

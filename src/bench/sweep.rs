@@ -30,7 +30,7 @@ const LONGEST_CALL: f64 = 4.0;
 /// What varies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Axis {
-    /// Samples of a minibatch: forward, loss and backward of actor and critic, `[batch, OBSERVATIONS]` through two layers of [`WIDTH`].
+    /// Samples of a minibatch step (forward, loss, backward, Adam) of actor and critic, `[batch, OBSERVATIONS]` through two layers of [`WIDTH`].
     Batch,
     /// Width of the two hidden layers of each network: the same, of [`BATCH`] samples.
     Width,

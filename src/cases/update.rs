@@ -71,7 +71,7 @@ fn keep_first<B: Backend>(
     count: usize,
 ) -> Result<()> {
     let network = learner.network();
-    let grads = problem.read(&learner.grads)?;
+    let grads = problem.read(&learner.state.grads)?;
     keep_tensors(problem, "grad.first", network, &grads);
     let [params, ..] = learner.state_f64(problem.backend)?;
     keep_tensors(problem, "out.after_first", network, &params);

@@ -1,6 +1,8 @@
-//! Actor and critic, two multilayer perceptrons in one flat parameter buffer: the gradient of PPO's loss over a whole minibatch.
+//! Actor and critic, two multilayer perceptrons in one flat parameter buffer: a step of a rollout, and a minibatch step of learning.
 
 use super::linear::{Activation, Linear};
+use super::optimizer::{Adam, GradientNorm};
+use super::surrogate::Surrogate;
 use crate::tolerance::Tolerance;
 
 /// One layer: where its parameters are, and what follows it. The batch is that of the minibatch in hand, whatever `linear` says.
@@ -28,6 +30,29 @@ pub struct ActorCritic {
     pub critic: Vec<Layer>,
 }
 
+/// A minibatch step of learning: the loss and its gradient, clipping, Adam.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct MinibatchStep {
+    /// The loss.
+    pub loss: Surrogate,
+    /// The number under which a gradient that is not finite is reported, > 0.
+    pub tensor: u32,
+    /// Of the whole gradient.
+    pub norm: GradientNorm,
+    /// approx_kl beyond which neither this step nor a later one changes a parameter.
+    pub max_kl: Option<f64>,
+    /// Over all parameters.
+    pub adam: Adam,
+}
+
+/// What decides where a parameter is in a packed copy of them: copies of one layout can stand for each other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PackedLayout {
+    /// Inputs, outputs, first weight, first bias, a layer.
+    layers: Vec<[usize; 4]>,
+    log_std_offset: Option<usize>,
+}
+
 /// The share of a tensor's largest element by which any of its elements may be off, where a whole minibatch has been through it.
 const COMPOSITE_ERROR: f64 = 1e-5;
 
@@ -43,13 +68,13 @@ pub(crate) use binding::*;
 
 #[cfg(feature = "gpu")]
 mod binding {
-    use super::{ActorCritic, Layer};
+    use super::{ActorCritic, Layer, MinibatchStep, PackedLayout};
     use crate::error::Result;
     use crate::gpu::{Buffer, Context, Grid, Indices, Shader, ShaderParams, bind, shader_params};
     use crate::kernels::gather::Gather;
     use crate::kernels::linear::Activation;
-    use crate::kernels::optimizer::GradientNorm;
-    use crate::kernels::surrogate::{Surrogate, SurrogateParams};
+    use crate::kernels::optimizer::{AdamParams, NormParams};
+    use crate::kernels::surrogate::{SurrogateParams, record_stop_on_kl};
     use crate::kernels::{Constants, ShaderInfo};
 
     pub(crate) const SHADER: Shader = Shader {
@@ -58,7 +83,9 @@ mod binding {
             include_str!("../../shaders/elementary.wgsl"),
             include_str!("../../shaders/linear/activation.wgsl"),
             include_str!("../../shaders/surrogate/loss.wgsl"),
-            include_str!("../../shaders/actor_critic.wgsl")
+            include_str!("../../shaders/optimizer/formulas.wgsl"),
+            include_str!("../../shaders/actor_critic/actor_critic.wgsl"),
+            include_str!("../../shaders/actor_critic/parameters.wgsl")
         ),
         indices: Indices::Proven,
     };
@@ -83,17 +110,17 @@ mod binding {
         params: &[(ActorCriticParams::NAME, size_of::<ActorCriticParams>(), ActorCriticParams::FIELDS)],
         entries: &[
             ("pack_weights", POLICIES),
-            ("samples_forward", FORMS),
+            ("samples_act", FORMS),
             ("samples_gradient", FORMS),
-            ("parameters_gradient", &[&[]]),
-            ("finish_gradient", POLICIES),
+            ("parameters_gradient", POLICIES),
+            ("update_parameters", POLICIES),
         ],
     }];
 
     /// As in the shader.
     const WORKGROUP_SIZE: usize = 32;
     const MOST_LAYERS: usize = 4;
-    const INPUT_LANES: usize = 16;
+    const MOST_GROUPS: usize = 160;
     const WINDOW: usize = 4096;
     const KEPT: usize = 40;
     /// Windows of the trace: observations, three a network, partial sums.
@@ -122,20 +149,28 @@ mod binding {
             observation_vectors: u32,
             actor_layers: u32,
             critic_layers: u32,
-            network: u32,
             packed_log_std: u32,
+            packed_vectors: u32,
             observations_offset: u32,
-            values_offset: u32,
+            first_row: u32,
             rows: u32,
             first_index: u32,
             first_sample: u32,
             stats_row: u32,
-            first_square: u32,
-            partial_squares: u32,
+            square_groups: u32,
             limited: u32,
             max_grad_norm: f32,
             norm_epsilon: f32,
             tensor: u32,
+            len: u32,
+            schedule_row: u32,
+            beta1: f32,
+            one_minus_beta1: f32,
+            beta2: f32,
+            one_minus_beta2: f32,
+            adam_epsilon: f32,
+            l2: f32,
+            decay: f32,
         }
     }
 
@@ -148,13 +183,11 @@ mod binding {
     pub(crate) struct Plan {
         params: ActorCriticParams,
         activation: Activation,
-        log_std: bool,
+        layout: PackedLayout,
         /// Workgroups of samples.
         tiles: usize,
-        /// Vectors of packed parameters.
-        packed: usize,
-        /// Workgroups of `parameters_gradient` in x and y, a network.
-        parameter_groups: [[usize; 2]; 2],
+        /// Workgroups of `parameters_gradient`.
+        parameter_groups: [usize; 3],
     }
 
     impl Plan {
@@ -221,15 +254,20 @@ mod binding {
                 actor_layers: actor.len() as u32,
                 critic_layers: critic.len() as u32,
                 packed_log_std: packed_log_std as u32,
+                packed_vectors: packed as u32,
                 layers,
                 packed_layers,
                 ..bytemuck::Zeroable::zeroed()
             };
-            let parameter_groups = [actor, critic].map(|layers| {
-                let widest = layers.iter().map(|layer| vectors(layer.linear.out_features)).max().unwrap_or(0);
-                [widest / 2, layers.len()]
-            });
-            Some(Self { params, activation, log_std: log_std_offset.is_some(), tiles, packed, parameter_groups })
+            let widest = actor.iter().chain(critic).map(|layer| vectors(layer.linear.out_features)).max()?;
+            let parameter_groups = [widest / 2, actor.len().max(critic.len()), 2];
+            debug_assert!(parameter_groups.iter().product::<usize>() <= MOST_GROUPS);
+            let places = actor
+                .iter()
+                .chain(critic)
+                .map(|Layer { linear, .. }| [linear.in_features, linear.out_features, linear.weight_offset, linear.bias_offset]);
+            let layout = PackedLayout { layers: places.collect(), log_std_offset };
+            Some(Self { params, activation, layout, tiles, parameter_groups })
         }
 
         /// Outputs of the actor.
@@ -237,68 +275,62 @@ mod binding {
             self.params.width as usize
         }
 
+        /// Parameters of both networks and the policy.
+        pub(crate) fn parameters(&self) -> usize {
+            let of_layers: usize = self.layout.layers.iter().map(|[inputs, outputs, ..]| (inputs + 1) * outputs).sum();
+            of_layers + self.layout.log_std_offset.map_or(0, |_| self.width())
+        }
+
+        /// Elements of a buffer of packed parameters.
+        pub(crate) const PACKED: usize = 4 * WINDOW;
+
+        /// What decides where they are in it.
+        pub(crate) fn layout(&self) -> &PackedLayout {
+            &self.layout
+        }
+
         fn policy(&self) -> (&'static str, f64) {
-            ("GAUSSIAN", f64::from(u8::from(self.log_std)))
+            ("GAUSSIAN", f64::from(u8::from(self.layout.log_std_offset.is_some())))
         }
 
         fn constants(&self) -> [(&'static str, f64); 2] {
             [("ACTIVATION", f64::from(self.activation as u8)), self.policy()]
         }
 
-        /// Records the packing of weights; returns their window.
-        fn pack(&self, context: &mut Context, params: &Buffer<f32>) -> Result<Buffer<f32>> {
-            let packed: Buffer<f32> = context.scratch("actor_critic.weights", 4 * WINDOW)?;
-            let grid = Grid::covering(self.packed, WORKGROUP_SIZE);
-            let buffers = [bind(10, params), bind(11, &packed)];
-            context.dispatch(SHADER, "pack_weights", &[self.policy()], &self.params, &buffers, grid)?;
-            Ok(packed.slice(0, 4 * WINDOW))
+        /// An invocation a packed vector.
+        fn packed_grid(&self) -> Grid {
+            Grid::covering(self.params.packed_vectors as usize, WORKGROUP_SIZE)
         }
 
-        /// Records a forward pass through both networks. Buffers are those of `evaluate`, already checked.
-        pub(crate) fn record_forward(
+        /// Records the packing of parameters.
+        pub(crate) fn record_pack(&self, context: &mut Context, params: &Buffer<f32>, packed: &Buffer<f32>) -> Result<()> {
+            let buffers = [bind(10, params), bind(11, packed)];
+            context.dispatch(SHADER, "pack_weights", &[self.policy()], &self.params, &buffers, self.packed_grid())
+        }
+
+        /// Records a step of a rollout: buffers are those of `act`, already checked, with `noise` and what is written from row `first_row` on;
+        /// `drawn` are the actions as words.
+        pub(crate) fn record_act(
             &self,
             context: &mut Context,
-            params: &Buffer<f32>,
+            packed: &Buffer<f32>,
             (observations, observations_offset): (&Buffer<f32>, usize),
-            output: &Buffer<f32>,
-            (values, values_offset): (&Buffer<f32>, usize),
+            (noise, first_row): (&Buffer<f32>, usize),
+            [output, values, logp]: [&Buffer<f32>; 3],
+            drawn: &Buffer<u32>,
         ) -> Result<()> {
-            let weights = self.pack(context, params)?;
-            let offsets = ActorCriticParams {
-                observations_offset: observations_offset as u32,
-                values_offset: values_offset as u32,
-                ..self.params
-            };
-            let buffers = [bind(1, &weights), bind(2, observations), bind(6, output), bind(8, values)];
+            let step =
+                ActorCriticParams { observations_offset: observations_offset as u32, first_row: first_row as u32, ..self.params };
+            let inputs = [bind(1, &packed.slice(0, Self::PACKED)), bind(2, observations), bind(9, noise)];
+            let outputs = [bind(6, output), bind(8, values), bind(20, drawn), bind(21, logp)];
             let grid = Grid::Xyz(self.tiles, 2, 1);
-            context.dispatch(SHADER, "samples_forward", &self.constants(), &offsets, &buffers, grid)
+            context.dispatch(SHADER, "samples_act", &self.constants(), &step, &[&inputs[..], &outputs].concat(), grid)
         }
 
-        /// Parameters of both networks and the policy.
-        pub(crate) fn parameters(&self) -> usize {
-            let of_layers: u32 = self.params.layers.iter().map(|[inputs, outputs, ..]| (inputs + 1) * outputs).sum();
-            of_layers as usize + if self.log_std { self.width() } else { 0 }
-        }
-
-        /// Records the gradient of a minibatch, its norm and the search for what is not finite. Buffers are those of `clipped_gradient`, already
-        /// checked and bound as the shader says; `actions` as words.
-        pub(crate) fn record_gradient(
-            &self,
-            context: &mut Context,
-            (op, norm, tensor): (&Surrogate, &GradientNorm, u32),
-            params: &Buffer<f32>,
-            (rows, first_sample): (&Gather, usize),
-            [observations, actions, samples, indices]: [(u32, Buffer<u32>); 4],
-            [output, values]: [(u32, Buffer<u32>); 2],
-            (grads, stats, control): (&Buffer<f32>, &Buffer<f32>, &Buffer<u32>),
-        ) -> Result<()> {
-            let weights = self.pack(context, params)?;
-            let trace: Buffer<f32> = context.scratch("actor_critic.trace", WINDOWS * 4 * WINDOW)?;
-            let window = |i: usize| trace.slice(4 * WINDOW * i, 4 * WINDOW);
-            let loss = SurrogateParams::new(op, self.width(), WORKGROUP_SIZE);
-            let clip = norm.max_grad_norm as f32;
-            let partial_squares = self.parameter_groups.map(|[x, y]| x * y * INPUT_LANES);
-            let step = ActorCriticParams {
+        fn step_params(&self, step: &MinibatchStep, rows: &Gather, first_sample: usize) -> ActorCriticParams {
+            let loss = SurrogateParams::new(&step.loss, self.width(), WORKGROUP_SIZE);
+            let (norm, adam) = (NormParams::new(&step.norm), AdamParams::new(&step.adam));
+            ActorCriticParams {
                 value_loss: loss.value_loss,
                 ratio_low: loss.ratio_low,
                 ratio_high: loss.ratio_high,
@@ -313,36 +345,61 @@ mod binding {
                 rows: rows.rows as u32,
                 first_index: rows.start as u32,
                 first_sample: first_sample as u32,
-                partial_squares: partial_squares.iter().sum::<usize>() as u32,
-                limited: u32::from(clip.is_finite()),
-                max_grad_norm: if clip.is_finite() { clip } else { 0.0 },
-                norm_epsilon: norm.epsilon as f32,
-                tensor,
+                square_groups: self.parameter_groups.iter().product::<usize>() as u32,
+                limited: norm.limited,
+                max_grad_norm: norm.max_grad_norm,
+                norm_epsilon: norm.epsilon,
+                tensor: step.tensor,
+                len: adam.len,
+                schedule_row: adam.schedule_row,
+                beta1: adam.beta1,
+                one_minus_beta1: adam.one_minus_beta1,
+                beta2: adam.beta2,
+                one_minus_beta2: adam.one_minus_beta2,
+                adam_epsilon: adam.epsilon,
+                l2: adam.l2,
+                decay: adam.decay,
                 ..self.params
-            };
+            }
+        }
+
+        /// Records a minibatch step. Buffers are those of `minibatch_step`, already checked and bound as the shader says; `actions` as words.
+        pub(crate) fn record_step(
+            &self,
+            context: &mut Context,
+            step: &MinibatchStep,
+            (rows, first_sample): (&Gather, usize),
+            [observations, actions, samples, indices]: [(u32, Buffer<u32>); 4],
+            [output, values]: [(u32, Buffer<u32>); 2],
+            packed: &Buffer<f32>,
+            [params, m, v, grads]: [&Buffer<f32>; 4],
+            (schedule, stats, control): (&Buffer<f32>, &Buffer<f32>, &Buffer<u32>),
+        ) -> Result<()> {
+            let weights = packed.slice(0, Self::PACKED);
+            let trace: Buffer<f32> = context.scratch("actor_critic.trace", WINDOWS * 4 * WINDOW)?;
+            let window = |i: usize| trace.slice(4 * WINDOW * i, 4 * WINDOW);
+            let squares: Buffer<u32> = context.scratch("actor_critic.squares", 4 * MOST_GROUPS)?;
+            let shared = self.step_params(step, rows, first_sample);
+
             let buffers = [bind(1, &weights), observations, actions, samples, bind(5, &trace), output, indices, values];
             let grid = Grid::Xyz(self.tiles, 2, 1);
-            context.dispatch(SHADER, "samples_gradient", &self.constants(), &step, &buffers, grid)?;
+            context.dispatch(SHADER, "samples_gradient", &self.constants(), &shared, &buffers, grid)?;
 
-            // Two words an invocation.
-            let squares: Buffer<u32> = context.scratch("actor_critic.squares", 2 * step.partial_squares as usize)?;
-            for (network, [outputs, layers]) in self.parameter_groups.into_iter().enumerate() {
-                let first_square = if network == 0 { 0 } else { partial_squares[0] as u32 };
-                let params = ActorCriticParams { network: network as u32, first_square, ..self.params };
-                let first = 1 + 3 * network;
-                let [hidden, d_hidden, d_output] = [window(first), window(first + 1), window(first + 2)];
-                let buffers = [
-                    bind(12, &window(0)),
-                    bind(13, &hidden),
-                    bind(14, &d_hidden),
-                    bind(15, &d_output),
-                    bind(16, grads),
-                    bind(17, &squares),
-                ];
-                context.dispatch(SHADER, "parameters_gradient", &[], &params, &buffers, Grid::Xyz(outputs, layers, 1))?;
+            let [x, y, z] = self.parameter_groups;
+            // Observations and partial sums, then activations, their gradients and the output's, of both networks.
+            let windows =
+                [(12, 0), (13, 7), (22, 1), (23, 2), (24, 3), (25, 4), (26, 5), (27, 6)].map(|(at, i)| bind(at, &window(i)));
+            let outputs = [bind(16, grads), bind(17, &squares), bind(18, stats)];
+            let buffers = [&windows[..], &outputs].concat();
+            context.dispatch(SHADER, "parameters_gradient", &[self.policy()], &shared, &buffers, Grid::Xyz(x, y, z))?;
+
+            if let Some(max_kl) = step.max_kl {
+                record_stop_on_kl(context, max_kl, step.loss.stats_row, stats, control)?;
             }
-            let buffers = [bind(5, &trace), bind(16, grads), bind(17, &squares), bind(18, stats), bind(19, control)];
-            context.dispatch(SHADER, "finish_gradient", &[self.policy()], &step, &buffers, Grid::Linear(1))
+            let state = [bind(10, params), bind(11, packed), bind(14, m), bind(15, v), bind(16, grads)];
+            let others = [bind(18, stats), bind(19, control), bind(28, schedule), bind(29, &squares.slice(0, 4 * MOST_GROUPS))];
+            let buffers = [&state[..], &others].concat();
+            context.dispatch(SHADER, "update_parameters", &[self.policy()], &shared, &buffers, self.packed_grid())
         }
     }
 }

@@ -260,8 +260,14 @@ mod binding {
     use crate::gpu::{Buffer, Context, Grid, Indices, Shader, ShaderParams, bind, shader_params};
     use crate::kernels::ShaderInfo;
 
-    pub(crate) const SHADER: Shader =
-        Shader { name: "optimizer", source: include_str!("../../shaders/optimizer.wgsl"), indices: Indices::Proven };
+    pub(crate) const SHADER: Shader = Shader {
+        name: "optimizer",
+        source: concat!(
+            include_str!("../../shaders/optimizer/formulas.wgsl"),
+            include_str!("../../shaders/optimizer/optimizer.wgsl")
+        ),
+        indices: Indices::Proven,
+    };
     pub(crate) const SHADERS: &[ShaderInfo] = &[ShaderInfo {
         shader: SHADER,
         params: &[
@@ -297,6 +303,38 @@ mod binding {
         }
     }
 
+    impl NormParams {
+        pub(crate) fn new(op: &GradientNorm) -> Self {
+            let limit = op.max_grad_norm as f32;
+            Self {
+                len: op.len as u32,
+                partials: op.partials() as u32,
+                stats_row: op.stats_row as u32,
+                limited: u32::from(limit.is_finite()),
+                max_grad_norm: if limit.is_finite() { limit } else { 0.0 },
+                epsilon: op.epsilon as f32,
+            }
+        }
+    }
+
+    impl AdamParams {
+        pub(crate) fn new(op: &Adam) -> Self {
+            Self {
+                len: op.len as u32,
+                schedule_row: op.schedule_row as u32,
+                stats_row: op.stats_row as u32,
+                beta1: op.beta1 as f32,
+                // Of the exact 1 - beta: what is left of it after rounding beta has lost half its digits.
+                one_minus_beta1: (1.0 - op.beta1) as f32,
+                beta2: op.beta2 as f32,
+                one_minus_beta2: (1.0 - op.beta2) as f32,
+                epsilon: op.epsilon as f32,
+                l2: op.l2() as f32,
+                decay: op.decay() as f32,
+            }
+        }
+    }
+
     pub(crate) fn record_gradient_norm(
         context: &mut Context,
         op: &GradientNorm,
@@ -304,16 +342,8 @@ mod binding {
         stats: &Buffer<f32>,
     ) -> Result<()> {
         op.check(grads.len(), stats.len())?;
+        let params = NormParams::new(op);
         let partials = op.partials();
-        let limit = op.max_grad_norm as f32;
-        let params = NormParams {
-            len: op.len as u32,
-            partials: partials as u32,
-            stats_row: op.stats_row as u32,
-            limited: u32::from(limit.is_finite()),
-            max_grad_norm: if limit.is_finite() { limit } else { 0.0 },
-            epsilon: op.epsilon as f32,
-        };
         if partials == 1 {
             return context.dispatch(SHADER, "small_norm", &[], &params, &[bind(1, grads), bind(3, stats)], Grid::Linear(1));
         }
@@ -332,19 +362,7 @@ mod binding {
         control: &Buffer<u32>,
     ) -> Result<()> {
         op.check(state.map(|(name, buffer)| (name, buffer.len())), schedule.len(), stats.len(), control.len())?;
-        let params = AdamParams {
-            len: op.len as u32,
-            schedule_row: op.schedule_row as u32,
-            stats_row: op.stats_row as u32,
-            beta1: op.beta1 as f32,
-            // Of the exact 1 - beta: what is left of it after rounding beta has lost half its digits.
-            one_minus_beta1: (1.0 - op.beta1) as f32,
-            beta2: op.beta2 as f32,
-            one_minus_beta2: (1.0 - op.beta2) as f32,
-            epsilon: op.epsilon as f32,
-            l2: op.l2() as f32,
-            decay: op.decay() as f32,
-        };
+        let params = AdamParams::new(op);
         let [params_buffer, grads, m, v] = state.map(|(_, buffer)| buffer);
         let buffers =
             [bind(1, grads), bind(3, stats), bind(4, params_buffer), bind(5, m), bind(6, v), bind(7, schedule), bind(8, control)];

@@ -4,8 +4,11 @@ mod memory;
 
 use super::rollout::wrong_actions;
 use super::{Actions, AdvantageScope, Config, Ends, KlStop, Network, NetworkSpec, ParameterTensor, PolicyKind, Rollout};
-use crate::backend::{Backend, Head, Length, Memory, Minibatch, MinibatchRows, Position, Rows, Trace, forward};
+use crate::backend::{
+    Backend, Drawn, Head, Length, Memory, Minibatch, MinibatchRows, Position, RolloutRows, Rows, Trace, TrainState, forward,
+};
 use crate::error::{Error, Result};
+use crate::kernels::actor_critic::MinibatchStep;
 use crate::kernels::advantage::Gae;
 use crate::kernels::gather::Gather;
 use crate::kernels::normalize::Normalize;
@@ -68,23 +71,29 @@ pub struct UpdateStats {
     pub log: Vec<[f64; stat::COLUMNS]>,
 }
 
-/// Parameters and the optimiser's moments, flat.
+/// Parameters and the optimiser's moments as they were, flat.
 #[derive(Debug)]
-struct State<F> {
+struct Kept<F> {
     params: F,
     m: F,
     v: F,
 }
 
-impl<F> State<F> {
+impl<F> Kept<F> {
     fn new<B: Memory<Floats = F>>(backend: &mut B, len: usize) -> Result<Self> {
         Ok(Self { params: backend.alloc_floats(len)?, m: backend.alloc_floats(len)?, v: backend.alloc_floats(len)? })
     }
 
-    fn copy_to<B: Backend<Floats = F>>(&self, backend: &mut B, target: &mut Self, len: usize) -> Result<()> {
-        backend.copy_floats(&self.params, 0, &mut target.params, 0, len)?;
-        backend.copy_floats(&self.m, 0, &mut target.m, 0, len)?;
-        backend.copy_floats(&self.v, 0, &mut target.v, 0, len)
+    fn keep<B: Memory<Floats = F>>(&mut self, backend: &mut B, state: &TrainState<F, B::Words>, len: usize) -> Result<()> {
+        backend.copy_floats(state.params.flat(), 0, &mut self.params, 0, len)?;
+        backend.copy_floats(&state.m, 0, &mut self.m, 0, len)?;
+        backend.copy_floats(&state.v, 0, &mut self.v, 0, len)
+    }
+
+    fn restore<B: Memory<Floats = F>>(&self, backend: &mut B, state: &mut TrainState<F, B::Words>, len: usize) -> Result<()> {
+        backend.copy_floats(&self.params, 0, state.params.flat_mut(), 0, len)?;
+        backend.copy_floats(&self.m, 0, &mut state.m, 0, len)?;
+        backend.copy_floats(&self.v, 0, &mut state.v, 0, len)
     }
 }
 
@@ -96,21 +105,18 @@ pub struct Learner<B: Memory> {
     minibatch_size: usize,
     updates: u64,
     optimizer_steps: u64,
-    state: State<B::Floats>,
-    before: State<B::Floats>,
-    pub(crate) grads: B::Floats,
+    pub(crate) state: TrainState<B::Floats, B::Words>,
+    before: Kept<B::Floats>,
     pub(crate) advantages: B::Floats,
     pub(crate) returns: B::Floats,
     pub(crate) minibatch: Minibatch<B::Floats, B::Words>,
     /// An epoch's samples `[T·N, 4]`, shuffled, with advantages normalised; and the moments of that, a minibatch a row.
     samples: B::Floats,
     moments: B::Floats,
-    acting: (Trace<B::Floats>, Trace<B::Floats>),
+    /// Of actor and critic.
+    acting: [Trace<B::Floats>; 2],
     noise: Option<B::Floats>,
     pub(crate) permutations: B::Words,
-    schedule: B::Floats,
-    stats: B::Floats,
-    control: B::Words,
 }
 
 impl<B: Backend> Learner<B> {
@@ -164,23 +170,19 @@ impl<B: Memory> Learner<B> {
             minibatch_size,
             updates: 0,
             optimizer_steps: 0,
-            state: State::new(backend, network.len())?,
-            before: State::new(backend, network.len())?,
-            grads: backend.alloc_floats(network.len())?,
+            state: TrainState::new(backend, network.len(), steps, steps + 1)?,
+            before: Kept::new(backend, network.len())?,
             advantages: backend.alloc_floats(batch)?,
             returns: backend.alloc_floats(batch)?,
             minibatch: Minibatch::new(backend, &network.layers, is_categorical, minibatch_size)?,
             samples: backend.alloc_floats(batch * sample::COLUMNS)?,
             moments: backend.alloc_floats(batch.div_ceil(minibatch_size) * Normalize::MOMENTS)?,
-            acting: (
+            acting: [
                 Trace::new(backend, &network.layers.actor, config.num_envs)?,
                 Trace::new(backend, &network.layers.critic, config.num_envs)?,
-            ),
+            ],
             noise: None,
             permutations: backend.alloc_words(config.update_epochs * batch)?,
-            schedule: backend.alloc_floats(steps * schedule::COLUMNS)?,
-            stats: backend.alloc_floats((steps + 1) * stat::COLUMNS)?,
-            control: backend.upload_words(&control::INITIAL)?,
             network,
             config,
         })
@@ -221,7 +223,7 @@ impl<B: Backend> Learner<B> {
     /// # Errors
     /// Those of the backend's read-back.
     pub fn parameters(&self, backend: &mut B) -> Result<Vec<f32>> {
-        backend.read_floats(&self.state.params, 0, self.network.len())
+        backend.read_floats(self.state.params.flat(), 0, self.network.len())
     }
 
     /// Parameters, first and second moments of Adam, without rounding.
@@ -230,8 +232,8 @@ impl<B: Backend> Learner<B> {
     /// Those of the backend's read-back.
     pub fn state_f64(&self, backend: &mut B) -> Result<[Vec<f64>; 3]> {
         let len = self.network.len();
-        let State { params, m, v } = &self.state;
-        Ok([backend.read_f64(params, 0, len)?, backend.read_f64(m, 0, len)?, backend.read_f64(v, 0, len)?])
+        let TrainState { params, m, v, .. } = &self.state;
+        Ok([backend.read_f64(params.flat(), 0, len)?, backend.read_f64(m, 0, len)?, backend.read_f64(v, 0, len)?])
     }
 
     /// Replaces all parameters.
@@ -242,7 +244,7 @@ impl<B: Backend> Learner<B> {
         if parameters.len() != self.network.len() {
             return Err(Error::shape("parameters", format!("{} elements", self.network.len()), parameters.len()));
         }
-        backend.write_floats(&mut self.state.params, 0, parameters)
+        backend.write_floats(self.state.params.flat_mut(), 0, parameters)
     }
 
     /// Starts over: these parameters, an optimiser that has done nothing, and the random numbers of the first update.
@@ -285,21 +287,19 @@ impl<B: Backend> Learner<B> {
         }
         let noise = self.noise.as_ref().ok_or_else(|| Error::value("noise", "draw_noise before act", "none"))?;
         let (first, count) = (step * rollout.envs, rollout.envs);
-        let (actor, critic) = &mut self.acting;
         let offset = first * self.network.spec().observation_size;
         let x = Rows { buffer: &rollout.observations, offset, count };
-        backend.evaluate(&self.network.layers, &self.state.params, &x, actor, critic, &mut rollout.values, first)?;
-        match (self.network.spec().policy, &mut rollout.actions) {
+        let drawn = match (self.network.spec().policy, &mut rollout.actions) {
             (PolicyKind::Categorical { actions: n }, Actions::Discrete(actions)) => {
-                let op = Categorical { batch: count, actions: n };
-                backend.categorical_sample(&op, actor.head(), None, noise, first, actions, &mut rollout.logp)
+                Drawn::Categorical(Categorical { batch: count, actions: n }, actions)
             }
             (PolicyKind::Gaussian { dim }, Actions::Continuous(actions)) => {
-                let op = self.network.gaussian(count, dim);
-                backend.gaussian_sample(&op, actor.head(), &self.state.params, noise, first, actions, &mut rollout.logp)
+                Drawn::Gaussian(self.network.gaussian(count, dim), actions)
             }
-            _ => Err(wrong_actions()),
-        }
+            _ => return Err(wrong_actions()),
+        };
+        let rows = RolloutRows { first, noise, drawn, logp: &mut rollout.logp, values: &mut rollout.values };
+        backend.act(&self.network.layers, &mut self.state.params, &x, rows, &mut self.acting)
     }
 
     /// Values of `count` observations, written to `values` from element `values_offset` on.
@@ -315,7 +315,14 @@ impl<B: Backend> Learner<B> {
         values_offset: usize,
     ) -> Result<()> {
         let x = Rows { buffer: observations, offset: 0, count };
-        forward(backend, &self.network.layers.critic, &self.state.params, &x, &mut self.acting.1, Some((values, values_offset)))
+        forward(
+            backend,
+            &self.network.layers.critic,
+            self.state.params.flat(),
+            &x,
+            &mut self.acting[1],
+            Some((values, values_offset)),
+        )
     }
 
     /// Minibatch steps of an epoch.
@@ -357,8 +364,8 @@ impl<B: Backend> Learner<B> {
         rollout.check(self.network.spec().observation_size, self.network.spec().policy)?;
         require_range("learning_rate", learning_rate, 0.0, f64::INFINITY)?;
         backend.set_position(Position { update: Some(self.updates as usize), minibatch: None });
-        self.state.copy_to(backend, &mut self.before, self.network.len())?;
-        backend.write_words(&mut self.control, 0, &control::INITIAL)?;
+        self.before.keep(backend, &self.state, self.network.len())?;
+        backend.write_words(&mut self.state.control, 0, &control::INITIAL)?;
         self.write_schedule(backend, learning_rate)?;
         self.watch_inputs(backend, rollout)?;
         self.compute_advantages(backend, rollout)?;
@@ -378,7 +385,7 @@ impl<B: Backend> Learner<B> {
         let rows: Vec<f32> = (1..=steps as u64)
             .flat_map(|i| schedule::row(learning_rate, adam_beta1, adam_beta2, self.optimizer_steps + i))
             .collect();
-        backend.write_floats(&mut self.schedule, 0, &rows)
+        backend.write_floats(&mut self.state.schedule, 0, &rows)
     }
 
     fn watch_inputs(&mut self, backend: &mut B, rollout: &Rollout<B>) -> Result<()> {
@@ -386,7 +393,7 @@ impl<B: Backend> Learner<B> {
         let spec = self.network.spec();
         let mut watch = |name: &str, len: usize, x: &B::Floats| {
             let code = WATCHED.iter().position(|w| *w == name).map_or(0, |i| i as u32 + 1);
-            backend.find_nonfinite(code, len, x, &mut self.control)
+            backend.find_nonfinite(code, len, x, &mut self.state.control)
         };
         watch("rewards", rows, &rollout.rewards)?;
         watch("values", rows, &rollout.values)?;
@@ -422,7 +429,7 @@ impl<B: Backend> Learner<B> {
         }
         // The row after those of the minibatch steps.
         let row = self.config.update_epochs * self.steps_per_epoch();
-        backend.explained_variance(steps * envs, values, &self.returns, &mut self.stats, row)?;
+        backend.explained_variance(steps * envs, values, &self.returns, &mut self.state.stats, row)?;
         if self.config.norm_adv == AdvantageScope::Rollout {
             let op = self.normalization(1, steps * envs, 0, 1);
             backend.normalize(&op, &mut self.advantages, &mut self.moments)?;
@@ -458,8 +465,14 @@ impl<B: Backend> Learner<B> {
         if step.is_multiple_of(self.steps_per_epoch()) {
             self.pack_epoch(backend, rollout, step / self.steps_per_epoch())?;
         }
-        self.gradient(backend, rollout, step)?;
-        self.optimize(backend, step)
+        self.learn(backend, rollout, step)?;
+        match (self.config.target_kl, self.config.kl_stop) {
+            (Some(target_kl), KlStop::AfterEpoch) if (step + 1).is_multiple_of(self.steps_per_epoch()) => {
+                let TrainState { stats, control, .. } = &mut self.state;
+                backend.stop_on_kl(target_kl, step, stats, control)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Samples of a whole epoch in their shuffled order, normalised minibatch by minibatch.
@@ -481,34 +494,18 @@ impl<B: Backend> Learner<B> {
         backend.normalize(&op, &mut self.samples, &mut self.moments)
     }
 
-    fn gradient(&mut self, backend: &mut B, rollout: &Rollout<B>, step: usize) -> Result<()> {
+    fn learn(&mut self, backend: &mut B, rollout: &Rollout<B>, step: usize) -> Result<()> {
         let (batch, per_epoch) = (self.config.batch_size(), self.steps_per_epoch());
         let (epoch, first_sample) = (step / per_epoch, step % per_epoch * self.minibatch_size);
         let count = self.minibatch_size.min(batch - first_sample);
         let policy = self.network.spec().policy;
-        let gaussian = self.network.gaussian(count, policy.outputs());
-        let op = Surrogate {
-            batch: count,
-            clip_low: self.config.clip_coef,
-            clip_high: self.config.clip_coef_high.unwrap_or(self.config.clip_coef),
-            dual_clip: self.config.dual_clip,
-            vf_coef: self.config.vf_coef,
-            ent_coef: self.config.ent_coef,
-            kl_coef: self.config.kl_coef,
-            value_loss: self.config.value_loss(),
-            stats_row: step,
-        };
-        let norm = GradientNorm {
-            len: self.network.len(),
-            max_grad_norm: self.config.max_grad_norm,
-            epsilon: self.config.max_grad_norm_epsilon,
-            stats_row: step,
-        };
         let head = match (policy, &rollout.actions) {
             (PolicyKind::Categorical { actions: n }, Actions::Discrete(actions)) => {
                 Head::Categorical(Categorical { batch: count, actions: n }, actions)
             }
-            (PolicyKind::Gaussian { .. }, Actions::Continuous(actions)) => Head::Gaussian(gaussian, actions),
+            (PolicyKind::Gaussian { dim }, Actions::Continuous(actions)) => {
+                Head::Gaussian(self.network.gaussian(count, dim), actions)
+            }
             _ => return Err(wrong_actions()),
         };
         let rows = MinibatchRows {
@@ -520,19 +517,31 @@ impl<B: Backend> Learner<B> {
             samples: &self.samples,
             first_sample,
         };
-        let Self { network, state: State { params, .. }, minibatch, grads, stats, control, .. } = self;
-        let tensor = GRADIENTS as u32 + 1;
-        backend.clipped_gradient(&network.layers, &op, &norm, tensor, params, &rows, minibatch, grads, stats, control)
+        let op = self.minibatch_step(count, step);
+        backend.minibatch_step(&self.network.layers, &op, &rows, &mut self.minibatch, &mut self.state)
     }
 
-    fn optimize(&mut self, backend: &mut B, step: usize) -> Result<()> {
-        let len = self.network.len();
-        let Self { config, grads, stats, control, schedule, state: State { params, m, v }, .. } = self;
-        if let (Some(target_kl), KlStop::BeforeStep) = (config.target_kl, config.kl_stop) {
-            backend.stop_on_kl(SB3_KL_FACTOR * target_kl, step, stats, control)?;
-        }
+    fn minibatch_step(&self, count: usize, step: usize) -> MinibatchStep {
+        let config = &self.config;
+        let loss = Surrogate {
+            batch: count,
+            clip_low: config.clip_coef,
+            clip_high: config.clip_coef_high.unwrap_or(config.clip_coef),
+            dual_clip: config.dual_clip,
+            vf_coef: config.vf_coef,
+            ent_coef: config.ent_coef,
+            kl_coef: config.kl_coef,
+            value_loss: config.value_loss(),
+            stats_row: step,
+        };
+        let norm = GradientNorm {
+            len: self.network.len(),
+            max_grad_norm: config.max_grad_norm,
+            epsilon: config.max_grad_norm_epsilon,
+            stats_row: step,
+        };
         let adam = Adam {
-            len,
+            len: self.network.len(),
             beta1: config.adam_beta1,
             beta2: config.adam_beta2,
             epsilon: config.adam_eps,
@@ -541,23 +550,17 @@ impl<B: Backend> Learner<B> {
             schedule_row: step,
             stats_row: step,
         };
-        backend.adam_step(&adam, params, grads, m, v, schedule, stats, control)?;
-        let per_epoch = config.batch_size().div_ceil(self.minibatch_size);
-        match (config.target_kl, config.kl_stop) {
-            (Some(target_kl), KlStop::AfterEpoch) if (step + 1).is_multiple_of(per_epoch) => {
-                backend.stop_on_kl(target_kl, step, stats, control)
-            }
-            _ => Ok(()),
-        }
+        let max_kl = config.target_kl.filter(|_| config.kl_stop == KlStop::BeforeStep).map(|kl| SB3_KL_FACTOR * kl);
+        MinibatchStep { loss, tensor: GRADIENTS as u32 + 1, norm, max_kl, adam }
     }
 
     /// Waits for what was recorded, and says what happened.
     pub(crate) fn finish(&mut self, backend: &mut B, learning_rate: f64) -> Result<UpdateStats> {
-        let control = backend.read_words(&self.control, 0, control::WORDS)?;
+        let control = backend.read_words(&self.state.control, 0, control::WORDS)?;
         if control[control::STOP] == stop::NON_FINITE {
             return Err(self.non_finite(control[control::BAD_TENSOR] as usize, control[control::BAD_ELEMENT] as usize));
         }
-        let rows = backend.read_f64(&self.stats, 0, self.stats.len())?;
+        let rows = backend.read_f64(&self.state.stats, 0, self.state.stats.len())?;
         let (rows, _) = rows.as_chunks::<{ stat::COLUMNS }>();
         let steps = control[control::STEPS_DONE] as usize;
         self.updates += 1;
@@ -593,6 +596,6 @@ impl<B: Backend> Learner<B> {
 
     /// Parameters and optimiser as they were before the update began.
     pub(crate) fn roll_back(&mut self, backend: &mut B) -> Result<()> {
-        self.before.copy_to(backend, &mut self.state, self.network.len())
+        self.before.restore(backend, &mut self.state, self.network.len())
     }
 }

@@ -14,7 +14,7 @@ const EDGES: &[[usize; 2]] =
 const MOST: [usize; 2] = [2000, 40];
 
 /// Rows of statistics that a case chooses from.
-const ROWS: usize = 3;
+pub(super) const ROWS: usize = 3;
 
 pub(super) fn cases<B: SurrogateOps>(runner: &mut Runner<B>) -> Result<()> {
     for (i, [batch, width]) in runner.shapes(EDGES, MOST).into_iter().enumerate() {

@@ -1,9 +1,9 @@
-//! The gradient of one minibatch through actor and critic, checked and timed.
+//! A minibatch step through actor and critic, checked and timed.
 
 use std::collections::BTreeMap;
 
 use super::{ACTIONS, OBSERVATIONS};
-use crate::backend::{Backend, Cpu, Head, Minibatch, MinibatchRows, Rows, Trace, forward};
+use crate::backend::{Backend, Cpu, Head, Minibatch, MinibatchRows, Rows, Trace, TrainState, forward};
 use crate::bench::cases::time;
 use crate::bench::inputs::Inputs;
 use crate::bench::losses::{Head as LossHead, LOG_RATIO, categorical_logp, objective, off_the_edges};
@@ -11,11 +11,11 @@ use crate::bench::measure::Effort;
 use crate::bench::peaks::{Benchmarked, Peaks};
 use crate::bench::{Record, Work, record};
 use crate::error::{Error, Result};
-use crate::kernels::actor_critic::Layer;
+use crate::kernels::actor_critic::{Layer, MinibatchStep};
 use crate::kernels::linear::Activation;
-use crate::kernels::optimizer::{GradientNorm, control};
+use crate::kernels::optimizer::{Adam, GradientNorm};
 use crate::kernels::policy::Categorical;
-use crate::kernels::surrogate::{Surrogate, sample, stat};
+use crate::kernels::surrogate::{sample, stat};
 use crate::ppo::{Network, NetworkSpec, ParameterTensor, PolicyKind};
 
 /// Samples, and units of each of the two hidden layers.
@@ -36,6 +36,9 @@ const ALLOWED_ON_TENSOR_CORES: f64 = 6.0 / 1024.0;
 /// How much more a parameter tensor's gradient may deviate, a mean over the batch in which terms of both signs cancel.
 const CANCELLATION: f64 = 10.0;
 
+/// Operations of clipping and Adam a parameter.
+const OPTIMIZER_FLOPS: f64 = 14.0;
+
 const LOSS: LossHead = LossHead::Categorical { actions: ACTIONS };
 
 impl Shape {
@@ -48,7 +51,7 @@ impl Shape {
         })
     }
 
-    /// Matrix products (forward, dW, and dx above the first layer) and the loss.
+    /// Matrix products (forward, dW, and dx above the first layer) and the loss, of `batch` samples.
     fn flops(&self, batch: usize) -> f64 {
         let products = |outputs: usize| {
             let (first, others) = (OBSERVATIONS * self.width, self.width * (self.width + outputs));
@@ -57,12 +60,13 @@ impl Shape {
         products(ACTIONS) + products(1) + LOSS.flops(batch)
     }
 
-    /// What has to move even if activations stay on the chip: observations, actions and packed samples in, both networks' outputs and their
-    /// gradients out, parameters in and their gradients out.
+    /// What has to move even if activations and gradients stay on the chip: observations, actions and packed samples in, both networks'
+    /// outputs out, parameters and Adam's moments in and out.
     pub(super) fn work(&self) -> Work {
         let layers = |outputs: usize| self.width * (OBSERVATIONS + self.width + outputs + 2) + outputs;
-        let words = self.batch * (OBSERVATIONS + 1 + sample::COLUMNS + 2 * (ACTIONS + 1)) + 2 * (layers(ACTIONS) + layers(1));
-        let (flops, samples) = (self.flops(self.batch), self.batch as f64);
+        let parameters = layers(ACTIONS) + layers(1);
+        let words = self.batch * (OBSERVATIONS + 1 + sample::COLUMNS + ACTIONS + 1) + 6 * parameters;
+        let (flops, samples) = (self.flops(self.batch) + OPTIMIZER_FLOPS * parameters as f64, self.batch as f64);
         Work { flops, bytes: 4.0 * words as f64, items: Some(("samples_per_s", samples)) }
     }
 
@@ -126,16 +130,13 @@ impl Samples {
 /// The buffers of a call.
 struct Buffers<B: Backend> {
     network: Network,
-    op: Surrogate,
-    parameters: B::Floats,
+    op: MinibatchStep,
     observations: B::Floats,
     actions: B::Words,
     packed: B::Floats,
     indices: B::Words,
     minibatch: Minibatch<B::Floats, B::Words>,
-    grads: B::Floats,
-    stats: B::Floats,
-    control: B::Words,
+    state: TrainState<B::Floats, B::Words>,
 }
 
 impl<B: Backend> Buffers<B> {
@@ -144,45 +145,51 @@ impl<B: Backend> Buffers<B> {
         let times = batch / samples.actions.len();
         let network = samples.network.clone();
         let indices: Vec<u32> = (0..batch as u32).collect();
+        let len = network.len();
+        // A row of zeros: a learning rate of 0, so that one call is like the other.
+        let mut state = TrainState::new(backend, len, 1, 1)?;
+        backend.write_floats(state.params.flat_mut(), 0, &samples.parameters)?;
+        let loss = objective(LOSS, batch);
+        let norm = GradientNorm { len, max_grad_norm: 0.5, epsilon: 1e-6, stats_row: loss.stats_row };
+        let (schedule_row, stats_row) = (0, loss.stats_row);
+        let (weight_decay, decoupled) = (0.0, false);
+        let adam = Adam { len, beta1: 0.9, beta2: 0.999, epsilon: 1e-5, weight_decay, decoupled, schedule_row, stats_row };
         Ok(Self {
-            op: objective(LOSS, batch),
-            parameters: backend.upload_floats(&samples.parameters)?,
+            op: MinibatchStep { loss, tensor: 1, norm, max_kl: None, adam },
             observations: backend.upload_floats(&samples.observations.repeat(times))?,
             actions: backend.upload_words(&samples.actions.repeat(times))?,
             packed: backend.upload_floats(&samples.packed.repeat(times))?,
             indices: backend.upload_words(&indices)?,
             minibatch: Minibatch::new(backend, &network.layers, true, batch)?,
-            grads: backend.alloc_floats(network.len())?,
-            stats: backend.alloc_floats(stat::COLUMNS)?,
-            control: backend.upload_words(&control::INITIAL)?,
+            state,
             network,
         })
     }
 
     fn call(&mut self, backend: &mut B) -> Result<()> {
-        let Self { network, op, parameters, minibatch, grads, stats, control, .. } = self;
+        let Self { network, op, minibatch, state, .. } = self;
+        let batch = op.loss.batch;
         let rows = MinibatchRows {
             indices: &self.indices,
             start: 0,
-            rows: op.batch,
+            rows: batch,
             observations: &self.observations,
-            head: Head::Categorical(Categorical { batch: op.batch, actions: ACTIONS }, &self.actions),
+            head: Head::Categorical(Categorical { batch, actions: ACTIONS }, &self.actions),
             samples: &self.packed,
             first_sample: 0,
         };
-        let norm = GradientNorm { len: network.len(), max_grad_norm: 0.5, epsilon: 1e-6, stats_row: op.stats_row };
-        backend.clipped_gradient(&network.layers, op, &norm, 1, parameters, &rows, minibatch, grads, stats, control)
+        backend.minibatch_step(&network.layers, op, &rows, minibatch, state)
     }
 
     fn read(&mut self, backend: &mut B) -> Result<Outcome> {
         let (logits, values) = (self.minibatch.actor.head(), self.minibatch.critic.head());
         Ok(Outcome {
             rows: [
-                ("logits", backend.read_f64(logits, 0, self.op.batch * ACTIONS)?),
-                ("values", backend.read_f64(values, 0, self.op.batch)?),
+                ("logits", backend.read_f64(logits, 0, self.op.loss.batch * ACTIONS)?),
+                ("values", backend.read_f64(values, 0, self.op.loss.batch)?),
             ],
-            stats: backend.read_f64(&self.stats, stat::LOSS, stat::CLIPFRAC + 1)?,
-            grads: backend.read_f64(&self.grads, 0, self.network.len())?,
+            stats: backend.read_f64(&self.state.stats, stat::LOSS, stat::CLIPFRAC + 1)?,
+            grads: backend.read_f64(&self.state.grads, 0, self.network.len())?,
         })
     }
 }
@@ -306,8 +313,8 @@ mod tests {
         let shape = Shape { batch: 10, width: 32 };
         let products = |outputs: usize| (6 * (64 * 32 + 32 * 32 + 32 * outputs) - 2 * 64 * 32) as f64;
         let work = shape.work();
-        assert_eq!(work.flops, 10.0 * (products(16) + products(1)) + LOSS.flops(10));
         let parameters = shape.network().unwrap().len();
-        assert_eq!(work.bytes, 4.0 * (10 * (64 + 1 + 4 + 2 * 17) + 2 * parameters) as f64);
+        assert_eq!(work.flops, 10.0 * (products(16) + products(1)) + LOSS.flops(10) + 14.0 * parameters as f64);
+        assert_eq!(work.bytes, 4.0 * (10 * (64 + 1 + 4 + 17) + 6 * parameters) as f64);
     }
 }

@@ -1,4 +1,4 @@
-// Global-norm clipping and Adam over one flat parameter buffer.
+// Global-norm clipping and Adam over one flat parameter buffer, behind formulas.wgsl.
 //
 //   gradient norm: norm = sqrt(sum_i grads[i]^2)
 //                  coef = min(1, max_grad_norm / (norm + epsilon)), 1 where the norm is not limited
@@ -49,14 +49,6 @@ const SEGMENTS = 16u;
 const BLOCK = 32u;
 
 const STATS_COLUMNS = 16u;
-const GRAD_NORM = 7u;
-const CLIP_COEF = 8u;
-const SCHEDULE_COLUMNS = 4u;
-const LEARNING_RATE = 0u;
-const STEP_SIZE = 1u;
-const INV_SQRT_BIAS_CORRECTION2 = 2u;
-const STOP = 0u;
-const STEPS_DONE = 1u;
 
 @group(0) @binding(0) var<uniform> norm_params: NormParams;
 @group(0) @binding(0) var<uniform> adam_params: AdamParams;
@@ -111,22 +103,10 @@ fn strided_squares(first: u32, stride: u32) -> f32 {
     return sum;
 }
 
-fn is_nan(x: f32) -> bool {
-    return (bitcast<u32>(x) & 0x7fffffffu) > 0x7f800000u;
-}
-
 fn write_norm(sum_of_squares: f32) {
-    let norm = sqrt(sum_of_squares);
-    let divisor = norm + norm_params.epsilon;
-    var coef = 1.0;
-    if norm_params.limited != 0u && divisor > norm_params.max_grad_norm {
-        coef = norm_params.max_grad_norm / divisor;
-    }
-    if is_nan(sum_of_squares) {
-        coef = sum_of_squares;
-    }
-    stats[norm_params.stats_row * STATS_COLUMNS + GRAD_NORM] = norm;
-    stats[norm_params.stats_row * STATS_COLUMNS + CLIP_COEF] = coef;
+    let clip = clip_of(sum_of_squares, norm_params.limited != 0u, norm_params.max_grad_norm, norm_params.epsilon);
+    stats[norm_params.stats_row * STATS_COLUMNS + GRAD_NORM] = clip.norm;
+    stats[norm_params.stats_row * STATS_COLUMNS + CLIP_COEF] = clip.coef;
 }
 
 @compute @workgroup_size(WORKGROUP_SIZE)
@@ -165,9 +145,18 @@ fn adam_step(
 ) {
     // What all invocations read is read before any of them leaves: software adapters then read it once and not lane by lane.
     let row = adam_params.schedule_row * SCHEDULE_COLUMNS;
-    let learning_rate = schedule[row + LEARNING_RATE];
-    let step_size = schedule[row + STEP_SIZE];
-    let inv_sqrt_bias_correction2 = schedule[row + INV_SQRT_BIAS_CORRECTION2];
+    let adam = AdamConstants(
+        adam_params.beta1,
+        adam_params.one_minus_beta1,
+        adam_params.beta2,
+        adam_params.one_minus_beta2,
+        adam_params.epsilon,
+        adam_params.l2,
+        adam_params.decay,
+        schedule[row + LEARNING_RATE],
+        schedule[row + STEP_SIZE],
+        schedule[row + INV_SQRT_BIAS_CORRECTION2],
+    );
     let coef = stats[adam_params.stats_row * STATS_COLUMNS + CLIP_COEF];
     let stopped = control[STOP] != 0u;
     let i = (workgroup.y * groups.x + workgroup.x) * WORKGROUP_SIZE + local;
@@ -177,12 +166,8 @@ fn adam_step(
     if i == 0u {
         control[STEPS_DONE] += 1u;
     }
-    let param = params[i];
-    let g = coef * grads[i] + adam_params.l2 * param;
-    let first_moment = adam_params.beta1 * m[i] + adam_params.one_minus_beta1 * g;
-    let second_moment = adam_params.beta2 * v[i] + adam_params.one_minus_beta2 * (g * g);
-    let denominator = sqrt(second_moment) * inv_sqrt_bias_correction2 + adam_params.epsilon;
-    m[i] = first_moment;
-    v[i] = second_moment;
-    params[i] = param * (1.0 - learning_rate * adam_params.decay) - step_size * (first_moment / denominator);
+    let stepped = adam_of(AdamElement(params[i], m[i], v[i]), coef * grads[i], adam);
+    m[i] = stepped.m;
+    v[i] = stepped.v;
+    params[i] = stepped.param;
 }

@@ -1,32 +1,36 @@
-// Actor and critic of small networks over a minibatch: forward, loss and backward, an invocation a sample, and then the parameters' gradients.
+// Actor and critic of small networks: a step of a rollout in one dispatch, a minibatch step of learning in three.
 //
 //   pack_weights         parameters as vectors of four along the inputs, sizes padded to multiples of 8 with zeros
-//   samples_forward      h = act(W h + b) layer by layer
-//   samples_gradient     the same for samples picked by an index buffer, PPO's loss and its gradient (surrogate.wgsl), d = (Wᵀ d) ⊙ act′(h)
-//                        back down
-//   parameters_gradient  dW[o, k] = Σ_samples d[o] h[k], db[o] = Σ_samples d[o], for all layers of one network; an invocation's sum of squares,
-//                        and the first of its elements that is not finite
-//   finish_gradient      the row of statistics, d log_std, the gradient's norm and clip factor (optimizer.wgsl), and what is not finite
-//                        (nonfinite.wgsl)
+//   samples_act          h = act(W h + b) layer by layer; an action from the actor's output, and its log-probability (categorical.wgsl,
+//                        gaussian.wgsl)
+//   samples_gradient     the same networks for samples picked by an index buffer, PPO's loss and its gradient (surrogate.wgsl),
+//                        d = (Wᵀ d) ⊙ act′(h) back down
+//   parameters_gradient  dW[o, k] = Σ_samples d[o] h[k], db[o] = Σ_samples d[o], for all layers of both networks; d log_std; of each
+//                        workgroup the sum of squares, and the first of its elements that is not finite; the row of statistics
+//   update_parameters    norm and clip factor, what is not finite (nonfinite.wgsl), Adam (optimizer.wgsl), and the packed weights anew
 //
 // What is read often is read from uniform buffers, windows of 64 KiB: a constant cache on a GPU, and on llvmpipe the only memory whose
 // loads are not made lane by lane. Between the entry points everything is in `trace`, windows one after the other: observations; activations
 // of hidden layers, their gradients, the output's gradient of the actor; the same three of the critic; partial sums.
 //
 // Shapes        observations [rows, observation_size], actions [rows] or [rows, width], indices [first_index + batch or more], samples
-//               [first_sample + batch or more, 4] in the order of indices; output [batch, width], values [batch]; a window [batch, padded
-//               sizes]; squares [partial_squares, 2]; stats [rows, 16]; control [4]; layers as `layers` says, 4 a network at most
-// Grid          pack_weights: an invocation a vector; samples_*: 32 samples a workgroup in x, networks in y; parameters_gradient: 8 outputs a
-//               workgroup in x, layers in y; finish_gradient: one workgroup
-// Workgroup     WORKGROUP_SIZE invocations; parameters_gradient: INPUT_LANES, each with 4 inputs; finish_gradient: FINISH_LANES
-// Bindings      0 params; 1 weights (window); 2 observations, 3 actions (words: indices, or the Gaussian's floats), 4 samples, 5 trace,
-//               6 output, 7 indices, 8 values; pack_weights: 10 parameters, 11 packed; parameters_gradient: windows 12 observations,
-//               13 activations, 14 their gradients, 15 d_output, and 16 grads, 17 squares; finish_gradient: 5, 16, 17, 18 stats, 19 control
+//               [first_sample + batch or more, 4] in the order of indices; output [batch, width]; values [batch], of samples_act, as logp,
+//               noise and actions, [first_row + batch or more]; a window [batch, padded sizes]; squares [square_groups, 4]; stats [rows, 16];
+//               schedule [steps, 4]; control [4]; parameters, grads, m, v [len]; layers as `layers` says, 4 a network at most
+// Grid          pack_weights, update_parameters: an invocation a packed vector; samples_*: 32 samples a workgroup in x, networks in y;
+//               parameters_gradient: 8 outputs a workgroup in x, layers in y, networks in z
+// Workgroup     WORKGROUP_SIZE invocations; parameters_gradient: INPUT_LANES, each with 4 inputs
+// Bindings      0 params; samples_*: 1 weights (window), 2 observations, 6 output, 8 values; samples_act: 9 noise, 20 drawn actions (words:
+//               indices, or the Gaussian's floats), 21 logp; samples_gradient: 3 actions, 4 samples, 5 trace, 7 indices;
+//               parameters_gradient: windows 12 observations, 13 partial sums, 22 activations, 23 their gradients, 24 d_output of the actor,
+//               25 to 27 of the critic, and 16 grads, 17 squares, 18 stats; update_parameters: 10 parameters, 11 packed, 14 m, 15 v,
+//               16 grads, 18 stats, 19 control, 28 schedule, 29 squares (window)
 // Preconditions what Plan::new checks: everything fits its window, no more than KEPT vectors a sample; hidden activations among identity,
 //               tanh, relu and elu. An action that is no index gives NaN; an index >= rows is clamped to rows - 1
 //               Indices proven: sizes in vectors are even and add up to KEPT at most, samples times them and all packed vectors to WINDOW, by
 //               Plan::new; samples past the end are clamped to the last one; what indices hold is clamped to rows - 1; an action from a
-//               buffer < width is compared first; partial_squares counts the invocations of both parameters_gradient
+//               buffer < width is compared first; square_groups counts the workgroups of parameters_gradient, MOST_GROUPS at most; elements
+//               of a vector are clamped to len - 1 where they are read, and compared where they are written
 // Determinism   every sum has one order that depends on the shapes alone
 // Range         as surrogate.wgsl
 // Tolerance     that of the single operations it stands for, see tests/actor_critic.rs
@@ -55,27 +59,34 @@ struct ActorCriticParams {
     observation_vectors: u32,
     actor_layers: u32,
     critic_layers: u32,
-    network: u32,
     packed_log_std: u32,
+    packed_vectors: u32,
     observations_offset: u32,
-    values_offset: u32,
+    first_row: u32,
     rows: u32,
     first_index: u32,
     first_sample: u32,
     stats_row: u32,
-    first_square: u32,
-    partial_squares: u32,
+    square_groups: u32,
     limited: u32,
     max_grad_norm: f32,
     norm_epsilon: f32,
     tensor: u32,
+    len: u32,
+    schedule_row: u32,
+    beta1: f32,
+    one_minus_beta1: f32,
+    beta2: f32,
+    one_minus_beta2: f32,
+    adam_epsilon: f32,
+    l2: f32,
+    decay: f32,
 }
 
 override GAUSSIAN: bool = false;
 
 const WORKGROUP_SIZE = 32u;
 const INPUT_LANES = 16u;
-const FINISH_LANES = 128u;
 const MOST_LAYERS = 4u;
 // Vectors of four in a uniform buffer of 64 KiB, WebGPU's default limit.
 const WINDOW = 4096u;
@@ -96,36 +107,27 @@ struct Window {
 @group(0) @binding(6) var<storage, read_write> output: array<f32>;
 @group(0) @binding(7) var<storage, read> indices: array<u32>;
 @group(0) @binding(8) var<storage, read_write> values: array<f32>;
-@group(0) @binding(10) var<storage, read> parameters: array<f32>;
+@group(0) @binding(9) var<storage, read> noise: array<f32>;
+@group(0) @binding(10) var<storage, read_write> parameters: array<f32>;
 @group(0) @binding(11) var<storage, read_write> packed: array<vec4<f32>>;
-@group(0) @binding(12) var<uniform> observation_window: Window;
-@group(0) @binding(13) var<uniform> hidden_window: Window;
-@group(0) @binding(14) var<uniform> d_hidden_window: Window;
-@group(0) @binding(15) var<uniform> d_output_window: Window;
 @group(0) @binding(16) var<storage, read_write> grads: array<f32>;
-// Of each invocation of parameters_gradient: its sum of squares as bits, and the first element that is not finite.
-@group(0) @binding(17) var<storage, read_write> squares: array<vec2<u32>>;
 @group(0) @binding(18) var<storage, read_write> stats: array<f32>;
-@group(0) @binding(19) var<storage, read_write> control: array<u32>;
+@group(0) @binding(20) var<storage, read_write> drawn: array<u32>;
+@group(0) @binding(21) var<storage, read_write> logp: array<f32>;
 
 // ------------------------------------------------------------------------------------------------ weights
-
-// Up to four parameters from `first` on; zeros instead of those that are not wanted.
-fn parameters_from(first: u32, wanted: u32) -> vec4<f32> {
-    var vector = vec4<f32>();
-    for (var c = 0u; c < min(wanted, 4u); c++) {
-        vector[c] = parameters[first + c];
-    }
-    return vector;
-}
 
 fn beyond(size: u32, done: u32) -> u32 {
     return max(size, done) - done;
 }
 
-@compute @workgroup_size(WORKGROUP_SIZE)
-fn pack_weights(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) local: u32) {
-    let i = workgroup.x * WORKGROUP_SIZE + local;
+// The parameters in a packed vector: the first, and how many there are, 4 at most. The rest is padding.
+struct Packed {
+    first: u32,
+    count: u32,
+}
+
+fn packed_at(i: u32) -> Packed {
     var l = 0u;
     for (var next = 1u; next < 2u * MOST_LAYERS; next++) {
         // Networks of fewer layers leave entries of zeros.
@@ -136,16 +138,27 @@ fn pack_weights(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invo
     let at = params.packed_layers[l];
     if i >= params.packed_log_std {
         let dimension = 4u * (i - params.packed_log_std);
-        if GAUSSIAN && dimension < params.width {
-            packed[i] = parameters_from(params.log_std_offset + dimension, params.width - dimension);
-        }
-    } else if i < at.w {
+        return Packed(params.log_std_offset + dimension, min(select(0u, beyond(params.width, dimension), GAUSSIAN), 4u));
+    }
+    if i < at.w {
         let row = (i - at.z) / at.x;
         let column = 4u * ((i - at.z) - row * at.x);
-        packed[i] = parameters_from(layer.z + row * layer.x + column, select(0u, beyond(layer.x, column), row < layer.y));
-    } else {
-        let row = 4u * (i - at.w);
-        packed[i] = parameters_from(layer.w + row, beyond(layer.y, row));
+        return Packed(layer.z + row * layer.x + column, min(select(0u, beyond(layer.x, column), row < layer.y), 4u));
+    }
+    let row = 4u * (i - at.w);
+    return Packed(layer.w + row, min(beyond(layer.y, row), 4u));
+}
+
+@compute @workgroup_size(WORKGROUP_SIZE)
+fn pack_weights(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) local: u32) {
+    let i = workgroup.x * WORKGROUP_SIZE + local;
+    let at = packed_at(i);
+    var vector = vec4<f32>();
+    for (var c = 0u; c < at.count; c++) {
+        vector[c] = parameters[at.first + c];
+    }
+    if i < params.packed_vectors {
+        packed[i] = vector;
     }
 }
 
@@ -306,8 +319,46 @@ fn store_trace(first: u32, output_vectors: u32) {
     }
 }
 
+// The first action at which the cumulative probability is beyond a uniform number, as in categorical.wgsl.
+fn draw_categorical(row: u32) {
+    var largest = LOWEST;
+    for (var a = 0u; a < params.width; a++) {
+        largest = max(largest, logit(a));
+    }
+    var sum = 0.0;
+    var last_likely = 0u;
+    for (var a = 0u; a < params.width; a++) {
+        let weight = exp_of(logit(a) - largest);
+        sum += weight;
+        last_likely = select(last_likely, a, weight > 0.0);
+    }
+    let wanted = noise[row] * sum;
+    // Rounding can leave the whole sum at or below what is wanted: then the last action whose probability is not 0.
+    var action = last_likely;
+    var is_found = false;
+    var cumulative = 0.0;
+    for (var a = 0u; a < last_likely; a++) {
+        cumulative += exp_of(logit(a) - largest);
+        action = select(action, a, !is_found && cumulative > wanted);
+        is_found = is_found || cumulative > wanted;
+    }
+    drawn[row] = action;
+    logp[row] = (logit(action) - largest) - log(sum);
+}
+
+fn draw_gaussian(row: u32) {
+    var sum = 0.0;
+    for (var d = 0u; d < params.width; d++) {
+        let z = noise[row * params.width + d];
+        let log_std = log_std_of(d);
+        drawn[row * params.width + d] = bitcast<u32>(mean_of_action(d) + exp_of(log_std) * z);
+        sum -= 0.5 * z * z + log_std + (HALF_LOG_2PI_HIGH + HALF_LOG_2PI_LOW);
+    }
+    logp[row] = sum;
+}
+
 @compute @workgroup_size(WORKGROUP_SIZE)
-fn samples_forward(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) local: u32) {
+fn samples_act(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let is_critic = workgroup.y == 1u;
     let i = workgroup.x * WORKGROUP_SIZE + local;
     sample_index = min(i, params.batch - 1u);
@@ -316,12 +367,18 @@ fn samples_forward(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_i
     if i >= params.batch {
         return;
     }
+    let row = params.first_row + i;
     if is_critic {
-        values[params.values_offset + i] = kept[output_at].x;
+        values[row] = kept[output_at].x;
+        return;
+    }
+    for (var a = 0u; a < params.width; a++) {
+        output[i * params.width + a] = logit(a);
+    }
+    if GAUSSIAN {
+        draw_gaussian(row);
     } else {
-        for (var a = 0u; a < params.width; a++) {
-            output[i * params.width + a] = logit(a);
-        }
+        draw_categorical(row);
     }
 }
 
@@ -380,193 +437,5 @@ fn samples_gradient(
             }
             store_trace(1u, output_vectors);
         }
-    }
-}
-
-// ------------------------------------------------------------------------------------------------ parameters
-
-// A layer's place in the windows: vectors a sample and its first vector in them, of the inputs and of the gradients.
-struct Place {
-    input_stride: u32,
-    input_at: u32,
-    d_stride: u32,
-    d_at: u32,
-}
-
-fn place_of(layer: u32, layers: u32, first_layer: u32) -> Place {
-    var hidden = 0u;
-    var input_at = 0u;
-    var d_at = 0u;
-    for (var l = 0u; l + 1u < layers; l++) {
-        input_at = select(input_at, hidden, l + 1u == layer);
-        d_at = select(d_at, hidden, l == layer);
-        hidden += params.packed_layers[first_layer + l].y;
-    }
-    let at = params.packed_layers[first_layer + layer];
-    return Place(
-        select(hidden, params.observation_vectors, layer == 0u),
-        input_at,
-        select(hidden, at.y, layer + 1u == layers),
-        d_at,
-    );
-}
-
-// What an invocation has written: the sum of squares, and the first element that is not finite. A compiler may assume that no float is NaN,
-// so exponents are tested as integers.
-struct Written {
-    squares: f32,
-    first_bad: u32,
-}
-
-const NOWHERE = 0xffffffffu;
-const EXPONENT = 0x7f800000u;
-
-var<private> written: Written;
-
-fn note(index: u32, gradient: f32) {
-    written.squares += gradient * gradient;
-    let is_bad = (bitcast<u32>(gradient) & EXPONENT) == EXPONENT;
-    written.first_bad = select(written.first_bad, min(written.first_bad, index), is_bad);
-}
-
-fn store_gradient(index: u32, gradient: f32) {
-    grads[index] = gradient;
-    note(index, gradient);
-}
-
-@compute @workgroup_size(INPUT_LANES)
-fn parameters_gradient(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) local: u32,
-) {
-    let layers = select(params.actor_layers, params.critic_layers, params.network == 1u);
-    let first_layer = params.network * MOST_LAYERS;
-    let layer = first_layer + workgroup.y;
-    let vectors = params.packed_layers[layer];
-    let o = 2u * workgroup.x;
-    let is_first = workgroup.y == 0u;
-    let is_last = workgroup.y + 1u == layers;
-    let place = place_of(workgroup.y, layers, first_layer);
-    let inputs = select(0u, vectors.x, o < vectors.y);
-    written = Written(0.0, NOWHERE);
-    for (var k = local; k < inputs; k += INPUT_LANES) {
-        // Four inputs by eight outputs, summed over all samples.
-        var sums: array<vec4<f32>, 8>;
-        var low_bias = vec4<f32>();
-        var high_bias = vec4<f32>();
-        for (var s = 0u; s < params.batch; s++) {
-            // Both windows are read, whichever is asked for: software adapters go through both sides of a branch anyway.
-            let input_at = s * place.input_stride + place.input_at + k;
-            let d_at = s * place.d_stride + place.d_at + o;
-            let hidden_at = select(input_at, 0u, is_first);
-            let d_hidden_at = select(d_at, 0u, is_last);
-            let observation_at = select(0u, input_at, is_first);
-            let d_output_at = select(0u, d_at, is_last);
-            let h = select(hidden_window.vectors[hidden_at], observation_window.vectors[observation_at], is_first);
-            let low = select(d_hidden_window.vectors[d_hidden_at], d_output_window.vectors[d_output_at], is_last);
-            let high = select(d_hidden_window.vectors[d_hidden_at + 1u], d_output_window.vectors[d_output_at + 1u], is_last);
-            sums[0] += low.x * h;
-            sums[1] += low.y * h;
-            sums[2] += low.z * h;
-            sums[3] += low.w * h;
-            sums[4] += high.x * h;
-            sums[5] += high.y * h;
-            sums[6] += high.z * h;
-            sums[7] += high.w * h;
-            low_bias += low;
-            high_bias += high;
-        }
-        let sizes = params.layers[layer];
-        for (var row = 0u; row < 8u; row++) {
-            let out = 4u * o + row;
-            if out < sizes.y {
-                let first = sizes.z + out * sizes.x + 4u * k;
-                for (var c = 0u; c < 4u; c++) {
-                    if 4u * k + c < sizes.x {
-                        store_gradient(first + c, sums[row][c]);
-                    }
-                }
-                if k == 0u {
-                    store_gradient(sizes.w + out, select(low_bias[row % 4u], high_bias[row % 4u], row >= 4u));
-                }
-            }
-        }
-    }
-    let slot = (workgroup.y * groups.x + workgroup.x) * INPUT_LANES + local;
-    squares[params.first_square + slot] = vec2<u32>(bitcast<u32>(written.squares), written.first_bad);
-}
-
-// ------------------------------------------------------------------------------------------------ the end
-
-const GRAD_NORM = 7u;
-const CLIP_COEF = 8u;
-const STOP = 0u;
-const BAD_TENSOR = 2u;
-const BAD_ELEMENT = 3u;
-const NON_FINITE = 2u;
-
-var<workgroup> sh_squares: array<f32, FINISH_LANES>;
-var<workgroup> sh_first_bad: array<u32, FINISH_LANES>;
-
-fn sum_of_partials(column: u32) -> f32 {
-    var sum = 0.0;
-    for (var row = 0u; row < params.partial_rows; row++) {
-        let index = row * params.partial_width + column;
-        sum += trace[7u * WINDOW + index / 4u][index % 4u];
-    }
-    return sum;
-}
-
-fn write_norm(sum_of_squares: f32) {
-    let norm = sqrt(sum_of_squares);
-    let divisor = norm + params.norm_epsilon;
-    var coef = 1.0;
-    if params.limited != 0u && divisor > params.max_grad_norm {
-        coef = params.max_grad_norm / divisor;
-    }
-    let bits = bitcast<u32>(sum_of_squares);
-    if (bits & 0x7fffffffu) > EXPONENT {
-        coef = sum_of_squares;
-    }
-    stats[params.stats_row * STATS_COLUMNS + GRAD_NORM] = norm;
-    stats[params.stats_row * STATS_COLUMNS + CLIP_COEF] = coef;
-}
-
-@compute @workgroup_size(FINISH_LANES)
-fn finish_gradient(@builtin(local_invocation_index) local: u32) {
-    written = Written(0.0, NOWHERE);
-    if local < SUMS {
-        sh_segments[local] = sum_of_partials(local);
-    }
-    if GAUSSIAN {
-        for (var d = local; d < params.width; d += FINISH_LANES) {
-            // The entropy of each sample has slope 1 in each log_std.
-            store_gradient(params.log_std_offset + d, sum_of_partials(SUMS + d) - params.ent_coef);
-        }
-    }
-    for (var i = local; i < params.partial_squares; i += FINISH_LANES) {
-        let of_invocation = squares[i];
-        written.squares += bitcast<f32>(of_invocation.x);
-        written.first_bad = min(written.first_bad, of_invocation.y);
-    }
-    sh_squares[local] = written.squares;
-    sh_first_bad[local] = written.first_bad;
-    workgroupBarrier();
-    if local > 0u {
-        return;
-    }
-    write_stats();
-    var sum = 0.0;
-    var first_bad = NOWHERE;
-    for (var lane = 0u; lane < FINISH_LANES; lane++) {
-        sum += sh_squares[lane];
-        first_bad = min(first_bad, sh_first_bad[lane]);
-    }
-    write_norm(sum);
-    if first_bad != NOWHERE && control[BAD_TENSOR] == 0u {
-        control[STOP] = NON_FINITE;
-        control[BAD_TENSOR] = params.tensor;
-        control[BAD_ELEMENT] = first_bad;
     }
 }

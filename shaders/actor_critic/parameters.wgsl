@@ -1,0 +1,285 @@
+// What a minibatch's samples make of the parameters, behind actor_critic.wgsl and optimizer/formulas.wgsl. Header: actor_critic.wgsl.
+
+// Workgroups of parameters_gradient.
+const MOST_GROUPS = 160u;
+
+struct Squares {
+    vectors: array<vec4<u32>, MOST_GROUPS>,
+}
+
+@group(0) @binding(12) var<uniform> observation_window: Window;
+@group(0) @binding(13) var<uniform> partials: Window;
+@group(0) @binding(22) var<uniform> actor_hidden: Window;
+@group(0) @binding(23) var<uniform> actor_d_hidden: Window;
+@group(0) @binding(24) var<uniform> actor_d_output: Window;
+@group(0) @binding(25) var<uniform> critic_hidden: Window;
+@group(0) @binding(26) var<uniform> critic_d_hidden: Window;
+@group(0) @binding(27) var<uniform> critic_d_output: Window;
+// Of each workgroup of parameters_gradient: its sum of squares as bits, the first element that is not finite, nothing, nothing.
+@group(0) @binding(17) var<storage, read_write> squares: array<vec4<u32>>;
+@group(0) @binding(29) var<uniform> squares_window: Squares;
+
+@group(0) @binding(14) var<storage, read_write> m: array<f32>;
+@group(0) @binding(15) var<storage, read_write> v: array<f32>;
+@group(0) @binding(19) var<storage, read_write> control: array<atomic<u32>>;
+@group(0) @binding(28) var<storage, read> schedule: array<f32>;
+
+// ------------------------------------------------------------------------------------------------ gradients
+
+// A layer's place in the windows: vectors a sample and its first vector in them, of the inputs and of the gradients.
+struct Place {
+    input_stride: u32,
+    input_at: u32,
+    d_stride: u32,
+    d_at: u32,
+}
+
+fn place_of(layer: u32, layers: u32, first_layer: u32) -> Place {
+    var hidden = 0u;
+    var input_at = 0u;
+    var d_at = 0u;
+    for (var l = 0u; l + 1u < layers; l++) {
+        input_at = select(input_at, hidden, l + 1u == layer);
+        d_at = select(d_at, hidden, l == layer);
+        hidden += params.packed_layers[first_layer + l].y;
+    }
+    let at = params.packed_layers[first_layer + layer];
+    return Place(
+        select(hidden, params.observation_vectors, layer == 0u),
+        input_at,
+        select(hidden, at.y, layer + 1u == layers),
+        d_at,
+    );
+}
+
+// What an invocation has written: the sum of squares, and the first element that is not finite. A compiler may assume that no float is NaN,
+// so exponents are tested as integers.
+struct Written {
+    squares: f32,
+    first_bad: u32,
+}
+
+const NOWHERE = 0xffffffffu;
+const EXPONENT = 0x7f800000u;
+
+var<private> written: Written;
+
+fn note(index: u32, gradient: f32) {
+    written.squares += gradient * gradient;
+    let is_bad = (bitcast<u32>(gradient) & EXPONENT) == EXPONENT;
+    written.first_bad = select(written.first_bad, min(written.first_bad, index), is_bad);
+}
+
+fn store_gradient(index: u32, gradient: f32) {
+    grads[index] = gradient;
+    note(index, gradient);
+}
+
+fn sum_of_partials(column: u32) -> f32 {
+    var sum = 0.0;
+    for (var row = 0u; row < params.partial_rows; row++) {
+        let index = row * params.partial_width + column;
+        sum += partials.vectors[index / 4u][index % 4u];
+    }
+    return sum;
+}
+
+// Four inputs by eight outputs, summed over samples.
+struct Tile {
+    rows: array<vec4<f32>, 8>,
+    low_bias: vec4<f32>,
+    high_bias: vec4<f32>,
+}
+
+fn add_sample(tile: ptr<function, Tile>, h: vec4<f32>, low: vec4<f32>, high: vec4<f32>) {
+    (*tile).rows[0] += low.x * h;
+    (*tile).rows[1] += low.y * h;
+    (*tile).rows[2] += low.z * h;
+    (*tile).rows[3] += low.w * h;
+    (*tile).rows[4] += high.x * h;
+    (*tile).rows[5] += high.y * h;
+    (*tile).rows[6] += high.z * h;
+    (*tile).rows[7] += high.w * h;
+    (*tile).low_bias += low;
+    (*tile).high_bias += high;
+}
+
+var<workgroup> sh_written: array<Written, INPUT_LANES>;
+
+@compute @workgroup_size(INPUT_LANES)
+fn parameters_gradient(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let is_critic = workgroup.z == 1u;
+    let layers = select(params.actor_layers, params.critic_layers, is_critic);
+    let first_layer = select(0u, MOST_LAYERS, is_critic);
+    // Networks of fewer layers than the other have nothing to do in the last workgroups.
+    let layer = min(workgroup.y, layers - 1u);
+    let vectors = params.packed_layers[first_layer + layer];
+    let o = 2u * workgroup.x;
+    let is_first = layer == 0u;
+    let is_last = layer + 1u == layers;
+    let place = place_of(layer, layers, first_layer);
+    let inputs = select(0u, vectors.x, o < vectors.y && workgroup.y < layers);
+    // One of the two loops over samples has none to go through: software adapters skip that, and not a branch. For the same reason both
+    // windows that a value may come from are read.
+    let actor_samples = select(params.batch, 0u, is_critic);
+    let critic_samples = select(0u, params.batch, is_critic);
+    written = Written(0.0, NOWHERE);
+    for (var k = local; k < inputs; k += INPUT_LANES) {
+        var tile: Tile;
+        for (var s = 0u; s < actor_samples; s++) {
+            let input_at = s * place.input_stride + place.input_at + k;
+            let d_at = s * place.d_stride + place.d_at + o;
+            let hidden_at = select(input_at, 0u, is_first);
+            let observation_at = select(0u, input_at, is_first);
+            let d_hidden_at = select(d_at, 0u, is_last);
+            let d_output_at = select(0u, d_at, is_last);
+            add_sample(
+                &tile,
+                select(actor_hidden.vectors[hidden_at], observation_window.vectors[observation_at], is_first),
+                select(actor_d_hidden.vectors[d_hidden_at], actor_d_output.vectors[d_output_at], is_last),
+                select(actor_d_hidden.vectors[d_hidden_at + 1u], actor_d_output.vectors[d_output_at + 1u], is_last),
+            );
+        }
+        for (var s = 0u; s < critic_samples; s++) {
+            let input_at = s * place.input_stride + place.input_at + k;
+            let d_at = s * place.d_stride + place.d_at + o;
+            let hidden_at = select(input_at, 0u, is_first);
+            let observation_at = select(0u, input_at, is_first);
+            let d_hidden_at = select(d_at, 0u, is_last);
+            let d_output_at = select(0u, d_at, is_last);
+            add_sample(
+                &tile,
+                select(critic_hidden.vectors[hidden_at], observation_window.vectors[observation_at], is_first),
+                select(critic_d_hidden.vectors[d_hidden_at], critic_d_output.vectors[d_output_at], is_last),
+                select(critic_d_hidden.vectors[d_hidden_at + 1u], critic_d_output.vectors[d_output_at + 1u], is_last),
+            );
+        }
+        let sizes = params.layers[first_layer + layer];
+        for (var row = 0u; row < 8u; row++) {
+            let out = 4u * o + row;
+            if out < sizes.y {
+                let first = sizes.z + out * sizes.x + 4u * k;
+                for (var c = 0u; c < 4u; c++) {
+                    if 4u * k + c < sizes.x {
+                        store_gradient(first + c, tile.rows[row][c]);
+                    }
+                }
+                if k == 0u {
+                    store_gradient(sizes.w + out, select(tile.low_bias[row % 4u], tile.high_bias[row % 4u], row >= 4u));
+                }
+            }
+        }
+    }
+
+    let group = (workgroup.z * groups.y + workgroup.y) * groups.x + workgroup.x;
+    if group == 0u {
+        if local < SUMS {
+            sh_segments[local] = sum_of_partials(local);
+        }
+        if GAUSSIAN {
+            for (var d = local; d < params.width; d += INPUT_LANES) {
+                // The entropy of each sample has slope 1 in each log_std.
+                store_gradient(params.log_std_offset + d, sum_of_partials(SUMS + d) - params.ent_coef);
+            }
+        }
+    }
+    sh_written[local] = written;
+    workgroupBarrier();
+    if local > 0u {
+        return;
+    }
+    if group == 0u {
+        write_stats();
+    }
+    var all = Written(0.0, NOWHERE);
+    for (var lane = 0u; lane < INPUT_LANES; lane++) {
+        all.squares += sh_written[lane].squares;
+        all.first_bad = min(all.first_bad, sh_written[lane].first_bad);
+    }
+    squares[group] = vec4<u32>(bitcast<u32>(all.squares), all.first_bad, 0u, 0u);
+}
+
+// ------------------------------------------------------------------------------------------------ Adam
+
+const BAD_TENSOR = 2u;
+const BAD_ELEMENT = 3u;
+const NON_FINITE = 2u;
+
+// Every invocation adds up the same squares in the same order, so none has to wait for another. What an invocation reads in `control` may be
+// what another has just written there: where that happens, both stop anyway.
+@compute @workgroup_size(WORKGROUP_SIZE)
+fn update_parameters(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) local: u32) {
+    let i = workgroup.x * WORKGROUP_SIZE + local;
+    var all = Written(0.0, NOWHERE);
+    for (var group = 0u; group < params.square_groups; group++) {
+        let of_group = squares_window.vectors[group];
+        all.squares += bitcast<f32>(of_group.x);
+        all.first_bad = min(all.first_bad, of_group.y);
+    }
+    let clip = clip_of(all.squares, params.limited != 0u, params.max_grad_norm, params.norm_epsilon);
+    let is_bad = all.first_bad != NOWHERE;
+    let stopped = atomicLoad(&control[STOP]) != 0u || is_bad;
+
+    let row = params.schedule_row * SCHEDULE_COLUMNS;
+    let adam = AdamConstants(
+        params.beta1,
+        params.one_minus_beta1,
+        params.beta2,
+        params.one_minus_beta2,
+        params.adam_epsilon,
+        params.l2,
+        params.decay,
+        schedule[row + LEARNING_RATE],
+        schedule[row + STEP_SIZE],
+        schedule[row + INV_SQRT_BIAS_CORRECTION2],
+    );
+    let at = packed_at(i);
+    // Loads stand outside of loops and branches: there, software adapters make them lane by lane.
+    let last = params.len - 1u;
+    let e = vec4<u32>(min(at.first, last), min(at.first + 1u, last), min(at.first + 2u, last), min(at.first + 3u, last));
+    let grad = clip.coef * vec4<f32>(grads[e.x], grads[e.y], grads[e.z], grads[e.w]);
+    let first = adam_of(AdamElement(parameters[e.x], m[e.x], v[e.x]), grad.x, adam);
+    let second = adam_of(AdamElement(parameters[e.y], m[e.y], v[e.y]), grad.y, adam);
+    let third = adam_of(AdamElement(parameters[e.z], m[e.z], v[e.z]), grad.z, adam);
+    let fourth = adam_of(AdamElement(parameters[e.w], m[e.w], v[e.w]), grad.w, adam);
+
+    if i == 0u {
+        stats[params.stats_row * STATS_COLUMNS + GRAD_NORM] = clip.norm;
+        stats[params.stats_row * STATS_COLUMNS + CLIP_COEF] = clip.coef;
+        if is_bad && atomicLoad(&control[BAD_TENSOR]) == 0u {
+            atomicStore(&control[STOP], NON_FINITE);
+            atomicStore(&control[BAD_TENSOR], params.tensor);
+            atomicStore(&control[BAD_ELEMENT], all.first_bad);
+        }
+        if !stopped {
+            atomicAdd(&control[STEPS_DONE], 1u);
+        }
+    }
+    if stopped || i >= params.packed_vectors {
+        return;
+    }
+    if at.count > 0u {
+        store_element(at.first, first);
+    }
+    if at.count > 1u {
+        store_element(at.first + 1u, second);
+    }
+    if at.count > 2u {
+        store_element(at.first + 2u, third);
+    }
+    if at.count > 3u {
+        store_element(at.first + 3u, fourth);
+    }
+    let vector = vec4<f32>(first.param, second.param, third.param, fourth.param);
+    packed[i] = select(vec4<f32>(), vector, vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(at.count));
+}
+
+fn store_element(index: u32, element: AdamElement) {
+    parameters[index] = element.param;
+    m[index] = element.m;
+    v[index] = element.v;
+}

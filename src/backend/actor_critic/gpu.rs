@@ -1,0 +1,127 @@
+//! On wgpu: small networks and few samples have kernels of their own, others go by the compositions.
+
+use super::buffers::gathered;
+use super::{
+    ActorCriticOps, Drawn, Head, Minibatch, MinibatchRows, Parameters, RolloutRows, Rows, Trace, TrainState, check, compose_act,
+    compose_minibatch_step,
+};
+use crate::backend::{Gpu, Variant};
+use crate::error::Result;
+use crate::gpu::{Buffer, bind};
+use crate::kernels::actor_critic::{ActorCritic, MinibatchStep, Plan};
+
+impl Gpu {
+    fn plan(&self, networks: &ActorCritic, batch: usize, log_std_offset: Option<usize>) -> Option<Plan> {
+        match self.variant {
+            Variant::Plain => None,
+            Variant::Auto | Variant::Fast => Plan::new(&self.context, networks, batch, log_std_offset),
+        }
+    }
+
+    /// The packed copy of parameters, made anew where they have changed.
+    fn packed(&mut self, plan: &Plan, params: &mut Parameters<Buffer<f32>>) -> Result<Buffer<f32>> {
+        let is_current = params.packed_as.as_ref() == Some(plan.layout());
+        let (flat, packed) = params.with_packed(|| self.context.alloc(Plan::PACKED))?;
+        let packed = packed.clone();
+        if !is_current {
+            plan.record_pack(&mut self.context, flat, &packed)?;
+            params.packed_as = Some(plan.layout().clone());
+        }
+        Ok(packed)
+    }
+}
+
+impl ActorCriticOps for Gpu {
+    /// In one dispatch.
+    fn act(
+        &mut self,
+        networks: &ActorCritic,
+        params: &mut Parameters<Buffer<f32>>,
+        x: &Rows<'_, Buffer<f32>>,
+        rows: RolloutRows<'_, Buffer<f32>, Buffer<u32>>,
+        traces: &mut [Trace<Buffer<f32>>; 2],
+    ) -> Result<()> {
+        let (width, batch, log_std_offset) = match &rows.drawn {
+            Drawn::Categorical(policy, _) => (policy.actions, policy.batch, None),
+            Drawn::Gaussian(policy, _) => (policy.dim, policy.batch, Some(policy.log_std_offset)),
+        };
+        let plan = self.plan(networks, x.count, log_std_offset);
+        let Some(plan) = plan.filter(|plan| plan.width() == width && batch == x.count) else {
+            return compose_act(self, networks, params.flat(), x, rows, traces);
+        };
+        let output = traces[0].head();
+        let RolloutRows { first, noise, drawn, logp, values } = rows;
+        for (layers, last) in [(&networks.actor, (output.len(), 0)), (&networks.critic, (values.len(), first))] {
+            for (i, layer) in layers.iter().enumerate() {
+                let linear = layer.with_batch(x.count);
+                let between = |features: usize| (x.count * features, 0);
+                let input = if i == 0 { (x.buffer.len(), x.offset) } else { between(linear.in_features) };
+                let output = if i + 1 == layers.len() { last } else { between(linear.out_features) };
+                linear.check_forward(input, params.flat().len(), None, output)?;
+            }
+        }
+        let drawn = match drawn {
+            Drawn::Categorical(policy, actions) => {
+                let lens = [("uniforms", noise.len()), ("actions", actions.len()), ("logp", logp.len())];
+                policy.check_sample(None, output.len(), first, &lens)?;
+                actions.clone()
+            }
+            Drawn::Gaussian(policy, actions) => {
+                let lens = [("noise", noise.len()), ("actions", actions.len())];
+                policy.check_sample(output.len(), params.flat().len(), first, &lens, logp.len())?;
+                actions.cast()
+            }
+        };
+        let packed = self.packed(&plan, params)?;
+        let observations = (x.buffer, x.offset);
+        plan.record_act(&mut self.context, &packed, observations, (noise, first), [output, values, logp], &drawn)
+    }
+
+    /// In three dispatches.
+    fn minibatch_step(
+        &mut self,
+        networks: &ActorCritic,
+        step: &MinibatchStep,
+        rows: &MinibatchRows<'_, Buffer<f32>, Buffer<u32>>,
+        minibatch: &mut Minibatch<Buffer<f32>, Buffer<u32>>,
+        state: &mut TrainState<Buffer<f32>, Buffer<u32>>,
+    ) -> Result<()> {
+        let MinibatchStep { loss, norm, adam, tensor, .. } = step;
+        let (width, actions, log_std_offset) = match rows.head {
+            Head::Categorical(policy, actions) => (policy.actions, actions.clone(), None),
+            Head::Gaussian(policy, actions) => (policy.dim, actions.cast(), Some(policy.log_std_offset)),
+        };
+        // One pass over all parameters, and one row of statistics.
+        let is_whole = |len: usize, row: usize, plan: &Plan| len == plan.parameters() && row == loss.stats_row;
+        let fits = |plan: &Plan| {
+            let whole = is_whole(norm.len, norm.stats_row, plan) && is_whole(adam.len, adam.stats_row, plan);
+            whole && plan.width() == width && *tensor != 0
+        };
+        let Some(plan) = self.plan(networks, loss.batch, log_std_offset).filter(fits) else {
+            return compose_minibatch_step(self, networks, step, rows, minibatch, state);
+        };
+        let Minibatch { observations, actions: room, samples, actor, critic } = minibatch;
+        let inputs = gathered(observations, room, samples, rows.head)?;
+        check(networks, loss, state.params.flat(), &inputs, actor, critic, &state.grads, &state.stats)?;
+        let gather = rows.check(networks, loss.batch)?;
+        norm.check(state.grads.len(), state.stats.len())?;
+        let params = state.params.flat().len();
+        let lens = [("params", params), ("grads", state.grads.len()), ("m", state.m.len()), ("v", state.v.len())];
+        adam.check(lens, state.schedule.len(), state.stats.len(), state.control.len())?;
+
+        let packed = self.packed(&plan, &mut state.params)?;
+        let TrainState { params, m, v, grads, schedule, stats, control } = &*state;
+        let inputs = [bind(2, rows.observations), bind(3, &actions), bind(4, rows.samples), bind(7, rows.indices)];
+        let outputs = [bind(6, actor.head()), bind(8, critic.head())];
+        plan.record_step(
+            &mut self.context,
+            step,
+            (&gather, rows.first_sample),
+            inputs,
+            outputs,
+            &packed,
+            [params.flat(), m, v, grads],
+            (schedule, stats, control),
+        )
+    }
+}

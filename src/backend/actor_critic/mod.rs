@@ -1,0 +1,287 @@
+//! Actor and critic at once: a step of a rollout, and a minibatch step of learning.
+
+mod buffers;
+#[cfg(feature = "gpu")]
+mod gpu;
+
+pub use buffers::{
+    Actions, Drawn, Head, Minibatch, MinibatchInputs, MinibatchRows, Parameters, RolloutRows, Rows, Trace, TrainState,
+};
+
+use buffers::{gathered, sizes};
+
+use super::{Cpu, CrossCheck, GatherOps, Length, LinearOps, NonfiniteOps, OptimizerOps, PolicyOps, SurrogateOps};
+use crate::error::Result;
+use crate::kernels::actor_critic::{ActorCritic, Layer, MinibatchStep};
+use crate::kernels::gather::Gather;
+use crate::kernels::surrogate::{Surrogate, sample};
+use crate::real::Real;
+use crate::reference::actor_critic as reference;
+
+/// Both networks at once.
+pub trait ActorCriticOps: LinearOps + PolicyOps + SurrogateOps + GatherOps + OptimizerOps + NonfiniteOps {
+    /// A step of a rollout: both networks over the observations `x`, actions drawn from the actor's output with the noise of `rows`, their
+    /// log-probabilities, and the critic's values. Leaves the actor's output in its trace; what else is in the traces of actor and critic is
+    /// the backend's affair.
+    ///
+    /// # Errors
+    /// As [`linear_forward`](LinearOps::linear_forward), [`categorical_sample`](PolicyOps::categorical_sample) and
+    /// [`gaussian_sample`](PolicyOps::gaussian_sample).
+    fn act(
+        &mut self,
+        networks: &ActorCritic,
+        params: &mut Parameters<Self::Floats>,
+        x: &Rows<'_, Self::Floats>,
+        rows: RolloutRows<'_, Self::Floats, Self::Words>,
+        traces: &mut [Trace<Self::Floats>; 2],
+    ) -> Result<()> {
+        compose_act(self, networks, params.flat(), x, rows, traces)
+    }
+
+    /// Forward through both networks, loss, and backward: the gradient of the mean loss with respect to all parameters into `grads`, the
+    /// row of statistics, and in both traces the networks' outputs with their gradients. What else is in the traces is the backend's affair.
+    ///
+    /// # Errors
+    /// As [`linear_forward`](LinearOps::linear_forward) and [`surrogate`](SurrogateOps::surrogate).
+    fn minibatch_gradient(
+        &mut self,
+        networks: &ActorCritic,
+        op: &Surrogate,
+        params: &Self::Floats,
+        inputs: &MinibatchInputs<'_, Self::Floats, Self::Words>,
+        actor: &mut Trace<Self::Floats>,
+        critic: &mut Trace<Self::Floats>,
+        grads: &mut Self::Floats,
+        stats: &mut Self::Floats,
+    ) -> Result<()> {
+        compose_minibatch_gradient(self, networks, op, params, inputs, actor, critic, grads, stats)
+    }
+
+    /// A step of learning: gathers a minibatch, makes its gradient as [`minibatch_gradient`](Self::minibatch_gradient) does, [looks for
+    /// NaN](NonfiniteOps::find_nonfinite) in it, makes its [norm and clip factor](OptimizerOps::gradient_norm), [stops](SurrogateOps::stop_on_kl)
+    /// where approx_kl is beyond the limit, and takes a [step of Adam](OptimizerOps::adam_step). Leaves the networks' outputs in the traces
+    /// of `minibatch`; what else is there is the backend's affair.
+    ///
+    /// # Errors
+    /// Those of these operations.
+    fn minibatch_step(
+        &mut self,
+        networks: &ActorCritic,
+        step: &MinibatchStep,
+        rows: &MinibatchRows<'_, Self::Floats, Self::Words>,
+        minibatch: &mut Minibatch<Self::Floats, Self::Words>,
+        state: &mut TrainState<Self::Floats, Self::Words>,
+    ) -> Result<()> {
+        compose_minibatch_step(self, networks, step, rows, minibatch, state)
+    }
+}
+
+/// Operation by operation, so that each is compared.
+impl<A: ActorCriticOps, B: ActorCriticOps> ActorCriticOps for CrossCheck<A, B> {}
+
+impl<T: Real> ActorCriticOps for Cpu<T> {
+    fn minibatch_gradient(
+        &mut self,
+        networks: &ActorCritic,
+        op: &Surrogate,
+        params: &Vec<T>,
+        inputs: &MinibatchInputs<'_, Vec<T>, Vec<u32>>,
+        actor: &mut Trace<Vec<T>>,
+        critic: &mut Trace<Vec<T>>,
+        grads: &mut Vec<T>,
+        stats: &mut Vec<T>,
+    ) -> Result<()> {
+        check(networks, op, params, inputs, actor, critic, grads, stats)?;
+        let MinibatchInputs { observations, head, samples } = inputs;
+        let head = match head {
+            Head::Categorical(policy, actions) => reference::Head::Categorical(policy.actions, actions),
+            Head::Gaussian(policy, actions) => reference::Head::Gaussian(*policy, actions),
+        };
+        let actor = actor.pass(&networks.actor);
+        let critic = critic.pass(&networks.critic);
+        reference::minibatch_gradient(networks, op, params, observations, head, samples, actor, critic, grads, stats);
+        Ok(())
+    }
+}
+
+/// Checks the buffers of a whole minibatch.
+fn check<F: Length, W: Length>(
+    networks: &ActorCritic,
+    op: &Surrogate,
+    params: &F,
+    inputs: &MinibatchInputs<'_, F, W>,
+    actor: &Trace<F>,
+    critic: &Trace<F>,
+    grads: &F,
+    stats: &F,
+) -> Result<()> {
+    for (layers, trace) in [(&networks.actor, actor), (&networks.critic, critic)] {
+        trace.require_depth(layers)?;
+        let mut input = inputs.observations.len();
+        for (layer, output) in layers.iter().zip(&trace.outputs) {
+            let linear = layer.with_batch(op.batch);
+            linear.check_forward((input, 0), params.len(), None, (output.len(), 0))?;
+            linear.check_backward_params(output.len(), input, grads.len())?;
+            input = output.len();
+        }
+    }
+    let [(output, d_output), (values, d_values)] = [actor, critic].map(|trace| {
+        let last = trace.outputs.len() - 1;
+        (trace.outputs[last].len(), trace.d_pre[last].len())
+    });
+    let samples = inputs.samples.len();
+    match inputs.head {
+        Head::Categorical(policy, actions) => {
+            let matrices = [("logits", output), ("d_logits", d_output)];
+            op.check_categorical(&policy, &matrices, actions.len(), values, samples, d_values, stats.len())
+        }
+        Head::Gaussian(policy, actions) => {
+            let matrices = [("mean", output), ("actions", actions.len()), ("d_mean", d_output)];
+            let at = policy.log_std_offset;
+            let log_stds = [("log_std", params.len(), at), ("d_log_std", grads.len(), at)];
+            op.check_gaussian(&policy, matrices, log_stds, values, samples, d_values, stats.len())
+        }
+    }
+}
+
+/// [`minibatch_gradient`](ActorCriticOps::minibatch_gradient) by the backend's other operations: what it is checked against.
+///
+/// # Errors
+/// The same.
+pub fn compose_minibatch_gradient<B: LinearOps + SurrogateOps + ?Sized>(
+    backend: &mut B,
+    networks: &ActorCritic,
+    op: &Surrogate,
+    params: &B::Floats,
+    inputs: &MinibatchInputs<'_, B::Floats, B::Words>,
+    actor: &mut Trace<B::Floats>,
+    critic: &mut Trace<B::Floats>,
+    grads: &mut B::Floats,
+    stats: &mut B::Floats,
+) -> Result<()> {
+    let &MinibatchInputs { observations, head, samples } = inputs;
+    let x = Rows { buffer: observations, offset: 0, count: op.batch };
+    forward(backend, &networks.actor, params, &x, actor, None)?;
+    forward(backend, &networks.critic, params, &x, critic, None)?;
+    let (values, d_values) = critic.head_and_gradient();
+    let (output, d_output) = actor.head_and_gradient();
+    match head {
+        Head::Categorical(policy, actions) => {
+            backend.surrogate_categorical(op, &policy, output, None, actions, values, samples, d_output, d_values, stats)?;
+        }
+        Head::Gaussian(policy, actions) => {
+            let at = policy.log_std_offset;
+            backend.surrogate_gaussian(
+                op, &policy, output, params, actions, values, samples, d_output, grads, at, d_values, stats,
+            )?;
+        }
+    }
+    backward(backend, &networks.actor, params, observations, op.batch, actor, grads)?;
+    backward(backend, &networks.critic, params, observations, op.batch, critic, grads)
+}
+
+fn compose_act<B: LinearOps + PolicyOps + ?Sized>(
+    backend: &mut B,
+    networks: &ActorCritic,
+    params: &B::Floats,
+    x: &Rows<'_, B::Floats>,
+    rows: RolloutRows<'_, B::Floats, B::Words>,
+    [actor, critic]: &mut [Trace<B::Floats>; 2],
+) -> Result<()> {
+    let RolloutRows { first, noise, drawn, logp, values } = rows;
+    forward(backend, &networks.actor, params, x, actor, None)?;
+    forward(backend, &networks.critic, params, x, critic, Some((values, first)))?;
+    match drawn {
+        Drawn::Categorical(policy, actions) => {
+            backend.categorical_sample(&policy, actor.head(), None, noise, first, actions, logp)
+        }
+        Drawn::Gaussian(policy, actions) => backend.gaussian_sample(&policy, actor.head(), params, noise, first, actions, logp),
+    }
+}
+
+fn compose_minibatch_step<B: ActorCriticOps + ?Sized>(
+    backend: &mut B,
+    networks: &ActorCritic,
+    step: &MinibatchStep,
+    rows: &MinibatchRows<'_, B::Floats, B::Words>,
+    minibatch: &mut Minibatch<B::Floats, B::Words>,
+    state: &mut TrainState<B::Floats, B::Words>,
+) -> Result<()> {
+    let batch = step.loss.batch;
+    let gather = rows.check(networks, batch)?;
+    let [observation_size, width] = sizes(networks)?;
+    let of_width = |width| Gather { width, ..gather };
+    backend.gather_floats(&of_width(observation_size), rows.observations, rows.indices, &mut minibatch.observations)?;
+    match (rows.head, &mut minibatch.actions) {
+        (Head::Categorical(_, source), Actions::Discrete(target)) => {
+            backend.gather_words(&gather, source, rows.indices, target)?;
+        }
+        (Head::Gaussian(_, source), Actions::Continuous(target)) => {
+            backend.gather_floats(&of_width(width), source, rows.indices, target)?;
+        }
+        // Refused below.
+        _ => {}
+    }
+    let columns = sample::COLUMNS;
+    backend.copy_floats(rows.samples, rows.first_sample * columns, &mut minibatch.samples, 0, batch * columns)?;
+    let Minibatch { observations, actions, samples, actor, critic } = minibatch;
+    let inputs = gathered(observations, actions, samples, rows.head)?;
+    let TrainState { params, m, v, grads, schedule, stats, control } = state;
+    backend.minibatch_gradient(networks, &step.loss, params.flat(), &inputs, actor, critic, grads, stats)?;
+    backend.find_nonfinite(step.tensor, step.norm.len, grads, control)?;
+    backend.gradient_norm(&step.norm, grads, stats)?;
+    if let Some(max_kl) = step.max_kl {
+        backend.stop_on_kl(max_kl, step.loss.stats_row, stats, control)?;
+    }
+    backend.adam_step(&step.adam, params.flat_mut(), grads, m, v, schedule, stats, control)
+}
+
+/// y = network(x), kept layer by layer in `trace`. With `output` the last layer writes there instead, from an element on.
+///
+/// # Errors
+/// As [`linear_forward`](LinearOps::linear_forward).
+pub fn forward<B: LinearOps + ?Sized>(
+    backend: &mut B,
+    layers: &[Layer],
+    params: &B::Floats,
+    x: &Rows<'_, B::Floats>,
+    trace: &mut Trace<B::Floats>,
+    mut output: Option<(&mut B::Floats, usize)>,
+) -> Result<()> {
+    trace.require_depth(layers)?;
+    for (i, layer) in layers.iter().enumerate() {
+        let (below, here) = trace.outputs.split_at_mut(i);
+        let (input, input_offset) = below.last().map_or((x.buffer, x.offset), |previous| (previous, 0));
+        let (y, y_offset) = match &mut output {
+            Some((buffer, offset)) if i + 1 == layers.len() => (&mut **buffer, *offset),
+            _ => (&mut here[0], 0),
+        };
+        let (linear, pre) = (layer.with_batch(x.count), trace.pre[i].as_mut());
+        backend.linear_forward(&linear, layer.activation, input, input_offset, params, pre, y, y_offset)?;
+    }
+    Ok(())
+}
+
+/// Gradients of all parameters of `layers` into `grads`, from the head's gradient in `trace`.
+fn backward<B: LinearOps + ?Sized>(
+    backend: &mut B,
+    layers: &[Layer],
+    params: &B::Floats,
+    x: &B::Floats,
+    rows: usize,
+    trace: &mut Trace<B::Floats>,
+    grads: &mut B::Floats,
+) -> Result<()> {
+    for (i, layer) in layers.iter().enumerate().rev() {
+        let linear = layer.with_batch(rows);
+        let (below, here) = trace.d_pre.split_at_mut(i);
+        let input = if i == 0 { x } else { &trace.outputs[i - 1] };
+        backend.linear_backward_params(&linear, &here[0], input, grads)?;
+        if i > 0 {
+            let saved = trace.pre[i - 1].as_ref().unwrap_or(&trace.outputs[i - 1]);
+            let through = Some((layers[i - 1].activation, saved));
+            backend.linear_backward_input(&linear, &here[0], params, through, &mut below[i - 1])?;
+        }
+    }
+    Ok(())
+}
