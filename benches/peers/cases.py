@@ -9,8 +9,7 @@ CLIP, VF_COEF, ENT_COEF = 0.2, 0.5, 0.01
 MAX_GRAD_NORM, ADAM_EPS = 0.5, 1e-5
 LOG_2PI = math.log(2 * math.pi)
 
-PRECISIONS = ("f32", "tf32", "bf16")  # of the operands of matrix products; sums, gradients and Adam are in f32
-REDUCIBLE = ("mlp", "update")  # sections with matrix products
+REDUCIBLE = ("mlp", "update")  # sections with matrix products, whose operands may be of less precision
 
 GAE = [(128, 8), (2048, 1), (128, 4096), (16, 65536), (1024, 1024), (8192, 64)]
 MLP = [(64, (4, 64, 64, 2)), (2048, (17, 64, 64, 6)), (4096, (48, 256, 256, 12)),
@@ -28,13 +27,13 @@ UPDATES = {
                         hidden=(256, 256), activation="tanh", lr=2.5e-4, ent=0.01),
 }
 
-# Relative deviations of outputs and gradients of perceptrons. Rounding adds up over layers, forth and back: beyond f32, up to 2 unit
-# roundoffs of the operands were measured (operands of tf32 and bf16, sums in f32), and up to 4 with activations in bf16 as well. The bound
-# is 8 of them; a single bias left out is off by 0.05 and more.
+# Relative deviations of outputs and gradients of perceptrons. Rounding adds up over layers, forth and back: up to 2 unit roundoffs were
+# measured with operands in tf32 or bf16 and sums in f32, and up to 4 with activations in bf16 as well. The bound is 8 of them; a single
+# bias left out is off by 0.05 and more.
 BOUND = {"f32": 1e-3, "tf32": 8 * 2**-11, "bf16": 8 * 2**-8}
-# Of the first loss, of all, of the parameters, and how many tensors have not moved. A loss is a mean, over which most of the rounding
-# cancels: up to 3e-4 and 1e-3 were measured in bf16. Parameters are off by more, since Adam's first steps are as long for a gradient that is hardly
-# known: by 0.16 of the way in bf16 and by 0.08 in tf32. A single activation left out is off by 0.46 and more.
+# Of the first loss, of all, of the parameters, and how many tensors have not moved. A loss is a mean, in which most of the rounding
+# cancels: up to 3e-4 and 1e-3 were measured in bf16. Parameters are off by more, since Adam's first steps are as long where the sign of a
+# gradient is all but lost in rounding: by 0.16 of the way in bf16, by 0.08 in tf32. A single activation left out is off by 0.46 and more.
 UPDATE_BOUNDS = {"f32": (1e-3, 1e-2, 0.2, 0), "tf32": (1e-3, 1e-2, 0.2, 0), "bf16": (2**-9, 1e-2, 0.3, 0)}
 
 
@@ -194,8 +193,8 @@ class Update:
         return np.concatenate([np.asarray(t, np.float64).ravel() for t in tensors])
 
     def check(self, found, precision):
-        """The first minibatch closely, the end loosely: one sample that crosses a clip's edge by rounding moves all that follows. Each
-        tensor by itself too: one that was left out, a forgotten bias say, has no gradient and is where it was, which may show in little else."""
+        """The first minibatch closely, the end loosely: one sample that crosses a clip's edge by rounding moves all that follows. A tensor
+        that was left out, a forgotten bias say, has no gradient and does not move, which may show in little else."""
         losses, expected = np.asarray(found[0], np.float64), np.asarray(self.reference[0], np.float64)
         deviation = {
             "first loss": float(abs(losses[0] / expected[0] - 1)),

@@ -61,9 +61,10 @@ def arguments():
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where the peers compute")
     parser.add_argument("--only", default="", help="parts of names, separated by commas")
     parser.add_argument("--frameworks", default="torch,jax,numba", help="which peers")
-    parser.add_argument("--precisions", type=some_of("f32", "tf32", "bf16"), help="of the peers; f32 on the CPU and all on cuda if not given")
+    parser.add_argument("--precisions", type=some_of("f32", "tf32", "bf16"),
+                        help="of the peers; if not given, f32 on the CPU and all on cuda")
     parser.add_argument("--own-precisions", type=some_of("f32", REDUCED_OWN),
-                        help="of the program; f32, and both with --backend gpu and --device cuda, if not given")
+                        help="of the program; if not given, f32, and both with --backend gpu and --device cuda")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=1.0, help="of samples of one peer in one round")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of the peers; the program takes all")
@@ -133,7 +134,7 @@ def ours(name, precision):
         environment = {key: value for key, value in os.environ.items() if key not in KEEPING}
         done = subprocess.run(command, capture_output=True, text=True, env=environment)
         if done.returncode:
-            raise RuntimeError(done.stderr.strip().splitlines()[-1])
+            raise RuntimeError((done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1])
         report = json.loads(out.read_text())
     record = next(r for r in report["records"] if r["bench"] == name)
     if "skipped" in record:
@@ -170,8 +171,16 @@ class OwnRuns:
         return record | (summary(self.samples) if self.samples else {"error": self.error})
 
 
+def failure(record, error):
+    """A peer that fails is a finding, and no reason to lose the others."""
+    text = f"{type(error).__name__}: {error}"
+    note(f"{record['bench']}: {record['framework']} {record['variant']}: {text}")
+    return record | {"error": text[:300]}
+
+
 def checked_peers(case, modules):
-    """[(peer, its record, a context to call it in)] of those that compute what they should, and records that say why the others do not run."""
+    """[(peer, its record, a context to call it in, no samples yet)] of those that compute what they should, and records that say why the
+    others do not run."""
     peers, failed = [], []
     for framework, module in modules.items():
         # References are torch's, so its builders run even where nobody wants to time them.
@@ -189,10 +198,9 @@ def checked_peers(case, modules):
                     record["check"], passes = case.check(peer.found(), precision)
                 if not passes:
                     raise ArithmeticError(f"not what float64 says: {record['check']}")
-                peers.append((peer, record, functools.partial(module.at, precision)))
-            except Exception as error:  # a peer that fails is a finding, and no reason to lose the others
-                note(f"{case.name}: {framework} {name}: {type(error).__name__}: {error}")
-                failed.append(record | {"error": f"{type(error).__name__}: {error}"[:300]})
+                peers.append((peer, record, functools.partial(module.at, precision), []))
+            except Exception as error:
+                failed.append(failure(record, error))
     return peers, failed
 
 
@@ -204,16 +212,19 @@ def compare(case, modules, meta):
     """All records of one case."""
     peers, failed = checked_peers(case, modules)
     own = {precision: OwnRuns(case.name, precision) for precision in suiting(ARGS.own_precisions, case.section)}
-    rounds = [[] for _ in peers]
     for turn in range(ARGS.rounds):
         for runs in own.values():
             meta["program"] = runs.another() or meta.get("program", {})
         # Who comes first in one round comes last in the next.
-        for n in range(len(peers))[::-1 if turn % 2 else 1]:
-            peer, _, at = peers[n]
-            with at():
-                rounds[n].append(peer.median(ARGS.seconds))
-    timed = [record | summary(samples) for (_, record, _), samples in zip(peers, rounds)]
+        for entry in peers[::-1 if turn % 2 else 1]:
+            peer, record, at, samples = entry
+            try:
+                with at():
+                    samples.append(peer.median(ARGS.seconds))
+            except Exception as error:
+                failed.append(failure(record, error))
+                peers.remove(entry)
+    timed = [record | summary(samples) for _, record, _, samples in peers]
     return [runs.record() for runs in own.values()] + failed + timed
 
 

@@ -1,4 +1,4 @@
-"""PyTorch: eager as CleanRL writes it, compiled, and compiled as a CUDA graph. Also the float64 references of everything that needs gradients."""
+"""PyTorch: eager as CleanRL writes it, compiled, and as CUDA graphs. Also the float64 references of what needs gradients."""
 
 import contextlib
 
