@@ -1,5 +1,9 @@
 """JAX: everything jitted; a whole update is one function of two nested scans, as in PureJaxRL."""
 
+import contextlib
+import functools
+import os
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +12,27 @@ from jax import lax
 
 from cases import ADAM_EPS, CLIP, ENT_COEF, GAMMA, LAMBDA, LOG_2PI, MAX_GRAD_NORM, VF_COEF
 from timing import Peer
+
+
+# Without its CUDA plugin it would compute on the CPU, and only warn.
+if os.environ.get("PEERS_DEVICE") == "cuda" and jax.default_backend() != "gpu":
+    raise ImportError(f"JAX computes on {jax.default_backend()}, not on a CUDA device")
+
+PRECISION = "f32"
+
+
+@contextlib.contextmanager
+def at(precision):
+    """What is built and called meanwhile makes products of that precision. A GPU's default for f32 is tf32, also under the name of
+    "bfloat16"; hence bf16 by casts, as Flax makes them. A CPU computes as it does by default, which is in f32."""
+    global PRECISION
+    before, PRECISION = PRECISION, precision
+    setting = {"f32": "highest", "tf32": "tensorfloat32"}.get(precision) if jax.default_backend() == "gpu" else None
+    try:
+        with jax.default_matmul_precision(setting):
+            yield
+    finally:
+        PRECISION = before
 
 
 def put(x):
@@ -91,18 +116,28 @@ def perceptron(params, x, activation=jnp.tanh):
     return x
 
 
+def bf16_perceptron(params, x, activation=jnp.tanh):
+    """Products and activations in bf16, of parameters in f32, to an output in f32."""
+    params, x = jax.tree.map(lambda t: t.astype(jnp.bfloat16), (params, x))
+    return perceptron(params, x, activation).astype(jnp.float32)
+
+
+def network():
+    return bf16_perceptron if PRECISION == "bf16" else perceptron
+
+
 def mlp_peers(case):
     params = [tuple(map(put, pair)) for pair in case.params]
     x, d_output = put(case.x), put(case.d_output)
 
-    def both(params, x, d_output):
+    def both(network, params, x, d_output):
         if not case.backward:
-            return [perceptron(params, x)]
-        y, pull = jax.vjp(lambda p: perceptron(p, x), params)
+            return [network(params, x)]
+        y, pull = jax.vjp(lambda p: network(p, x), params)
         return [y, *jax.tree_util.tree_leaves(pull(d_output))]
 
     def peer():
-        function = jax.jit(both)
+        function = jax.jit(functools.partial(both, network()))
         call = lambda: function(params, x, d_output)
         return Peer(call, jax.block_until_ready, lambda: [host(x) for x in call()])
     return {"jit": peer}
@@ -112,11 +147,11 @@ def update_function(case, shuffles):
     """`shuffles`: whether the function draws permutations from keys or is given them."""
     c = case.config
     rows = c["steps"] * c["envs"]
-    activation = jnp.tanh if c["activation"] == "tanh" else jax.nn.elu
+    activation, forward = jnp.tanh if c["activation"] == "tanh" else jax.nn.elu, network()
     optimizer = optax.chain(optax.clip_by_global_norm(MAX_GRAD_NORM), optax.adam(c["lr"], eps=ADAM_EPS))
 
     def loss(params, obs, actions, *rest):
-        head, values = perceptron(params["actor"], obs, activation), perceptron(params["critic"], obs, activation)[:, 0]
+        head, values = forward(params["actor"], obs, activation), forward(params["critic"], obs, activation)[:, 0]
         logp, entropy = categorical(head, actions) if c["kind"] == "cat" else gaussian(head, params["log_std"], actions)
         return objective(logp, entropy, values, *rest, c["ent"])
 

@@ -5,15 +5,30 @@
     python benches/peers/run.py --backend cpu
     python benches/peers/run.py --backend gpu --device cuda --out benches/results/h200
     python benches/peers/run.py --only update/,gae/ --rounds 5
+    python benches/peers/run.py --only update/iii,update/iv --frameworks torch --keep-memory
 
 Each case runs in rounds: `ppo-kernels bench --only CASE`, then every peer. A figure is the median over the rounds of each round's
 median. Peers are checked against float64 before they are timed, as the crate checks itself. Needs numpy and torch; jax with optax, and
 numba, where they are. With --out DIR the figures go to DIR/DATE.json; table.py makes the README's table of such files.
+
+--backend, --adapter and --binary say which program computes where, --device where the peers do; on cuda, PyTorch's compiled code is also
+captured as CUDA graphs. --only and --frameworks choose cases and peers, --rounds, --seconds and --threads how they are timed.
+
+--precisions are those of the peers' matrix products in `mlp_*` and `update/*`: f32 alone on the CPU, on cuda also tf32 and bf16, whose
+variants end in `_tf32` and `_bf16`. bf16 is autocast in PyTorch and casts in JAX, of parameters that stay in f32, as gradients and Adam
+do; a CPU computes f32 for tf32. The bound of the check depends on it. --own-precisions are the program's, likewise: f32, and
+f16-tensor-core too with --backend gpu and --device cuda. What then runs on no tensor core is recorded as an error, not as a figure.
+
+--keep-memory starts this process again with glibc told to keep what is freed: without it, large blocks go back to the system after
+each call, and PyTorch on the CPU pays for their pages again and again. One process has one setting, which the figures name; the program
+never gets it.
 """
 
 import argparse
+import functools
 import gc
 import importlib.metadata
+import itertools
 import json
 import os
 import platform
@@ -25,6 +40,19 @@ import time
 from pathlib import Path
 
 
+REDUCED_OWN = "f16-tensor-core"
+KEEPING = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "-1", "MALLOC_TOP_PAD_": str(1 << 28)}
+
+
+def some_of(*allowed):
+    """For argparse: some of `allowed`, separated by commas."""
+    def parse(text):
+        if set(text.split(",")) - set(allowed):
+            raise argparse.ArgumentTypeError(f"{text!r} is not some of {','.join(allowed)}")
+        return text.split(",")
+    return parse
+
+
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--binary", type=Path, default=Path("target/release/ppo-kernels"), help="the program")
@@ -33,15 +61,30 @@ def arguments():
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where the peers compute")
     parser.add_argument("--only", default="", help="parts of names, separated by commas")
     parser.add_argument("--frameworks", default="torch,jax,numba", help="which peers")
+    parser.add_argument("--precisions", type=some_of("f32", "tf32", "bf16"),
+                        help="of the peers; if not given, f32 on the CPU and all on cuda")
+    parser.add_argument("--own-precisions", type=some_of("f32", REDUCED_OWN),
+                        help="of the program; if not given, f32, and both with --backend gpu and --device cuda")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=1.0, help="of samples of one peer in one round")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of the peers; the program takes all")
     parser.add_argument("--quick", action="store_true", help="little time for the program, which then knows small shapes only")
+    parser.add_argument("--keep-memory", action="store_true", help="glibc gives nothing back to the system meanwhile")
     parser.add_argument("--out", type=Path, help="folder for the figures")
-    return parser.parse_args()
+    args = parser.parse_args()
+    cuda = args.device == "cuda"
+    args.precisions = args.precisions or (["f32", "tf32", "bf16"] if cuda else ["f32"])
+    args.own_precisions = args.own_precisions or (["f32", REDUCED_OWN] if cuda and args.backend == "gpu" else ["f32"])
+    return args
+
+
+def keeps_memory():
+    return all(os.environ.get(name) == value for name, value in KEEPING.items())
 
 
 ARGS = arguments()
+if ARGS.keep_memory and not keeps_memory():  # glibc reads them when a process starts
+    os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | KEEPING)
 # Before the frameworks are imported: threads, and a place to compile that takes no core from what is measured.
 os.environ["PEERS_DEVICE"] = ARGS.device
 os.environ.setdefault("OMP_NUM_THREADS", str(ARGS.threads))
@@ -70,48 +113,95 @@ def frameworks():
             continue
         try:
             found[name] = __import__(f"{name}_peers")
-        except ImportError as error:
+        except (ImportError, RuntimeError) as error:
             note(f"without {name}: {error}")
     return found
 
 
-def ours(name):
+def suiting(precisions, section):
+    """What has no matrix products is in f32."""
+    return [precision for precision in precisions if precision == "f32" or section in cases.REDUCIBLE]
+
+
+def ours(name, precision):
     """The program's record of one case, and its description of the machine."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder, "out.json")
         command = [ARGS.binary, "bench", "--backend", ARGS.backend, "--only", name, "--json", out]
         command += ["--adapter", ARGS.adapter] if ARGS.adapter else []
+        command += ["--precision", precision] if precision != "f32" else []
         command += ["--quick"] if ARGS.quick else []
-        done = subprocess.run(command, capture_output=True, text=True)
+        environment = {key: value for key, value in os.environ.items() if key not in KEEPING}
+        done = subprocess.run(command, capture_output=True, text=True, env=environment)
         if done.returncode:
-            raise RuntimeError(done.stderr.strip().splitlines()[-1])
+            raise RuntimeError((done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1])
         report = json.loads(out.read_text())
     record = next(r for r in report["records"] if r["bench"] == name)
     if "skipped" in record:
         raise RuntimeError(record["skipped"])
+    if precision == REDUCED_OWN and record["variant"] != "f16_tensor_core":
+        warned = [line for line in done.stderr.splitlines() if "stay in f32" in line]
+        raise RuntimeError(warned[0] if warned else "none of its products is large enough for tensor cores, so all were in f32")
     return record, report["meta"]
 
 
+class OwnRuns:
+    """What the program takes for one case in one precision, round by round, until it fails."""
+
+    def __init__(self, name, precision):
+        self.name, self.asked = name, precision
+        self.samples, self.found, self.error = [], {"bench": name, "variant": "default", "framework": "ppo-kernels"}, None
+
+    def another(self):
+        """One more round. Returns the program's description of the machine."""
+        if self.error:
+            return None
+        try:
+            self.found, meta = ours(self.name, self.asked)
+            self.samples.append(self.found["median_s"])
+            return meta
+        except RuntimeError as error:
+            note(f"{self.name}: {self.asked}: {error}")
+            self.error = str(error)[:300]
+
+    def record(self):
+        kept = ("bench", "variant", "framework", "device", "flops", "bytes", "check")
+        record = {key: self.found[key] for key in kept if key in self.found}
+        record["precision"] = "f16" if self.asked == REDUCED_OWN else "f32"
+        return record | (summary(self.samples) if self.samples else {"error": self.error})
+
+
+def failure(record, error):
+    """A peer that fails is a finding, and no reason to lose the others."""
+    text = f"{type(error).__name__}: {error}"
+    note(f"{record['bench']}: {record['framework']} {record['variant']}: {text}")
+    return record | {"error": text[:300]}
+
+
 def checked_peers(case, modules):
-    """{(framework, variant): Peer}, of those that compute what they should, and why the others do not run."""
-    peers, records = {}, []
+    """[(peer, its record, a context to call it in, no samples yet)] of those that compute what they should, and records that say why the
+    others do not run."""
+    peers, failed = [], []
     for framework, module in modules.items():
         # References are torch's, so its builders run even where nobody wants to time them.
         variants = module.PEERS.get(case.section, lambda _: {})(case)
         if framework not in ARGS.frameworks.split(","):
             continue
-        for variant, build in variants.items():
-            record = {"bench": case.name, "variant": variant, "framework": framework, "device": ARGS.device}
+        for precision, (variant, build) in itertools.product(suiting(ARGS.precisions, case.section), variants.items()):
+            name = variant if precision == "f32" else f"{variant}_{precision}"
+            record = {"bench": case.name, "variant": name, "framework": framework, "device": ARGS.device, "precision": precision}
+            if keeps_memory():
+                record["allocator"] = "keeps memory"
             try:
-                peer = build()
-                record["check"], passes = case.check(peer.found())
+                with module.at(precision):
+                    peer = build()
+                    record["check"], passes = case.check(peer.found(), precision)
                 if not passes:
                     raise ArithmeticError(f"not what float64 says: {record['check']}")
-                peers[framework, variant] = peer, record
-            except Exception as error:  # a peer that fails is a finding, and no reason to lose the others
-                note(f"{case.name}: {framework} {variant}: {type(error).__name__}: {error}")
-                records.append(record | {"error": f"{type(error).__name__}: {error}"[:300]})
-    return peers, records
+                peers.append((peer, record, functools.partial(module.at, precision), []))
+            except Exception as error:
+                failed.append(failure(record, error))
+    return peers, failed
 
 
 def summary(samples):
@@ -120,24 +210,22 @@ def summary(samples):
 
 def compare(case, modules, meta):
     """All records of one case."""
-    peers, records = checked_peers(case, modules)
-    own, rounds = None, {key: [] for key in peers}
-    mine = []
+    peers, failed = checked_peers(case, modules)
+    own = {precision: OwnRuns(case.name, precision) for precision in suiting(ARGS.own_precisions, case.section)}
     for turn in range(ARGS.rounds):
-        try:
-            own, meta["program"] = ours(case.name)
-            mine.append(own["median_s"])
-        except RuntimeError as error:
-            note(f"{case.name}: {error}")
+        for runs in own.values():
+            meta["program"] = runs.another() or meta.get("program", {})
         # Who comes first in one round comes last in the next.
-        for key in list(peers)[::-1 if turn % 2 else 1]:
-            rounds[key].append(peers[key][0].median(ARGS.seconds))
-    for key, (_, record) in peers.items():
-        records.append(record | summary(rounds[key]))
-    if mine:
-        kept = ("bench", "variant", "framework", "device", "flops", "bytes", "check")
-        records.insert(0, {key: own[key] for key in kept} | summary(mine))
-    return records
+        for entry in peers[::-1 if turn % 2 else 1]:
+            peer, record, at, samples = entry
+            try:
+                with at():
+                    samples.append(peer.median(ARGS.seconds))
+            except Exception as error:
+                failed.append(failure(record, error))
+                peers.remove(entry)
+    timed = [record | summary(samples) for _, record, _, samples in peers]
+    return [runs.record() for runs in own.values()] + failed + timed
 
 
 def version(package):
@@ -155,6 +243,7 @@ def main():
         sys.exit("--only fits none of " + ", ".join(name for name, _ in cases.every()))
     meta = {
         "date": time.strftime("%Y-%m-%d %H:%M:%S"), "rounds": ARGS.rounds, "threads": ARGS.threads, "device": ARGS.device,
+        "allocator": "keeps memory" if keeps_memory() else "default", "precisions": ARGS.precisions,
         "python": platform.python_version(), "foreign_cores_before": timing.foreign_cores(),
         "versions": {p: version(p) for p in ("torch", "jax", "optax", "numba", "numpy")},
     }

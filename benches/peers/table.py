@@ -19,13 +19,16 @@ def duration(seconds):
 
 
 def rows(records):
-    """(case, our record, fastest peer's record), either of them None where there is none."""
+    """(case, our record, fastest peer's record), either of them None where there is none. f32 is beside f32; where something was timed at
+    less, a row of its own has our f16 beside the faster of tf32 and bf16."""
     timed = [r for r in records if "median_s" in r]
     for name in dict.fromkeys(r["bench"] for r in records):
-        here = [r for r in timed if r["bench"] == name]
-        own = next((r for r in here if r["framework"] == "ppo-kernels"), None)
-        peers = [r for r in here if r["framework"] != "ppo-kernels"]
-        yield name, own, min(peers, key=lambda r: r["median_s"], default=None)
+        for label, reduced in ((name, False), (f"{name} (reduced precision)", True)):
+            here = [r for r in timed if r["bench"] == name and (r.get("precision", "f32") != "f32") == reduced]
+            own = next((r for r in here if r["framework"] == "ppo-kernels"), None)
+            peers = [r for r in here if r["framework"] != "ppo-kernels"]
+            if here or not reduced:
+                yield label, own, min(peers, key=lambda r: r["median_s"], default=None)
 
 
 def machine(meta):
@@ -37,7 +40,8 @@ def machine(meta):
     commit = (program.get("commit") or "no commit")[:12] + ("-dirty" if "dirty" in (program.get("commit") or "") else "")
     busy = max(meta.get(f"foreign_cores_{when}") or 0 for when in ("before", "after"))
     shared = f"; other programs kept {busy:.1f} cores busy" if busy > 0.1 else ""
-    return f"{where}; {meta['date'][:10]}, {commit}; {versions}; median of {meta['rounds']} alternating rounds{shared}."
+    allocator = "; peers keep freed memory" if meta.get("allocator") == "keeps memory" else ""
+    return f"{where}; {meta['date'][:10]}, {commit}; {versions}; median of {meta['rounds']} alternating rounds{allocator}{shared}."
 
 
 def markdown(report):

@@ -1,4 +1,6 @@
-"""PyTorch: eager as CleanRL writes it, and compiled. Also the float64 references of everything that needs gradients."""
+"""PyTorch: eager as CleanRL writes it, compiled, and as CUDA graphs. Also the float64 references of what needs gradients."""
+
+import contextlib
 
 import numpy as np
 import torch
@@ -8,11 +10,14 @@ from cases import ADAM_EPS, CLIP, ENT_COEF, GAMMA, LAMBDA, LOG_2PI, MAX_GRAD_NOR
 from timing import Peer
 
 DEVICE = torch.device("cpu")
+PRECISION = "f32"
 
 
 def use(device, threads):
     """All tensors go to `device` ("cpu" or "cuda")."""
     global DEVICE
+    if device == "cuda" and not torch.cuda.is_available():
+        raise SystemExit("--device cuda: this PyTorch finds no CUDA device (torch.cuda.is_available() is False)")
     DEVICE = torch.device(device)
     torch.set_num_threads(threads)
 
@@ -31,9 +36,47 @@ def sync(_=None):
         torch.cuda.synchronize()
 
 
+@contextlib.contextmanager
+def at(precision):
+    """What is built and called meanwhile makes products of that precision. tf32 is a switch of the process that is read at each call, at
+    compilation and at capture, and that compiled code is guarded by; a CPU has no tf32 and stays at f32."""
+    global PRECISION
+    before = PRECISION, torch.get_float32_matmul_precision()
+    PRECISION = precision
+    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+    try:
+        yield
+    finally:
+        PRECISION = before[0]
+        torch.set_float32_matmul_precision(before[1])
+
+
 def compiled(function):
-    torch._dynamo.reset()
+    # Variants that share code have compilations of their own; one too many would silently run eagerly.
+    torch._dynamo.config.fail_on_recompile_limit_hit = True
     return torch.compile(function, dynamic=False)
+
+
+def graphed(call):
+    """`call`, whose inputs have to stay where they are, as one CUDA graph. The next call overwrites what one has returned."""
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):  # nothing may be compiled, tuned or set up during a capture
+        for _ in range(3):
+            call()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        results = call()
+
+    def replay():
+        graph.replay()
+        return results
+    return replay
+
+
+def on_cuda(**variants):
+    return variants if DEVICE.type == "cuda" else {}
 
 
 # Advantages
@@ -63,13 +106,14 @@ def gae_doubling(rewards, values, dones, next_value, next_done):
 def gae_peers(case):
     arguments = [tensor(case.data[key]) for key in case.keys]
 
-    def peer(function):
+    def peer(function, finish=lambda call: call):
         with torch.no_grad():
             function(*arguments)
-        call = torch.no_grad()(lambda: function(*arguments))
+        call = finish(torch.no_grad()(lambda: function(*arguments)))
         return Peer(call, sync, lambda: [host(x) for x in call()])
     return {"eager_loop": lambda: peer(gae_loop), "eager_doubling": lambda: peer(gae_doubling),
-            "compile_doubling": lambda: peer(compiled(gae_doubling))}
+            "compile_doubling": lambda: peer(compiled(gae_doubling)),
+            **on_cuda(compile_cudagraph=lambda: peer(compiled(gae_doubling), graphed))}
 
 
 # Losses
@@ -114,10 +158,12 @@ def loss_peers(case):
     found = lambda call: (lambda loss, gradients: (float(loss), [host(g) for g in gradients]))(*call())
     case.reference = found(loss_call(case, loss_of_head(case.kind), torch.float64))
 
-    def peer(function):
-        call = loss_call(case, function)
+    def peer(function, finish=lambda call: call):
+        call = finish(loss_call(case, function))
         return Peer(call, sync, lambda: found(call))
-    return {"eager": lambda: peer(loss_of_head(case.kind)), "compile": lambda: peer(compiled(loss_of_head(case.kind)))}
+    loss = loss_of_head(case.kind)
+    return {"eager": lambda: peer(loss), "compile": lambda: peer(compiled(loss)),
+            **on_cuda(compile_cudagraph=lambda: peer(compiled(loss), graphed))}
 
 
 # Perceptrons
@@ -127,6 +173,17 @@ def perceptron(params, x, activation=torch.tanh):
         x = F.linear(x, params[n], params[n + 1])
         x = activation(x) if n + 2 < len(params) else x
     return x
+
+
+def autocast_perceptron(params, x, activation=torch.tanh):
+    """Products and activations in bf16, of parameters in f32, to an output in f32. No cache: it casts nothing twice, and what it keeps
+    could be an allocation of a graph that is being captured."""
+    with torch.autocast(DEVICE.type, torch.bfloat16, cache_enabled=False):
+        return perceptron(params, x, activation).float()
+
+
+def network():
+    return autocast_perceptron if PRECISION == "bf16" else perceptron
 
 
 def mlp_call(case, function, dtype=torch.float32):
@@ -142,10 +199,11 @@ def mlp_call(case, function, dtype=torch.float32):
 def mlp_peers(case):
     case.reference = [host(x) for x in mlp_call(case, perceptron, torch.float64)()]
 
-    def peer(function):
-        call = mlp_call(case, function)
+    def peer(function, finish=lambda call: call):
+        call = finish(mlp_call(case, function))
         return Peer(call, sync, lambda: [host(x) for x in call()])
-    return {"eager": lambda: peer(perceptron), "compile": lambda: peer(compiled(perceptron))}
+    return {"eager": lambda: peer(network()), "compile": lambda: peer(compiled(network())),
+            **on_cuda(compile_cudagraph=lambda: peer(compiled(network()), graphed))}
 
 
 # Whole updates
@@ -154,7 +212,7 @@ class Learner:
     """What all updates share: parameters (actor, critic, log-std) and a rollout."""
 
     def __init__(self, case, dtype=torch.float32):
-        self.case, self.c = case, case.config
+        self.case, self.c, self.network = case, case.config, network()
         pairs = [t for pair in [*case.actor, *case.critic] for t in pair]
         self.start = [tensor(t, dtype) for t in pairs + ([case.log_std] if self.c["kind"] == "gauss" else [])]
         self.rollout = {key: tensor(x, dtype) for key, x in case.rollout.items()}
@@ -165,8 +223,8 @@ class Learner:
         self.given = None  # permutations, where the shuffle has to be the reference's
 
     def loss(self, params, obs, actions, old_logp, advantages, returns, old_values):
-        head = perceptron(params[:self.depth], obs, self.activation)
-        values = perceptron(params[self.depth:2 * self.depth], obs, self.activation)[:, 0]
+        head = self.network(params[:self.depth], obs, self.activation)
+        values = self.network(params[self.depth:2 * self.depth], obs, self.activation)[:, 0]
         logp, entropy = categorical(head, actions) if self.c["kind"] == "cat" else gaussian(head, params[-1], actions)
         return objective(logp, entropy, values, old_logp, advantages, returns, old_values, self.c["ent"])
 
@@ -248,15 +306,45 @@ class Compiled(Learner):
             p.sub_(self.c["lr"] * mi / (1 - torch.pow(0.9, t)) / corrected)
         return loss
 
+    def advantages(self):
+        return self.flat_rollout(gae_doubling)
+
+    def minibatch(self, indices, flat):
+        return self.step(self.params, self.m, self.v, self.t, indices, *flat)
+
+    @torch.no_grad()
+    def captured(self):
+        """Advantages and step become CUDA graphs. Shuffling stays outside, as its random numbers differ from call to call."""
+        advantages, plain, indices = graphed(self.advantages), self.minibatch, torch.arange(self.size, device=DEVICE)
+        flat = advantages()
+        step = graphed(lambda: plain(indices, flat))
+        self.reset()  # the warm-up took steps
+
+        def minibatch(chosen, _):
+            indices.copy_(chosen)
+            return step().clone()
+        self.advantages, self.minibatch = advantages, minibatch
+        return self
+
     @torch.no_grad()
     def update(self):
-        flat = self.flat_rollout(gae_doubling)
-        return [self.step(self.params, self.m, self.v, self.t, i, *flat) for i in self.minibatches()]
+        flat = self.advantages()
+        return [self.minibatch(indices, flat) for indices in self.minibatches()]
 
 
 def update_peers(case):
     case.reference = Eager(case, torch.float64).peer().found()
-    return {"eager_cleanrl": lambda: Eager(case).peer(), "compile_full_step": lambda: Compiled(case).peer()}
+    return {"eager_cleanrl": lambda: Eager(case).peer(), "compile_full_step": lambda: Compiled(case).peer(),
+            **on_cuda(compile_cudagraph=lambda: Compiled(case).captured().peer())}
 
 
-PEERS = {"gae": gae_peers, "loss": loss_peers, "mlp": mlp_peers, "update": update_peers}
+def fresh(peers):
+    """Drops what the case before has compiled and kept. Not before each peer: those of one case are timed in turn."""
+    def of(case):
+        torch._dynamo.reset()
+        torch.cuda.empty_cache()
+        return peers(case)
+    return of
+
+
+PEERS = {"gae": fresh(gae_peers), "loss": fresh(loss_peers), "mlp": fresh(mlp_peers), "update": fresh(update_peers)}
