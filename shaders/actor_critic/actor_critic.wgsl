@@ -17,9 +17,9 @@
 //               [first_sample + batch or more, 4] in the order of indices; output [batch, width]; values [batch], of samples_act, as logp,
 //               noise and actions, [first_row + batch or more]; a window [batch, padded sizes]; squares [square_groups, 4]; stats [rows, 16];
 //               schedule [steps, 4]; control [4]; parameters, grads, m, v [len]; layers as `layers` says, 4 a network at most
-// Grid          pack_weights, update_parameters: an invocation a packed vector; samples_*: 32 samples a workgroup in x, networks in y;
+// Grid          pack_weights, update_parameters: an invocation a packed vector; samples_*: a workgroup of samples in x, networks in y;
 //               parameters_gradient: 8 outputs a workgroup in x, layers in y, networks in z
-// Workgroup     WORKGROUP_SIZE invocations; parameters_gradient: INPUT_LANES, each with 4 inputs
+// Workgroup     WORKGROUP_SIZE invocations; samples_act: ACT_LANES; parameters_gradient: INPUT_LANES, each with 4 inputs
 // Bindings      0 params; samples_*: 1 weights (window), 2 observations, 6 output, 8 values; samples_act: 9 noise, 20 drawn actions (words:
 //               indices, or the Gaussian's floats), 21 logp; samples_gradient: 3 actions, 4 samples, 5 trace, 7 indices;
 //               parameters_gradient: windows 12 observations, 13 partial sums, 22 activations, 23 their gradients, 24 d_output of the actor,
@@ -84,6 +84,8 @@ struct ActorCriticParams {
 }
 
 override GAUSSIAN: bool = false;
+// Samples a workgroup of samples_act. Software adapters compute lanes without a sample like any other.
+override ACT_LANES: u32 = 32u;
 
 const WORKGROUP_SIZE = 32u;
 const INPUT_LANES = 16u;
@@ -357,10 +359,10 @@ fn draw_gaussian(row: u32) {
     logp[row] = sum;
 }
 
-@compute @workgroup_size(WORKGROUP_SIZE)
+@compute @workgroup_size(ACT_LANES)
 fn samples_act(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let is_critic = workgroup.y == 1u;
-    let i = workgroup.x * WORKGROUP_SIZE + local;
+    let i = workgroup.x * ACT_LANES + local;
     sample_index = min(i, params.batch - 1u);
     load_observation(sample_index);
     forward(select(0u, MOST_LAYERS, is_critic), select(params.actor_layers, params.critic_layers, is_critic));

@@ -102,6 +102,26 @@ mod binding {
         &[("ACTIVATION", 3.0), ("GAUSSIAN", 1.0)],
     ];
 
+    /// The same for few and for many samples to act on.
+    const ACT_FORMS: &[Constants] = &[
+        &[("ACTIVATION", 0.0), ("GAUSSIAN", 0.0), ("ACT_LANES", 8.0)],
+        &[("ACTIVATION", 0.0), ("GAUSSIAN", 1.0), ("ACT_LANES", 8.0)],
+        &[("ACTIVATION", 1.0), ("GAUSSIAN", 0.0), ("ACT_LANES", 8.0)],
+        &[("ACTIVATION", 1.0), ("GAUSSIAN", 1.0), ("ACT_LANES", 8.0)],
+        &[("ACTIVATION", 2.0), ("GAUSSIAN", 0.0), ("ACT_LANES", 8.0)],
+        &[("ACTIVATION", 2.0), ("GAUSSIAN", 1.0), ("ACT_LANES", 8.0)],
+        &[("ACTIVATION", 3.0), ("GAUSSIAN", 0.0), ("ACT_LANES", 8.0)],
+        &[("ACTIVATION", 3.0), ("GAUSSIAN", 1.0), ("ACT_LANES", 8.0)],
+        &[("ACTIVATION", 0.0), ("GAUSSIAN", 0.0), ("ACT_LANES", 32.0)],
+        &[("ACTIVATION", 0.0), ("GAUSSIAN", 1.0), ("ACT_LANES", 32.0)],
+        &[("ACTIVATION", 1.0), ("GAUSSIAN", 0.0), ("ACT_LANES", 32.0)],
+        &[("ACTIVATION", 1.0), ("GAUSSIAN", 1.0), ("ACT_LANES", 32.0)],
+        &[("ACTIVATION", 2.0), ("GAUSSIAN", 0.0), ("ACT_LANES", 32.0)],
+        &[("ACTIVATION", 2.0), ("GAUSSIAN", 1.0), ("ACT_LANES", 32.0)],
+        &[("ACTIVATION", 3.0), ("GAUSSIAN", 0.0), ("ACT_LANES", 32.0)],
+        &[("ACTIVATION", 3.0), ("GAUSSIAN", 1.0), ("ACT_LANES", 32.0)],
+    ];
+
     /// Both policies, where the activation makes no difference.
     const POLICIES: &[Constants] = &[&[("GAUSSIAN", 0.0)], &[("GAUSSIAN", 1.0)]];
 
@@ -110,7 +130,7 @@ mod binding {
         params: &[(ActorCriticParams::NAME, size_of::<ActorCriticParams>(), ActorCriticParams::FIELDS)],
         entries: &[
             ("pack_weights", POLICIES),
-            ("samples_act", FORMS),
+            ("samples_act", ACT_FORMS),
             ("samples_gradient", FORMS),
             ("parameters_gradient", POLICIES),
             ("update_parameters", POLICIES),
@@ -119,6 +139,9 @@ mod binding {
 
     /// As in the shader.
     const WORKGROUP_SIZE: usize = 32;
+    /// Of `samples_act`, for up to [`FEW`] samples.
+    const FEW_LANES: usize = 8;
+    const FEW: usize = 64;
     const MOST_LAYERS: usize = 4;
     const MOST_GROUPS: usize = 160;
     const WINDOW: usize = 4096;
@@ -323,8 +346,12 @@ mod binding {
                 ActorCriticParams { observations_offset: observations_offset as u32, first_row: first_row as u32, ..self.params };
             let inputs = [bind(1, &packed.slice(0, Self::PACKED)), bind(2, observations), bind(9, noise)];
             let outputs = [bind(6, output), bind(8, values), bind(20, drawn), bind(21, logp)];
-            let grid = Grid::Xyz(self.tiles, 2, 1);
-            context.dispatch(SHADER, "samples_act", &self.constants(), &step, &[&inputs[..], &outputs].concat(), grid)
+            let batch = self.params.batch as usize;
+            let lanes = if batch <= FEW { FEW_LANES } else { WORKGROUP_SIZE };
+            let [activation, policy] = self.constants();
+            let constants = [activation, policy, ("ACT_LANES", lanes as f64)];
+            let grid = Grid::Xyz(batch.div_ceil(lanes), 2, 1);
+            context.dispatch(SHADER, "samples_act", &constants, &step, &[&inputs[..], &outputs].concat(), grid)
         }
 
         fn step_params(&self, step: &MinibatchStep, rows: &Gather, first_sample: usize) -> ActorCriticParams {
