@@ -21,6 +21,7 @@ struct Problem {
     /// What the traces are made for, where that is another network.
     depths: Option<ActorCritic>,
     op: Surrogate,
+    max_kl: Option<f64>,
     outputs: usize,
     categorical: bool,
     params: Vec<f32>,
@@ -81,6 +82,7 @@ impl Problem {
             networks,
             depths: None,
             op,
+            max_kl: None,
             outputs,
             categorical,
             params,
@@ -160,7 +162,7 @@ impl Problem {
         let norm = GradientNorm { len, max_grad_norm: 0.05, epsilon: 1e-6, stats_row: 1 };
         let (weight_decay, decoupled) = (0.02, self.categorical);
         let adam = Adam { len, beta1: 0.9, beta2: 0.99, epsilon: 1e-3, weight_decay, decoupled, schedule_row: 1, stats_row: 1 };
-        MinibatchStep { loss: self.op, tensor: TENSOR, norm, max_kl: None, adam }
+        MinibatchStep { loss: self.op, tensor: TENSOR, norm, max_kl: self.max_kl, adam }
     }
 
     /// What was there before must not matter, but for parameters and moments.
@@ -467,6 +469,26 @@ fn a_gradient_that_is_not_finite_is_reported() {
         let control = &outcome.iter().find(|(name, _)| *name == "control").unwrap().1;
         let expected = [(control::STOP, stop::NON_FINITE), (control::BAD_TENSOR, TENSOR), (control::BAD_ELEMENT, first as u32)];
         assert!(expected.iter().all(|&(word, value)| control[word] == f64::from(value)), "{first}, {second}: {control:?}");
+    }
+}
+
+/// The step itself does not count any more, but its statistics do.
+#[test]
+fn a_step_beyond_the_kl_limit_changes_no_parameter() {
+    let Some(mut gpu) = common::gpu() else { return };
+    for (max_kl, stopped) in [(0.0, true), (100.0, false)] {
+        let problem = Problem { max_kl: Some(max_kl), ..Problem::new(33, &[5, 16], 3, Activation::Tanh, true) };
+        let expected = problem.solve(&mut Cpu::<f64>::new(), Way::Step).unwrap();
+        let of = |name: &str| &expected.iter().find(|(tensor, _)| *tensor == name).unwrap().1;
+        let initial: Vec<f64> = problem.params.iter().map(|&x| f64::from(x)).collect();
+        assert_eq!(of("control")[control::STOP] == f64::from(stop::TARGET_KL), stopped);
+        assert_eq!(*of("params") == initial, stopped);
+        assert!(of("norm")[0] > 0.0);
+        for variant in [Variant::Plain, Variant::Fast] {
+            gpu.variant = variant;
+            let outcome = problem.solve(&mut gpu, Way::Step).unwrap();
+            assert_eq!(first_difference(&outcome, &expected, 1e-4), None, "{variant:?}, {max_kl}");
+        }
     }
 }
 
