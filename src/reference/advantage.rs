@@ -195,7 +195,7 @@ fn backwards_alone<T: Real>(
 ) {
     let (mut deltas, mut ends) = ([0.0; STRETCH], [false; STRETCH]);
     let mut later = 0.0;
-    vectorised(|| {
+    vectorised!({
         for start in (0..steps).step_by(STRETCH).rev() {
             let n = STRETCH.min(steps - start);
             let (deltas, ends) = (&mut deltas[..n], &mut ends[..n]);
@@ -239,7 +239,7 @@ fn backwards<T: Real, const OUTPUTS: usize>(
     };
     if block >= envs {
         let mut later: Vec<f64> = (0..envs).map(initial).collect();
-        vectorised(|| {
+        vectorised!({
             for start in (0..steps).rev().map(|t| t * envs) {
                 let outputs = outputs.each_mut().map(|output| &mut output[start..start + envs]);
                 step(Step { start, first_env: 0, outputs, later: &mut later });
@@ -258,7 +258,7 @@ fn backwards<T: Real, const OUTPUTS: usize>(
         let mut later: Vec<f64> = block.clone().map(&initial).collect();
         for (t, outputs) in rows.into_iter().enumerate().rev() {
             let (start, first_env) = (t * envs + block.start, block.start);
-            vectorised(|| step(Step { start, first_env, outputs, later: &mut later }));
+            vectorised!(step(Step { start, first_env, outputs, later: &mut later }));
         }
     });
 }
