@@ -2,11 +2,17 @@
 //!
 //! e^x = 2^k·e^r with k = round(x/ln 2), |r| ≤ ln 2/2, and e^r − 1 by its series. No fused multiply-add: the same bits on every CPU.
 
-/// Runs `body` compiled for the widest vectors that this machine has. What `body` calls has to be `#[inline(always)]` to profit.
-#[inline(always)]
-pub(crate) fn vectorised<R>(body: impl FnOnce() -> R) -> R {
-    pulp::Arch::new().dispatch(body)
+/// Computes an expression, compiled for the widest vectors that this machine has. Functions and closures that it calls have to be
+/// `#[inline(always)]` to profit: what is not inlined is compiled for the oldest machine. A macro, so that the expression itself always is.
+macro_rules! vectorised {
+    ($body:expr) => {
+        pulp::Arch::new().dispatch(
+            #[inline(always)]
+            || $body,
+        )
+    };
 }
+pub(crate) use vectorised;
 
 /// Adding this rounds a small number to an integer, which is then in the low bits.
 const ROUND: f32 = 12_582_912.0;

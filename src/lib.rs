@@ -24,6 +24,7 @@ pub mod kernels;
 pub mod ppo;
 pub mod real;
 pub mod reference;
+mod scratch;
 mod shape;
 pub mod tolerance;
 pub mod train;

@@ -27,11 +27,11 @@ pub trait Real:
 impl Real for f32 {
     const NAME: &'static str = "f32";
     const UNIT_ROUNDOFF: f64 = 5.960_464_477_539_063e-8;
-    #[inline]
+    #[inline(always)]
     fn of(x: f64) -> Self {
         x as f32
     }
-    #[inline]
+    #[inline(always)]
     fn f64(self) -> f64 {
         f64::from(self)
     }
@@ -55,11 +55,11 @@ impl Real for f32 {
 impl Real for f64 {
     const NAME: &'static str = "f64";
     const UNIT_ROUNDOFF: f64 = 1.110_223_024_625_156_5e-16;
-    #[inline]
+    #[inline(always)]
     fn of(x: f64) -> Self {
         x
     }
-    #[inline]
+    #[inline(always)]
     fn f64(self) -> f64 {
         self
     }

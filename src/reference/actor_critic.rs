@@ -2,15 +2,17 @@
 //! cache, on all threads. A minibatch of one tile has a thread for each network instead.
 
 use rayon::prelude::*;
+use smallvec::SmallVec;
 
 use super::linear::{Target, backward_input, backward_params_into, forward};
-use super::surrogate::{Sums, categorical_rows, gaussian_rows};
+use super::surrogate::{StdGradient, Sums, categorical_rows, gaussian_rows};
 use crate::elementary::vectorised;
 use crate::kernels::actor_critic::{ActorCritic, Layer};
 use crate::kernels::linear::Linear;
 use crate::kernels::policy::Gaussian;
 use crate::kernels::surrogate::{Surrogate, sample};
 use crate::real::Real;
+use crate::scratch::with_room;
 
 /// Samples that go through the networks together: enough for the products to be fast, few enough for the cache.
 const TILE_ROWS: usize = 256;
@@ -28,7 +30,7 @@ pub enum Head<'a, T> {
     Gaussian(Gaussian, &'a [T]),
 }
 
-impl<'a, T> Head<'a, T> {
+impl<T> Head<'_, T> {
     fn starting_at(self, first: usize) -> Self {
         match self {
             Head::Categorical(actions, taken) => Head::Categorical(actions, &taken[first..]),
@@ -50,43 +52,54 @@ pub struct Pass<'a, T> {
 }
 
 impl<'a, T> Pass<'a, T> {
-    /// For each group a tile's room in the hidden layers, and for each tile its rows of the output and of its gradient.
-    fn split(self, batch: usize, groups: usize) -> (Vec<Hidden<'a, T>>, Vec<Output<'a, T>>) {
-        let hidden = self.layers.len() - 1;
-        let width = |layer: usize| self.layers[layer].linear.out_features;
-        let (outputs, head) = self.outputs.split_at_mut(hidden);
-        let (d_pre, d_head) = self.d_pre.split_at_mut(hidden);
-        let chunks = |(layer, buffer): (usize, &'a mut Vec<T>)| buffer.chunks_mut(TILE_ROWS * width(layer));
-        let mut outputs: Vec<_> = outputs.iter_mut().enumerate().map(chunks).collect();
-        let mut d_pre: Vec<_> = d_pre.iter_mut().enumerate().map(chunks).collect();
-        let pre = self.pre[..hidden].iter_mut().enumerate();
-        let mut pre: Vec<_> = pre.map(|(layer, buffer)| buffer.as_mut().map(|buffer| chunks((layer, buffer)))).collect();
-        let rooms = (0..groups).map(|_| Hidden {
-            layers: self.layers,
+    /// For each group of at most `rows` samples a tile's room in the hidden layers, and its rows of the output and of its gradient.
+    fn split(self, batch: usize, rows: usize) -> (impl Iterator<Item = Hidden<'a, T>>, impl Iterator<Item = Output<'a, T>>) {
+        let Self { layers, outputs, pre, d_pre } = self;
+        let hidden = layers.len() - 1;
+        let tile = move |layer: usize| TILE_ROWS * layers[layer].linear.out_features;
+        let (outputs, head) = outputs.split_at_mut(hidden);
+        let (d_pre, d_head) = d_pre.split_at_mut(hidden);
+        let chunks = move |(layer, buffer): (usize, &'a mut Vec<T>)| buffer.chunks_mut(tile(layer));
+        let mut outputs: PerLayer<_> = outputs.iter_mut().enumerate().map(chunks).collect();
+        let mut d_pre: PerLayer<_> = d_pre.iter_mut().enumerate().map(chunks).collect();
+        let pre = pre[..hidden].iter_mut().enumerate();
+        let mut pre: PerLayer<_> = pre.map(|(layer, buffer)| buffer.as_mut().map(|buffer| chunks((layer, buffer)))).collect();
+        let rooms = std::iter::repeat_with(move || Hidden {
+            layers,
             outputs: outputs.iter_mut().filter_map(Iterator::next).collect(),
             pre: pre.iter_mut().map(|chunks| chunks.as_mut().and_then(Iterator::next)).collect(),
             d_pre: d_pre.iter_mut().filter_map(Iterator::next).collect(),
         });
-        let rooms = rooms.collect();
-        let last = width(hidden);
-        let heads =
-            head[0][..batch * last].chunks_mut(TILE_ROWS * last).zip(d_head[0][..batch * last].chunks_mut(TILE_ROWS * last));
-        (rooms, heads.map(|(output, gradient)| Output { output, gradient }).collect())
+        let width = layers[hidden].linear.out_features;
+        let whole = Output { width, output: &mut head[0][..batch * width], gradient: &mut d_head[0][..batch * width] };
+        (rooms, whole.split(rows))
     }
 }
 
-/// What a network gives for a tile, and the loss's gradient with respect to it.
+/// One thing a layer. Deeper networks than this allocate.
+type PerLayer<E> = SmallVec<[E; 8]>;
+
+/// What a network gives for some samples, and the loss's gradient with respect to it.
 struct Output<'a, T> {
+    width: usize,
     output: &'a mut [T],
     gradient: &'a mut [T],
+}
+
+impl<'a, T> Output<'a, T> {
+    fn split(self, rows: usize) -> impl Iterator<Item = Self> {
+        let Self { width, output, gradient } = self;
+        let parts = output.chunks_mut(rows * width).zip(gradient.chunks_mut(rows * width));
+        parts.map(move |(output, gradient)| Self { width, output, gradient })
+    }
 }
 
 /// Room for a tile in the hidden layers of one network.
 struct Hidden<'a, T> {
     layers: &'a [Layer],
-    outputs: Vec<&'a mut [T]>,
-    pre: Vec<Option<&'a mut [T]>>,
-    d_pre: Vec<&'a mut [T]>,
+    outputs: PerLayer<&'a mut [T]>,
+    pre: PerLayer<Option<&'a mut [T]>>,
+    d_pre: PerLayer<&'a mut [T]>,
 }
 
 impl<T: Real> Hidden<'_, T> {
@@ -117,72 +130,93 @@ impl<T: Real> Hidden<'_, T> {
     }
 }
 
-/// Some samples: everything that starts with the first of them.
-struct Tile<'a, T> {
-    rows: usize,
+/// Inputs of some samples: everything that starts with the first of them.
+#[derive(Clone, Copy)]
+struct Samples<'a, T> {
     observations: &'a [T],
+    observation_size: usize,
     head: Head<'a, T>,
-    samples: &'a [T],
-    actor: Output<'a, T>,
-    critic: Output<'a, T>,
+    packed: &'a [T],
 }
 
-impl<T: Real> Tile<'_, T> {
-    /// Sums for the statistics, and of the gradient with respect to the log-std.
-    fn loss(&mut self, op: &Surrogate, params: &[T]) -> (Sums, Vec<f64>) {
-        let Self { head, samples, actor, critic, .. } = self;
-        let (output, d_head) = (&*actor.output, &mut *actor.gradient);
-        let (values, d_values) = (&*critic.output, &mut *critic.gradient);
-        match *head {
+impl<T: Real> Samples<'_, T> {
+    fn starting_at(self, first: usize) -> Self {
+        Self {
+            observations: &self.observations[first * self.observation_size..],
+            head: self.head.starting_at(first),
+            packed: &self.packed[first * sample::COLUMNS..],
+            ..self
+        }
+    }
+
+    /// Sums for the statistics; adds the gradient with respect to the log-std to `d_log_std`.
+    fn loss(
+        self,
+        op: &Surrogate,
+        params: &[T],
+        actor: &mut Output<'_, T>,
+        critic: &mut Output<'_, T>,
+        d_log_std: &mut [f64],
+    ) -> Sums {
+        let (output, d_head, values, d_values) = (&*actor.output, &mut *actor.gradient, &*critic.output, &mut *critic.gradient);
+        match self.head {
             Head::Categorical(actions, taken) => {
-                (categorical_rows(op, actions, output, None, taken, values, samples, d_head, d_values), Vec::new())
+                categorical_rows(op, actions, output, None, taken, values, self.packed, d_head, d_values)
             }
-            Head::Gaussian(policy, taken) => {
+            Head::Gaussian(policy, taken) => with_room(policy.dim, |part: &mut [f64]| {
                 let log_std = &params[policy.log_std_offset..];
-                gaussian_rows(op, policy.dim, output, log_std, taken, values, samples, d_head, None, d_values)
-            }
+                let of_std = StdGradient::Shared(part);
+                let sums = gaussian_rows(op, policy.dim, output, log_std, taken, values, self.packed, d_head, of_std, d_values);
+                d_log_std.iter_mut().zip(part).for_each(|(sum, d)| *sum += *d);
+                sums
+            }),
         }
     }
 }
 
 /// Tiles that one thread takes one after the other, adding up their gradients.
 struct Group<'a, T> {
-    tiles: Vec<Tile<'a, T>>,
-    actor: Hidden<'a, T>,
-    critic: Hidden<'a, T>,
+    samples: Samples<'a, T>,
+    actor: (Hidden<'a, T>, Output<'a, T>),
+    critic: (Hidden<'a, T>, Output<'a, T>),
+    grads: &'a mut [T],
+    d_log_std: &'a mut [f64],
 }
 
 impl<T: Real> Group<'_, T> {
     /// With `boundary`, the first parameter of the critic where all of the actor's come before, each network has a thread.
-    fn gradient(mut self, op: &Surrogate, params: &[T], grads: &mut [T], boundary: Option<usize>) -> (Sums, Vec<f64>) {
-        let mut parts = Vec::with_capacity(self.tiles.len());
-        for (i, tile) in self.tiles.iter_mut().enumerate() {
+    fn gradient(self, op: &Surrogate, params: &[T], boundary: Option<usize>) -> Sums {
+        let Self { samples, actor: (mut actor, actor_output), critic: (mut critic, critic_output), grads, d_log_std } = self;
+        d_log_std.fill(0.0);
+        let mut sums = Sums::default();
+        let tiles = actor_output.split(TILE_ROWS).zip(critic_output.split(TILE_ROWS));
+        for (i, (mut of_actor, mut of_critic)) in tiles.enumerate() {
             let target = if i == 0 { Target::Overwrite } else { Target::AddTo };
-            let (x, rows) = (tile.observations, tile.rows);
+            let samples = samples.starting_at(i * TILE_ROWS);
+            let (x, rows) = (samples.observations, of_actor.output.len() / of_actor.width);
             both(
                 boundary.is_some(),
-                || self.actor.forward(params, x, rows, tile.actor.output),
-                || self.critic.forward(params, x, rows, tile.critic.output),
+                || actor.forward(params, x, rows, of_actor.output),
+                || critic.forward(params, x, rows, of_critic.output),
             );
-            parts.push(tile.loss(op, params));
-            let (d_head, d_values) = (&*tile.actor.gradient, &*tile.critic.gradient);
+            let part = samples.loss(op, params, &mut of_actor, &mut of_critic, d_log_std);
+            sums = [sums, part].into_iter().sum();
+            let (d_head, d_values) = (&*of_actor.gradient, &*of_critic.gradient);
             match boundary {
                 Some(first) => {
                     let (of_actor, of_critic) = grads.split_at_mut(first);
                     rayon::join(
-                        || self.actor.backward(params, x, rows, d_head, (of_actor, 0), target),
-                        || self.critic.backward(params, x, rows, d_values, (of_critic, first), target),
+                        || actor.backward(params, x, rows, d_head, (of_actor, 0), target),
+                        || critic.backward(params, x, rows, d_values, (of_critic, first), target),
                     );
                 }
                 None => {
-                    self.actor.backward(params, x, rows, d_head, (grads, 0), target);
-                    self.critic.backward(params, x, rows, d_values, (grads, 0), target);
+                    actor.backward(params, x, rows, d_head, (grads, 0), target);
+                    critic.backward(params, x, rows, d_values, (grads, 0), target);
                 }
             }
         }
-        let mut d_log_std = vec![0.0; parts.first().map_or(0, |(_, d)| d.len())];
-        parts.iter().for_each(|(_, part)| d_log_std.iter_mut().zip(part).for_each(|(sum, d)| *sum += d));
-        (parts.into_iter().map(|(sums, _)| sums).sum(), d_log_std)
+        sums
     }
 }
 
@@ -218,50 +252,56 @@ pub fn minibatch_gradient<T: Real>(
     stats: &mut [T],
 ) {
     let tiles = op.batch.div_ceil(TILE_ROWS);
-    let tiles_per_group = tiles.div_ceil(GROUPS);
-    let observation_size = networks.actor[0].linear.in_features;
-    let groups = tiles.div_ceil(tiles_per_group);
-    let (actors, actor_outputs) = actor.split(op.batch, groups);
-    let (critics, critic_outputs) = critic.split(op.batch, groups);
-    let mut tiles = actor_outputs.into_iter().zip(critic_outputs).enumerate().map(|(i, (actor, critic))| {
-        let first = i * TILE_ROWS;
-        let observations = &observations[first * observation_size..];
-        let samples = &samples[first * sample::COLUMNS..];
-        Tile { rows: TILE_ROWS.min(op.batch - first), observations, head: head.starting_at(first), samples, actor, critic }
-    });
-    let groups = actors.into_iter().zip(critics).map(|(actor, critic)| {
-        let tiles = tiles.by_ref().take(tiles_per_group).collect();
-        Group { tiles, actor, critic }
-    });
-    let groups: Vec<Group<'_, T>> = groups.collect();
+    let rows = tiles.div_ceil(GROUPS) * TILE_ROWS;
+    let groups = op.batch.div_ceil(rows);
     let weights: usize = networks.actor.iter().chain(&networks.critic).map(|layer| layer.linear.weights()).sum();
     let parallel = 3 * op.batch * weights >= PARALLEL_WORK;
-    let parts = groups_gradient(op, params, groups, grads, parallel, boundary(networks));
-    if let Head::Gaussian(policy, _) = head {
-        for (d, gradient) in grads[policy.log_std_offset..][..policy.dim].iter_mut().enumerate() {
-            *gradient = T::of(parts.iter().map(|(_, d_log_std)| d_log_std[d]).sum::<f64>() - op.ent_coef);
-        }
-    }
-    parts.into_iter().map(|(sums, _)| sums).sum::<Sums>().write(op, stats);
-}
-
-/// The first group adds up in `grads` itself, the others beside it.
-fn groups_gradient<T: Real>(
-    op: &Surrogate,
-    params: &[T],
-    groups: Vec<Group<'_, T>>,
-    grads: &mut [T],
-    parallel: bool,
-    boundary: Option<usize>,
-) -> Vec<(Sums, Vec<f64>)> {
-    let boundary = boundary.filter(|_| parallel && groups.len() == 1);
-    let mut others = vec![vec![T::zero(); grads.len()]; groups.len() - 1];
-    let targets = std::iter::once(&mut *grads).chain(others.iter_mut().map(Vec::as_mut_slice));
-    let work: Vec<_> = groups.into_iter().zip(targets).collect();
-    let run = |(group, grads): (Group<'_, T>, &mut [T])| group.gradient(op, params, grads, boundary);
-    let parts = if parallel { work.into_par_iter().map(run).collect() } else { work.into_iter().map(run).collect() };
-    for other in &others {
-        vectorised(|| grads.iter_mut().zip(other).for_each(|(sum, &g)| *sum += g));
-    }
-    parts
+    let boundary = boundary(networks).filter(|_| parallel && groups == 1);
+    let log_std = match head {
+        Head::Categorical(..) => 0..0,
+        Head::Gaussian(policy, _) => policy.log_std_offset..policy.log_std_offset + policy.dim,
+    };
+    let samples = Samples { observations, observation_size: networks.actor[0].linear.in_features, head, packed: samples };
+    // The first group adds up in `grads` itself, the others beside it.
+    let sums = with_room((groups - 1) * grads.len(), |others: &mut [T]| {
+        others.fill(T::zero());
+        with_room(groups * log_std.len(), |d_log_std: &mut [f64]| {
+            let (actors, actor_outputs) = actor.split(op.batch, rows);
+            let (critics, critic_outputs) = critic.split(op.batch, rows);
+            let len = grads.len();
+            let mut targets = std::iter::once(&mut *grads).chain(others.chunks_exact_mut(len));
+            let mut d_log_stds = d_log_std.chunks_exact_mut(log_std.len().max(1));
+            let networks = actors.zip(actor_outputs).zip(critics.zip(critic_outputs));
+            let groups = networks.enumerate().map(|(i, (actor, critic))| Group {
+                samples: samples.starting_at(i * rows),
+                actor,
+                critic,
+                grads: targets.next().unwrap_or_default(),
+                d_log_std: d_log_stds.next().unwrap_or_default(),
+            });
+            let mut work: SmallVec<[(Option<Group<'_, T>>, Sums); GROUPS]> =
+                groups.map(|group| (Some(group), Sums::default())).collect();
+            let run = |(group, sums): &mut (Option<Group<'_, T>>, Sums)| {
+                if let Some(group) = group.take() {
+                    *sums = group.gradient(op, params, boundary);
+                }
+            };
+            if parallel {
+                work.par_iter_mut().for_each(run);
+            } else {
+                work.iter_mut().for_each(run);
+            }
+            let sums = work.iter().map(|(_, sums)| *sums).sum::<Sums>();
+            drop(work);
+            for other in others.chunks_exact(len) {
+                vectorised!(grads.iter_mut().zip(other).for_each(|(sum, &g)| *sum += g));
+            }
+            for (d, gradient) in grads[log_std.clone()].iter_mut().enumerate() {
+                let parts = d_log_std.iter().skip(d).step_by(log_std.len());
+                *gradient = T::of(parts.sum::<f64>() - op.ent_coef);
+            }
+            sums
+        })
+    });
+    sums.write(op, stats);
 }

@@ -7,11 +7,12 @@ use rayon::prelude::*;
 use crate::elementary::vectorised;
 use crate::kernels::advantage::{DiscountedReturns, Gae};
 use crate::real::Real;
+use crate::scratch::with_room;
 
 /// Elements of a rollout from which on threads pay: about a tenth of a millisecond of work.
-const PARALLEL_FROM: usize = 1 << 16;
-/// Environments a thread takes at least: two cache lines of `f32`, so that threads do not share one.
-const LEAST_ENVS: usize = 32;
+const PARALLEL_FROM: usize = 1 << 18;
+/// Environments a thread takes at least: fewer would take no longer than cutting their part out of every row.
+const LEAST_ENVS: usize = 128;
 /// Environments a thread takes at most: what it carries from step to step then stays in its nearest cache.
 const MOST_ENVS: usize = 2048;
 
@@ -28,36 +29,48 @@ pub fn gae<T: Real>(
 ) {
     let (gamma, decay) = (op.gamma, op.decay());
     if op.envs == 1 {
-        return backwards_alone(op.steps, decay, values, [advantages, returns], |steps, deltas, ends| {
-            let n = deltas.len();
-            let [rewards, values, next_values] = [rewards, values, next_values].map(|column| &column[steps.start..][..n]);
-            let [terminated, truncated] = [terminated, truncated].map(|column| &column[steps.start..][..n]);
-            let ends = &mut ends[..n];
-            for t in 0..n {
-                let bootstrap = if terminated[t] != 0 { 0.0 } else { gamma * next_values[t].f64() };
-                deltas[t] = rewards[t].f64() + bootstrap - values[t].f64();
-                ends[t] = terminated[t] | truncated[t] != 0;
-            }
-        });
+        return backwards_alone(
+            op.steps,
+            decay,
+            values,
+            [advantages, returns],
+            #[inline(always)]
+            |steps, deltas, ends| {
+                let n = deltas.len();
+                let [rewards, values, next_values] = [rewards, values, next_values].map(|column| &column[steps.start..][..n]);
+                let [terminated, truncated] = [terminated, truncated].map(|column| &column[steps.start..][..n]);
+                let ends = &mut ends[..n];
+                for t in 0..n {
+                    let bootstrap = unless(terminated[t] != 0, gamma * next_values[t].f64(), 0.0);
+                    deltas[t] = rewards[t].f64() + bootstrap - values[t].f64();
+                    ends[t] = terminated[t] | truncated[t] != 0;
+                }
+            },
+        );
     }
     backwards(
         op.steps,
         op.envs,
         [advantages, returns],
         |_| 0.0,
+        #[inline(always)]
         |step| {
-            let (start, later) = (step.start, step.later);
-            let n = later.len();
-            let [rewards, values, next_values] = [rewards, values, next_values].map(|matrix| &matrix[start..][..n]);
-            let [terminated, truncated] = [terminated, truncated].map(|matrix| &matrix[start..][..n]);
-            let [advantages, returns] = step.outputs.map(|row| &mut row[..n]);
-            for env in 0..n {
-                let bootstrap = if terminated[env] != 0 { 0.0 } else { gamma * next_values[env].f64() };
-                let delta = rewards[env].f64() + bootstrap - values[env].f64();
-                later[env] = discounted(delta, decay, later[env], terminated[env] | truncated[env] != 0);
-                advantages[env] = T::of(later[env]);
-                returns[env] = T::of(later[env] + values[env].f64());
-            }
+            let inputs = [rewards, values, next_values].map(|matrix| &matrix[step.start..]);
+            let flags = [terminated, truncated].map(|matrix| &matrix[step.start..]);
+            let [advantages, returns] = step.outputs;
+            advantages_and_returns(
+                decay,
+                inputs,
+                flags,
+                #[inline(always)]
+                |[reward, value, next_value], [terminated, truncated]| {
+                    let bootstrap = unless(terminated != 0, gamma * next_value.f64(), 0.0);
+                    (reward.f64() + bootstrap - value.f64(), terminated | truncated != 0)
+                },
+                step.later,
+                advantages,
+                returns,
+            );
         },
     );
 }
@@ -75,47 +88,58 @@ pub fn gae_cleanrl<T: Real>(
 ) {
     let (gamma, decay) = (op.gamma, op.decay());
     if op.envs == 1 {
-        return backwards_alone(op.steps, decay, values, [advantages, returns], |steps, deltas, ends| {
-            let n = deltas.len();
-            // The last step's successor is in buffers of its own.
-            let inner = n.min(op.steps - 1 - steps.start);
-            let [rewards, values_now] = [rewards, values].map(|column| &column[steps.start..][..n]);
-            let [next_values, dones] = [values, dones].map(|column| &column[steps.start + 1..][..inner]);
-            let mut set = |t: usize, next_value: T, done: T| {
-                ends[t] = done != T::zero();
-                let bootstrap = if ends[t] { 0.0 } else { gamma * next_value.f64() };
-                deltas[t] = rewards[t].f64() + bootstrap - values_now[t].f64();
-            };
-            for t in 0..inner {
-                set(t, next_values[t], dones[t]);
-            }
-            if inner < n {
-                set(inner, next_value[0], next_done[0]);
-            }
-        });
+        return backwards_alone(
+            op.steps,
+            decay,
+            values,
+            [advantages, returns],
+            #[inline(always)]
+            |steps, deltas, ends| {
+                let n = deltas.len();
+                // The last step's successor is in buffers of its own.
+                let inner = n.min(op.steps - 1 - steps.start);
+                let [rewards, values_now] = [rewards, values].map(|column| &column[steps.start..][..n]);
+                let [next_values, dones] = [values, dones].map(|column| &column[steps.start + 1..][..inner]);
+                let mut set = |t: usize, next_value: T, done: T| {
+                    ends[t] = done != T::zero();
+                    let bootstrap = unless(ends[t], gamma * next_value.f64(), 0.0);
+                    deltas[t] = rewards[t].f64() + bootstrap - values_now[t].f64();
+                };
+                for t in 0..inner {
+                    set(t, next_values[t], dones[t]);
+                }
+                if inner < n {
+                    set(inner, next_value[0], next_done[0]);
+                }
+            },
+        );
     }
     backwards(
         op.steps,
         op.envs,
         [advantages, returns],
         |_| 0.0,
+        #[inline(always)]
         |step| {
-            let (start, later) = (step.start, step.later);
-            let n = later.len();
-            let [next_values, dones] = match start + op.envs < op.len() {
-                true => [values, dones].map(|matrix| &matrix[start + op.envs..][..n]),
-                false => [next_value, next_done].map(|row| &row[step.first_env..][..n]),
+            let [next_values, dones] = match step.start + op.envs < op.len() {
+                true => [values, dones].map(|matrix| &matrix[step.start + op.envs..]),
+                false => [next_value, next_done].map(|row| &row[step.first_env..]),
             };
-            let [rewards, values] = [rewards, values].map(|matrix| &matrix[start..][..n]);
-            let [advantages, returns] = step.outputs.map(|row| &mut row[..n]);
-            for env in 0..n {
-                let done = dones[env] != T::zero();
-                let bootstrap = if done { 0.0 } else { gamma * next_values[env].f64() };
-                let delta = rewards[env].f64() + bootstrap - values[env].f64();
-                later[env] = discounted(delta, decay, later[env], done);
-                advantages[env] = T::of(later[env]);
-                returns[env] = T::of(later[env] + values[env].f64());
-            }
+            let inputs = [&rewards[step.start..], &values[step.start..], next_values];
+            let [advantages, returns] = step.outputs;
+            advantages_and_returns(
+                decay,
+                inputs,
+                [dones; 2],
+                #[inline(always)]
+                |[reward, value, next_value], [done, _]| {
+                    let done = done != T::zero();
+                    (reward.f64() + unless(done, gamma * next_value.f64(), 0.0) - value.f64(), done)
+                },
+                step.later,
+                advantages,
+                returns,
+            );
         },
     );
 }
@@ -136,19 +160,24 @@ pub fn discounted_returns<T: Real>(
         op.envs,
         [returns],
         |env| next_value[env].f64(),
+        #[inline(always)]
         |step| {
-            let (start, later) = (step.start, step.later);
-            let n = later.len();
-            let [rewards, next_values] = [rewards, next_values].map(|matrix| &matrix[start..][..n]);
-            let [terminated, truncated] = [terminated, truncated].map(|matrix| &matrix[start..][..n]);
-            let [returns] = step.outputs.map(|row| &mut row[..n]);
-            for env in 0..n {
-                let bootstraps = truncated[env] != 0 && terminated[env] == 0;
-                let bootstrap = if bootstraps { gamma * next_values[env].f64() } else { 0.0 };
-                let now = rewards[env].f64() + bootstrap;
-                later[env] = discounted(now, gamma, later[env], terminated[env] | truncated[env] != 0);
-                returns[env] = T::of(later[env]);
-            }
+            let inputs = [rewards, next_values].map(|matrix| &matrix[step.start..]);
+            let flags = [terminated, truncated].map(|matrix| &matrix[step.start..]);
+            let [returns] = step.outputs;
+            discounted_sums(
+                gamma,
+                inputs,
+                flags,
+                #[inline(always)]
+                |[reward, next_value], [terminated, truncated]| {
+                    let bootstraps = (truncated != 0) & (terminated == 0);
+                    let bootstrap = unless(!bootstraps, gamma * next_value.f64(), 0.0);
+                    (reward.f64() + bootstrap, terminated | truncated != 0)
+                },
+                step.later,
+                returns,
+            );
         },
     );
 }
@@ -161,24 +190,86 @@ pub fn reward_to_go<T: Real>(op: &DiscountedReturns, rewards: &[T], terminated: 
         op.envs,
         [returns],
         |_| 0.0,
+        #[inline(always)]
         |step| {
-            let (start, later) = (step.start, step.later);
-            let n = later.len();
-            let rewards = &rewards[start..][..n];
-            let [terminated, truncated] = [terminated, truncated].map(|matrix| &matrix[start..][..n]);
-            let [returns] = step.outputs.map(|row| &mut row[..n]);
-            for env in 0..n {
-                later[env] = discounted(rewards[env].f64(), gamma, later[env], terminated[env] | truncated[env] != 0);
-                returns[env] = T::of(later[env]);
-            }
+            let rewards = &rewards[step.start..];
+            let flags = [terminated, truncated].map(|matrix| &matrix[step.start..]);
+            let [returns] = step.outputs;
+            discounted_sums(
+                gamma,
+                [rewards; 2],
+                flags,
+                #[inline(always)]
+                |[reward, _], [terminated, truncated]| (reward.f64(), terminated | truncated != 0),
+                step.later,
+                returns,
+            );
         },
     );
+}
+
+/// One step of neighbouring environments: `delta_and_end` is given reward, value and next value of each, and its flags.
+///
+/// What is written comes in slices of its own, and is indexed: the compiler then knows, without asking at every step, that nothing else
+/// overlaps with it.
+#[inline(always)]
+fn advantages_and_returns<T: Real, F: Copy>(
+    decay: f64,
+    [rewards, values, next_values]: [&[T]; 3],
+    [first_flags, second_flags]: [&[F]; 2],
+    delta_and_end: impl Fn([T; 3], [F; 2]) -> (f64, bool),
+    later: &mut [f64],
+    advantages: &mut [T],
+    returns: &mut [T],
+) {
+    let n = later.len();
+    let [rewards, values, next_values] = [&rewards[..n], &values[..n], &next_values[..n]];
+    let [first_flags, second_flags] = [&first_flags[..n], &second_flags[..n]];
+    let (advantages, returns) = (&mut advantages[..n], &mut returns[..n]);
+    for env in 0..n {
+        let inputs = [rewards[env], values[env], next_values[env]];
+        let (delta, ends) = delta_and_end(inputs, [first_flags[env], second_flags[env]]);
+        let advantage = discounted(delta, decay, later[env], ends);
+        later[env] = advantage;
+        advantages[env] = T::of(advantage);
+        returns[env] = T::of(advantage + values[env].f64());
+    }
+}
+
+/// Likewise for sums of rewards: `now_and_end` is given reward and next value.
+#[inline(always)]
+fn discounted_sums<T: Real>(
+    gamma: f64,
+    [rewards, next_values]: [&[T]; 2],
+    [terminated, truncated]: [&[u32]; 2],
+    now_and_end: impl Fn([T; 2], [u32; 2]) -> (f64, bool),
+    later: &mut [f64],
+    returns: &mut [T],
+) {
+    let n = later.len();
+    let [rewards, next_values] = [&rewards[..n], &next_values[..n]];
+    let [terminated, truncated] = [&terminated[..n], &truncated[..n]];
+    let returns = &mut returns[..n];
+    for env in 0..n {
+        let (now, ends) = now_and_end([rewards[env], next_values[env]], [terminated[env], truncated[env]]);
+        let sum = discounted(now, gamma, later[env], ends);
+        later[env] = sum;
+        returns[env] = T::of(sum);
+    }
 }
 
 /// now + decay·later, where `later` does not enter at all (not even as NaN·0) at an end or when `decay` is 0.
 #[inline(always)]
 fn discounted(now: f64, decay: f64, later: f64, ends: bool) -> f64 {
-    if ends || decay == 0.0 { now } else { now + decay * later }
+    // To add −0 is to add nothing, to −0 too.
+    now + unless(ends | (decay == 0.0), decay * later, -0.0)
+}
+
+/// `x`, or `otherwise` where `condition` holds. Chosen by bits: for `if` the compiler makes loads under masks, which take twice the time.
+#[inline(always)]
+fn unless(condition: bool, x: f64, otherwise: f64) -> f64 {
+    let mask = u64::from(condition).wrapping_sub(1);
+    f64::from_bits(x.to_bits() & mask | otherwise.to_bits() & !mask)
 }
 
 /// Steps of a single environment whose δ are made at once.
@@ -195,13 +286,14 @@ fn backwards_alone<T: Real>(
 ) {
     let (mut deltas, mut ends) = ([0.0; STRETCH], [false; STRETCH]);
     let mut later = 0.0;
-    vectorised(|| {
+    vectorised!({
         for start in (0..steps).step_by(STRETCH).rev() {
             let n = STRETCH.min(steps - start);
             let (deltas, ends) = (&mut deltas[..n], &mut ends[..n]);
             deltas_and_ends(start..start + n, deltas, ends);
             for (delta, &ends) in deltas.iter_mut().zip(&*ends).rev() {
-                later = discounted(*delta, decay, later, ends);
+                // A branch, mostly predicted: each step waits for the one before it.
+                later = if ends || decay == 0.0 { *delta } else { *delta + decay * later };
                 *delta = later;
             }
             let outputs = advantages[start..].iter_mut().zip(&mut returns[start..]);
@@ -213,8 +305,7 @@ fn backwards_alone<T: Real>(
     });
 }
 
-/// One step of neighbouring environments. The steps slice everything to `later.len()`, so that the compiler sees equal lengths and
-/// vectorises their loops.
+/// One step of neighbouring environments.
 struct Step<'a, T, const OUTPUTS: usize> {
     /// Where the step starts in a buffer `[T, N]`.
     start: usize,
@@ -233,33 +324,40 @@ fn backwards<T: Real, const OUTPUTS: usize>(
     initial: impl Fn(usize) -> f64 + Sync,
     step: impl Fn(Step<'_, T, OUTPUTS>) + Sync,
 ) {
-    let block = match steps * envs >= PARALLEL_FROM {
-        true => envs.div_ceil(rayon::current_num_threads()).next_multiple_of(LEAST_ENVS).min(MOST_ENVS),
-        false => envs,
-    };
-    if block >= envs {
-        let mut later: Vec<f64> = (0..envs).map(initial).collect();
-        vectorised(|| {
-            for start in (0..steps).rev().map(|t| t * envs) {
-                let outputs = outputs.each_mut().map(|output| &mut output[start..start + envs]);
-                step(Step { start, first_env: 0, outputs, later: &mut later });
-            }
+    if steps * envs < PARALLEL_FROM || envs <= LEAST_ENVS {
+        with_room(envs, |later: &mut [f64]| {
+            later.iter_mut().enumerate().for_each(|(env, later)| *later = initial(env));
+            vectorised!({
+                for start in (0..steps).rev().map(|t| t * envs) {
+                    let outputs = outputs.each_mut().map(|output| &mut output[start..start + envs]);
+                    step(Step { start, first_env: 0, outputs, later });
+                }
+            });
         });
         return;
     }
-    let mut blocks: Vec<(Range<usize>, Vec<_>)> =
-        (0..envs.div_ceil(block)).map(|b| (b * block..envs.min((b + 1) * block), Vec::with_capacity(steps))).collect();
-    for _ in 0..steps {
-        for (envs, rows) in &mut blocks {
-            rows.push(outputs.each_mut().map(|output| take_front(output, envs.len())));
+    let block = envs.div_ceil(rayon::current_num_threads()).clamp(LEAST_ENVS, MOST_ENVS);
+    let blocks = envs.div_ceil(block);
+    // A block's rows, then those of the next.
+    let mut rows: Vec<[&mut [T]; OUTPUTS]> = Vec::new();
+    rows.resize_with(blocks * steps, || std::array::from_fn(|_| Default::default()));
+    for t in 0..steps {
+        for b in 0..blocks {
+            let len = block.min(envs - b * block);
+            rows[b * steps + t] = outputs.each_mut().map(|output| take_front(output, len));
         }
     }
-    blocks.into_par_iter().for_each(|(block, rows)| {
-        let mut later: Vec<f64> = block.clone().map(&initial).collect();
-        for (t, outputs) in rows.into_iter().enumerate().rev() {
-            let (start, first_env) = (t * envs + block.start, block.start);
-            vectorised(|| step(Step { start, first_env, outputs, later: &mut later }));
-        }
+    rows.par_chunks_mut(steps).enumerate().for_each(|(b, rows)| {
+        let first_env = b * block;
+        with_room(block.min(envs - first_env), |later: &mut [f64]| {
+            later.iter_mut().zip(first_env..).for_each(|(later, env)| *later = initial(env));
+            vectorised!({
+                for (t, outputs) in rows.iter_mut().enumerate().rev() {
+                    let outputs = outputs.each_mut().map(|row| &mut **row);
+                    step(Step { start: t * envs + first_env, first_env, outputs, later });
+                }
+            });
+        });
     });
 }
 

@@ -164,7 +164,7 @@ pub fn forward<T: Real>(layer: &Linear, activation: Activation, x: &[T], params:
     let weights = (&params[weight_offset..], Layout::transposed(in_features));
     matmul([batch, in_features, out_features], (x, Layout::row_major(in_features)), weights, y, Target::Overwrite);
     by_rows(y, out_features, |_, rows| {
-        vectorised(|| {
+        vectorised!({
             for row in rows.chunks_exact_mut(out_features) {
                 row.iter_mut().zip(bias).for_each(|(y, &b)| *y += b);
             }
@@ -192,7 +192,7 @@ macro_rules! for_each_activation {
         }
     };
     (@ $known:ident = $variant:ident, $loop:expr) => {
-        vectorised(|| {
+        vectorised!({
             const $known: Activation = Activation::$variant;
             $loop
         })
@@ -241,7 +241,7 @@ pub(super) fn backward_params_into<T: Real>(layer: &Linear, d_pre: &[T], x: &[T]
     let d_pre = &d_pre[..batch * out_features];
     for (i, d_bias) in grads[bias_offset..bias_offset + out_features].chunks_mut(COLUMNS).enumerate() {
         let mut sums = [0.0; COLUMNS];
-        vectorised(|| {
+        vectorised!({
             for row in d_pre.chunks_exact(out_features) {
                 match row[i * COLUMNS..].first_chunk::<COLUMNS>() {
                     Some(row) => sums.iter_mut().zip(row).for_each(|(sum, d)| *sum += d.f64()),

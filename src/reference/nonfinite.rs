@@ -15,7 +15,7 @@ pub fn find_nonfinite<T: Real>(tensor: u32, x: &[T], control: &mut [u32]) {
         return;
     }
     // Whole chunks first, without a branch an element: nearly always there is nothing to find.
-    let is_bad = |chunk: &&[T]| !vectorised(|| chunk.iter().fold(true, |finite, x| finite & x.is_finite()));
+    let is_bad = |chunk: &&[T]| !vectorised!(chunk.iter().fold(true, |finite, x| finite & x.is_finite()));
     let bad_chunk =
         if x.len() <= CHUNK { is_bad(&x).then_some(0) } else { x.par_chunks(CHUNK).position_first(|chunk| is_bad(&chunk)) };
     let first = bad_chunk.and_then(|chunk| {

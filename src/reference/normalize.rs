@@ -4,6 +4,7 @@ use rayon::prelude::*;
 
 use crate::kernels::normalize::Normalize;
 use crate::real::Real;
+use crate::scratch::in_parts;
 
 /// Elements that are summed in one go; more are cut into such chunks, whose sums are added in order, whichever thread made them.
 const CHUNK: usize = 1 << 14;
@@ -62,7 +63,10 @@ fn moments_of(len: usize, value: impl Fn(usize) -> f64 + Sync) -> Moments {
 }
 
 /// Σ term(i) over i < `len`, in an order that depends on nothing but `len`.
-fn sums<const N: usize>(len: usize, term: impl Fn(usize) -> [f64; N] + Sync) -> [f64; N] {
+fn sums<const N: usize>(len: usize, term: impl Fn(usize) -> [f64; N] + Sync) -> [f64; N]
+where
+    [f64; N]: bytemuck::Pod,
+{
     let of_chunk = |chunk: usize| {
         let end = len.min((chunk + 1) * CHUNK);
         let mut lanes = [[0.0; N]; LANES];
@@ -78,7 +82,7 @@ fn sums<const N: usize>(len: usize, term: impl Fn(usize) -> [f64; N] + Sync) -> 
     };
     match len.div_ceil(CHUNK) {
         1 => of_chunk(0),
-        chunks => total(&(0..chunks).into_par_iter().map(of_chunk).collect::<Vec<_>>()),
+        chunks => in_parts(chunks, of_chunk, total),
     }
 }
 

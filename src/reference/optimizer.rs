@@ -6,6 +6,7 @@ use crate::elementary::vectorised;
 use crate::kernels::optimizer::{Adam, GradientNorm, control, schedule, stop};
 use crate::kernels::surrogate::stat;
 use crate::real::Real;
+use crate::scratch::in_parts;
 
 /// Elements of a sum that a thread takes at once. Smaller buffers stay on one thread, which is done before another has woken up.
 const CHUNK: usize = 1 << 15;
@@ -17,7 +18,7 @@ fn sum_of_squares<T: Real>(x: &[T]) -> f64 {
     let mut lanes = [0.0; 8];
     let blocks = x.chunks_exact(lanes.len());
     let rest: f64 = blocks.remainder().iter().map(|x| x.f64() * x.f64()).sum();
-    vectorised(|| {
+    vectorised!({
         for block in blocks {
             lanes.iter_mut().zip(block).for_each(|(lane, x)| *lane += x.f64() * x.f64());
         }
@@ -31,8 +32,8 @@ pub fn gradient_norm<T: Real>(op: &GradientNorm, grads: &[T], stats: &mut [T]) {
     let sum: f64 = if op.len <= CHUNK {
         sum_of_squares(grads)
     } else {
-        // Collected before they are added: a parallel sum would have no fixed order.
-        grads.par_chunks(CHUNK).map(sum_of_squares).collect::<Vec<_>>().iter().sum()
+        let part = |i: usize| sum_of_squares(&grads[i * CHUNK..grads.len().min((i + 1) * CHUNK)]);
+        in_parts(grads.len().div_ceil(CHUNK), part, |parts| parts.iter().sum())
     };
     let norm = sum.sqrt();
     let divisor = norm + op.epsilon;
@@ -76,7 +77,7 @@ pub fn adam_step<T: Real>(
     };
     let (params, grads, m, v) = (&mut params[..op.len], &grads[..op.len], &mut m[..op.len], &mut v[..op.len]);
     let chunk = |params: &mut [T], grads: &[T], m: &mut [T], v: &mut [T]| {
-        vectorised(|| params.iter_mut().zip(grads).zip(m).zip(v).for_each(step));
+        vectorised!(params.iter_mut().zip(grads).zip(m).zip(v).for_each(step));
     };
     if op.len <= STEP_CHUNK {
         chunk(params, grads, m, v);

@@ -98,7 +98,7 @@ pub fn permutation(op: &RandomStream, out: &mut [u32]) {
     let network = op.feistel();
     let fill_part = |first: usize, part: &mut [u32]| {
         // A loop without branches for all of them, then further along the cycle for those that left the range.
-        vectorised(|| part.iter_mut().enumerate().for_each(|(i, value)| *value = permute(&network, (first + i) as u32)));
+        vectorised!(part.iter_mut().enumerate().for_each(|(i, value)| *value = permute(&network, (first + i) as u32)));
         for value in part {
             while *value as usize >= op.len {
                 *value = permute(&network, *value);

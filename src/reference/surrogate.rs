@@ -6,6 +6,7 @@ use crate::kernels::optimizer::{control, stop};
 use crate::kernels::policy::{Categorical, Gaussian};
 use crate::kernels::surrogate::{Surrogate, ValueLoss, sample, stat, term};
 use crate::real::Real;
+use crate::scratch::with_room;
 
 /// Loss and gradient of one sample. Gradients are of the mean loss.
 #[derive(Debug, Clone, Copy)]
@@ -158,7 +159,8 @@ pub fn sample_loss<T: Real>(op: &Surrogate, logp: f64, value: T, row: &[T]) -> S
 }
 
 /// Sums over samples, of what the statistics are means of.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
 pub(super) struct Sums {
     pg_loss: f64,
     v_loss: f64,
@@ -251,15 +253,13 @@ pub fn surrogate<T: Real>(
         sums
     };
     let (terms, d_logp, d_values) = (&mut terms[..op.batch * term::COLUMNS], &mut d_logp[..op.batch], &mut d_values[..op.batch]);
-    let sums = if op.batch <= chunk {
-        work(0, terms, d_logp, d_values)
-    } else {
-        let chunks = terms.par_chunks_mut(chunk * term::COLUMNS).zip(d_logp.par_chunks_mut(chunk));
-        // Collected before they are added: a parallel sum would have no fixed order.
-        let chunks = chunks.zip(d_values.par_chunks_mut(chunk)).enumerate();
-        let parts: Vec<Sums> = chunks.map(|(c, ((terms, d_logp), d_values))| work(c, terms, d_logp, d_values)).collect();
-        parts.into_iter().sum()
-    };
+    let chunks = terms.par_chunks_mut(chunk * term::COLUMNS).zip(d_logp.par_chunks_mut(chunk));
+    let chunks = chunks.zip(d_values.par_chunks_mut(chunk)).enumerate();
+    // Kept before they are added: a parallel sum would have no fixed order.
+    let sums = with_room(op.batch.div_ceil(chunk), |parts: &mut [Sums]| {
+        chunks.zip(&mut *parts).for_each(|((c, ((terms, d_logp), d_values)), sums)| *sums = work(c, terms, d_logp, d_values));
+        parts.iter().copied().sum::<Sums>()
+    });
     sums.write(op, stats);
 }
 
@@ -379,13 +379,11 @@ pub fn surrogate_categorical<T: Real>(
         categorical_rows(op, width, logits, mask, &actions[first..], &values[first..], samples, d_logits, d_values)
     };
     let (d_logits, d_values) = (&mut d_logits[..op.batch * width], &mut d_values[..op.batch]);
-    let sums = if op.batch <= chunk {
-        work(0, d_logits, d_values)
-    } else {
-        let chunks = d_logits.par_chunks_mut(chunk * width).zip(d_values.par_chunks_mut(chunk)).enumerate();
-        let parts: Vec<Sums> = chunks.map(|(c, (d_logits, d_values))| work(c, d_logits, d_values)).collect();
-        parts.into_iter().sum()
-    };
+    let chunks = d_logits.par_chunks_mut(chunk * width).zip(d_values.par_chunks_mut(chunk)).enumerate();
+    let sums = with_room(op.batch.div_ceil(chunk), |parts: &mut [Sums]| {
+        chunks.zip(&mut *parts).for_each(|((c, (d_logits, d_values)), sums)| *sums = work(c, d_logits, d_values));
+        parts.iter().copied().sum::<Sums>()
+    });
     sums.write(op, stats);
 }
 
@@ -407,8 +405,15 @@ fn invert_std<T: Real>(log_std: &[T], inverse_std: &mut [T]) {
     inverse_std.iter_mut().zip(log_std).for_each(|(inverse, &log_std)| *inverse = (-log_std).exp());
 }
 
-/// Successive samples through a diagonal Gaussian head; every slice starts with the first of them. Means are over `op.batch`. A state-dependent
-/// log_std has a row of `own_d_log_std` a sample; for a shared one the sum over these samples is returned, without the entropy's part.
+/// Where the gradient with respect to the log-std goes.
+pub(super) enum StdGradient<'a, T> {
+    /// Of a state-dependent one: a row a sample.
+    Own(&'a mut [T]),
+    /// Of a shared one: the sum over the samples, without the entropy's part.
+    Shared(&'a mut [f64]),
+}
+
+/// Successive samples through a diagonal Gaussian head; every slice starts with the first of them. Means are over `op.batch`.
 pub(super) fn gaussian_rows<T: Real>(
     op: &Surrogate,
     dim: usize,
@@ -418,38 +423,42 @@ pub(super) fn gaussian_rows<T: Real>(
     values: &[T],
     samples: &[T],
     d_mean: &mut [T],
-    mut own_d_log_std: Option<&mut [T]>,
+    mut d_log_std: StdGradient<'_, T>,
     d_values: &mut [T],
-) -> (Sums, Vec<f64>) {
-    let entropy_slope = -op.ent_coef / op.batch as f64;
-    let mut sums = Sums::default();
-    let mut shared = vec![0.0; dim];
-    let mut inverse_std = vec![T::zero(); dim];
-    if own_d_log_std.is_none() {
-        invert_std(&log_std[..dim], &mut inverse_std);
-    }
-    for (i, (d_mean, d_value)) in d_mean.chunks_exact_mut(dim).zip(d_values).enumerate() {
-        let row = i * dim..(i + 1) * dim;
-        let log_std = if own_d_log_std.is_some() { &log_std[row.clone()] } else { &log_std[..dim] };
-        if own_d_log_std.is_some() {
-            invert_std(log_std, &mut inverse_std);
+) -> Sums {
+    with_room(dim, |inverse_std: &mut [T]| {
+        let entropy_slope = -op.ent_coef / op.batch as f64;
+        let mut sums = Sums::default();
+        if let StdGradient::Shared(shared) = &mut d_log_std {
+            shared.fill(0.0);
+            invert_std(&log_std[..dim], inverse_std);
         }
-        // Until the loss is known, d_mean holds z.
-        let (logp, entropy) = gaussian_sample(&mean[row.clone()], log_std, &inverse_std, &actions[row.clone()], d_mean);
-        let loss = sample_loss(op, logp, values[i], &samples[i * sample::COLUMNS..][..sample::COLUMNS]);
-        let curvature = |z: T| (loss.d_logp * (z * z - T::one())).f64();
-        match own_d_log_std.as_deref_mut() {
-            Some(own) => {
-                let own = own[row].iter_mut().zip(d_mean.iter());
-                own.for_each(|(own, &z)| *own = T::of(curvature(z) + entropy_slope));
+        for (i, (d_mean, d_value)) in d_mean.chunks_exact_mut(dim).zip(d_values).enumerate() {
+            let row = i * dim..(i + 1) * dim;
+            let log_std = match d_log_std {
+                StdGradient::Own(_) => {
+                    invert_std(&log_std[row.clone()], inverse_std);
+                    &log_std[row.clone()]
+                }
+                StdGradient::Shared(_) => &log_std[..dim],
+            };
+            // Until the loss is known, d_mean holds z.
+            let (logp, entropy) = gaussian_sample(&mean[row.clone()], log_std, inverse_std, &actions[row.clone()], d_mean);
+            let loss = sample_loss(op, logp, values[i], &samples[i * sample::COLUMNS..][..sample::COLUMNS]);
+            let curvature = |z: T| (loss.d_logp * (z * z - T::one())).f64();
+            match &mut d_log_std {
+                StdGradient::Own(own) => {
+                    let own = own[row].iter_mut().zip(d_mean.iter());
+                    own.for_each(|(own, &z)| *own = T::of(curvature(z) + entropy_slope));
+                }
+                StdGradient::Shared(shared) => shared.iter_mut().zip(d_mean.iter()).for_each(|(sum, &z)| *sum += curvature(z)),
             }
-            None => shared.iter_mut().zip(d_mean.iter()).for_each(|(sum, &z)| *sum += curvature(z)),
+            d_mean.iter_mut().zip(&*inverse_std).for_each(|(z, &inverse_std)| *z = loss.d_logp * *z * inverse_std);
+            *d_value = loss.d_value;
+            sums.add(&loss, entropy);
         }
-        d_mean.iter_mut().zip(&inverse_std).for_each(|(z, &inverse_std)| *z = loss.d_logp * *z * inverse_std);
-        *d_value = loss.d_value;
-        sums.add(&loss, entropy);
-    }
-    (sums, shared)
+        sums
+    })
 }
 
 /// Through a diagonal Gaussian head. `d_log_std` is where the gradient starts.
@@ -469,37 +478,35 @@ pub fn surrogate_gaussian<T: Real>(
     let dim = policy.dim;
     let log_std = &log_std[policy.log_std_offset..];
     let chunk = chunk_rows(dim);
-    let work = |c: usize, d_mean: &mut [T], d_values: &mut [T], own_d_log_std: Option<&mut [T]>| {
+    let work = |c: usize, d_mean: &mut [T], d_values: &mut [T], d_log_std: StdGradient<'_, T>| {
         let first = c * chunk;
         let log_std = if policy.state_dependent_std { &log_std[first * dim..] } else { log_std };
         let (mean, actions) = (&mean[first * dim..], &actions[first * dim..]);
         let samples = &samples[first * sample::COLUMNS..];
-        gaussian_rows(op, dim, mean, log_std, actions, &values[first..], samples, d_mean, own_d_log_std, d_values)
+        gaussian_rows(op, dim, mean, log_std, actions, &values[first..], samples, d_mean, d_log_std, d_values)
     };
-    let (d_mean, d_values) = (&mut d_mean[..op.batch * dim], &mut d_values[..op.batch]);
-    if policy.state_dependent_std {
-        let d_log_std = &mut d_log_std[..op.batch * dim];
-        let sums = if op.batch <= chunk {
-            work(0, d_mean, d_values, Some(d_log_std)).0
+    let chunks = op.batch.div_ceil(chunk);
+    let d_means = d_mean[..op.batch * dim].par_chunks_mut(chunk * dim);
+    let outputs = d_means.zip(d_values[..op.batch].par_chunks_mut(chunk)).enumerate();
+    let sums = with_room(chunks, |parts: &mut [Sums]| {
+        if policy.state_dependent_std {
+            let own = d_log_std[..op.batch * dim].par_chunks_mut(chunk * dim);
+            let all = outputs.zip(own).zip(&mut *parts);
+            all.for_each(|(((c, (d_mean, d_values)), own), sums)| *sums = work(c, d_mean, d_values, StdGradient::Own(own)));
         } else {
-            let chunks = d_mean.par_chunks_mut(chunk * dim).zip(d_values.par_chunks_mut(chunk));
-            let chunks = chunks.zip(d_log_std.par_chunks_mut(chunk * dim)).enumerate();
-            let parts: Vec<Sums> = chunks.map(|(c, ((d_mean, d_values), own))| work(c, d_mean, d_values, Some(own)).0).collect();
-            parts.into_iter().sum()
-        };
-        sums.write(op, stats);
-        return;
-    }
-    let parts = if op.batch <= chunk {
-        vec![work(0, d_mean, d_values, None)]
-    } else {
-        let chunks = d_mean.par_chunks_mut(chunk * dim).zip(d_values.par_chunks_mut(chunk)).enumerate();
-        chunks.map(|(c, (d_mean, d_values))| work(c, d_mean, d_values, None)).collect()
-    };
-    for (d, gradient) in d_log_std[..dim].iter_mut().enumerate() {
-        *gradient = T::of(parts.iter().map(|(_, shared)| shared[d]).sum::<f64>() - op.ent_coef);
-    }
-    parts.into_iter().map(|(sums, _)| sums).sum::<Sums>().write(op, stats);
+            with_room(chunks * dim, |shared: &mut [f64]| {
+                let all = outputs.zip(shared.par_chunks_mut(dim)).zip(&mut *parts);
+                all.for_each(|(((c, (d_mean, d_values)), shared), sums)| {
+                    *sums = work(c, d_mean, d_values, StdGradient::Shared(shared));
+                });
+                for (d, gradient) in d_log_std[..dim].iter_mut().enumerate() {
+                    *gradient = T::of(shared.iter().skip(d).step_by(dim).sum::<f64>() - op.ent_coef);
+                }
+            });
+        }
+        parts.iter().copied().sum::<Sums>()
+    });
+    sums.write(op, stats);
 }
 
 /// The stop word becomes TARGET_KL if nothing stopped before and approx_kl > threshold. The threshold counts as the `f32` that the device gets.
