@@ -370,7 +370,7 @@ fn a_planted_fault_is_noticed() {
         ("actions[source_row", "actions[sample_index", "grads"),
         ("written.squares += gradient * gradient;", "", "norm"),
         ("all.squares += sh_written[lane].squares;", "", "norm"),
-        ("all.squares += bitcast<f32>(of_group.x);", "", "norm"),
+        ("all.squares += bitcast<f32>(word_of_block(own.x, i));", "", "norm"),
         ("coef = max_grad_norm / divisor;", "coef = 1.0;", "factor"),
         ("store_element(at.first + 2u, third);", "", "params"),
         ("m[index] = element.m;", "", "m"),
@@ -378,8 +378,7 @@ fn a_planted_fault_is_noticed() {
         ("params.adam_epsilon,", "0.0,", "params"),
         ("(bitcast<u32>(gradient) & EXPONENT) == EXPONENT", "index == 1u", "control"),
     ] {
-        let text = common::shader("actor_critic");
-        gpu.context.replace_shader("actor_critic", common::plant(text, from, to));
+        common::plant_fault(&mut gpu, "actor_critic", from, to);
         let difference = first_difference(&problem.solve(&mut gpu, Way::Step).unwrap(), &expected, 1e-4);
         assert!(difference.as_deref().is_some_and(|difference| difference.starts_with(tensor)), "{from}: {difference:?}");
     }
@@ -400,13 +399,58 @@ fn a_planted_fault_of_acting_is_noticed() {
     ] {
         let problem = Problem::new(65, &[5, 16], 3, Activation::Tanh, categorical);
         let expected = problem.act(&mut Cpu::<f64>::new()).unwrap();
-        let text = common::shader("actor_critic");
-        let end = text.find("fn samples_gradient").unwrap();
-        let planted = common::plant(&text[..end], from, to) + &text[end..];
-        gpu.context.replace_shader("actor_critic", planted);
+        for shader in FORMS {
+            let text = common::shader(shader);
+            let end = text.find("fn samples_gradient").unwrap();
+            gpu.context.replace_shader(shader, common::plant(&text[..end], from, to) + &text[end..]);
+        }
         let acted = problem.act(&mut gpu).unwrap();
         let found = (0..5).find(|&i| !(relative_error(&acted[i], &expected[i]) <= 1e-5));
         assert_eq!(found.map(|i| ACTED[i]), Some(wrong), "{from}");
+    }
+}
+
+/// The names of the shader's forms.
+const FORMS: [&str; 2] = ["actor_critic", "actor_critic/by_subgroup"];
+
+/// Where the adapter has subgroups of eight.
+#[test]
+fn who_reads_what_all_read_changes_no_bit() {
+    let Some(mut gpu) = common::gpu() else { return };
+    let mut forms = |problem: &Problem| {
+        [true, false].map(|subgroups| {
+            gpu.context.set_subgroups(subgroups);
+            (problem.act(&mut gpu).unwrap(), problem.solve(&mut gpu, Way::Step).unwrap())
+        })
+    };
+    for problem in problems() {
+        let [by_subgroup, by_invocation] = forms(&problem);
+        assert_eq!(by_subgroup, by_invocation, "batch {}", problem.op.batch);
+    }
+}
+
+/// By each form, so that both are seen to run where both can.
+#[test]
+fn a_fault_planted_in_one_form_is_noticed_in_that_alone() {
+    let Some(mut gpu) = common::gpu() else { return };
+    let has_subgroups = gpu.context.adapter_info().subgroup_min_size >= 8 && gpu.context.is_software();
+    let problem = Problem::new(65, &[5, 16], 3, Activation::Tanh, false);
+    let expected = problem.solve(&mut gpu, Way::Step).unwrap();
+    for (shader, from, to, subgroups) in [
+        (FORMS[0], "weights.vectors[first + 2u * stride]", "weights.vectors[first + stride]", false),
+        (FORMS[1], "(own_of_block % 4u) * stride", "(own_of_block % 2u) * stride", true),
+        (FORMS[1], "subgroupShuffle(own.w, i)", "own.w", true),
+        (FORMS[1], "subgroupShuffle(own, i)", "own", true),
+        (FORMS[1], "n * groups.x * WORKGROUP_SIZE", "n * params.len", true),
+    ] {
+        gpu.context.replace_shader(shader, common::plant(common::shader(shader), from, to));
+        for (allowed, faulty) in [(subgroups, true), (!subgroups, false)] {
+            gpu.context.set_subgroups(allowed);
+            let outcome = problem.solve(&mut gpu, Way::Step).unwrap();
+            let runs_here = if has_subgroups { faulty } else { !subgroups };
+            assert_eq!(outcome != expected, runs_here, "{shader}, {from}, subgroups allowed: {allowed}");
+        }
+        gpu.context.replace_shader(shader, common::shader(shader).to_owned());
     }
 }
 
@@ -463,8 +507,7 @@ fn a_gradient_that_is_not_finite_is_reported() {
             "    var bad = gradient;\n    if index == {second}u {{ bad = bitcast<f32>(params.rows * 0u + 0x7fc00000u); }}\n    \
              if index == {first}u {{ bad = bitcast<f32>(params.rows * 0u + 0xff800000u); }}\n    grads[index] = bad;\n    note(index, bad);"
         );
-        let text = common::plant(common::shader("actor_critic"), store, &planted);
-        gpu.context.replace_shader("actor_critic", text);
+        common::plant_fault(&mut gpu, "actor_critic", store, &planted);
         let outcome = problem.solve(&mut gpu, Way::Step).unwrap();
         let control = &outcome.iter().find(|(name, _)| *name == "control").unwrap().1;
         let expected = [(control::STOP, stop::NON_FINITE), (control::BAD_TENSOR, TENSOR), (control::BAD_ELEMENT, first as u32)];

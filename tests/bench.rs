@@ -4,7 +4,7 @@ mod common;
 
 use std::process::{Command, Output};
 
-use common::{gpu, plant};
+use common::gpu;
 use ppo_kernels::Error;
 use ppo_kernels::backend::{Cpu, Gpu};
 use ppo_kernels::bench::{Effort, Finding, Options, Peaks, run, sweep};
@@ -118,16 +118,9 @@ fn a_cross_check_is_not_timed() {
 type Run = fn(Gpu, &Options, &mut dyn FnMut(Finding)) -> ppo_kernels::Result<(Gpu, Peaks)>;
 
 /// What was reported, and the bench and the message of the error.
-fn with_fault(
-    run: Run,
-    shader: &'static str,
-    text: &str,
-    from: &str,
-    to: &str,
-    only: &str,
-) -> Option<(Vec<String>, String, String)> {
+fn with_fault(run: Run, shader: &'static str, from: &str, to: &str, only: &str) -> Option<(Vec<String>, String, String)> {
     let mut gpu = gpu()?;
-    gpu.context.replace_shader(shader, plant(text, from, to));
+    common::plant_fault(&mut gpu, shader, from, to);
     let mut timed = Vec::new();
     let outcome = run(gpu, &options(only), &mut |finding| match finding {
         Finding::Timed(record) => timed.push(record.bench),
@@ -141,15 +134,8 @@ fn with_fault(
 
 #[test]
 fn a_wrong_kernel_is_named_and_not_timed() {
-    let text = include_str!("../shaders/gather.wgsl");
-    let fault = with_fault(
-        run,
-        "gather",
-        text,
-        "source_row(row) * params.width + column",
-        "source_row(row) * params.width",
-        "gather/R98304",
-    );
+    let fault =
+        with_fault(run, "gather", "source_row(row) * params.width + column", "source_row(row) * params.width", "gather/R98304");
     let Some((timed, bench, message)) = fault else { return };
     assert_eq!(bench, "gather/R98304_W48_C24576");
     assert!(message.starts_with("gather_floats: target["), "{message}");
@@ -158,8 +144,7 @@ fn a_wrong_kernel_is_named_and_not_timed() {
 
 #[test]
 fn a_wrong_update_is_named_and_not_timed() {
-    let text = common::shader("actor_critic");
-    let fault = with_fault(run, "actor_critic", text, "- adam.step_size *", "+ adam.step_size *", "update/i_cartpole");
+    let fault = with_fault(run, "actor_critic", "- adam.step_size *", "+ adam.step_size *", "update/i_cartpole");
     let Some((timed, bench, message)) = fault else { return };
     assert_eq!(bench, "update/i_cartpole");
     assert!(message.contains("double precision"), "{message}");
@@ -223,8 +208,7 @@ fn names_of_the_other_kind_of_run_are_refused_before_anything_is_measured() {
 
 #[test]
 fn a_wrong_gradient_is_named_and_not_timed() {
-    let text = common::shader("surrogate");
-    let fault = with_fault(sweep::run, "surrogate", text, "params.vf_coef * slope", "-params.vf_coef * slope", "sweep/batch/64");
+    let fault = with_fault(sweep::run, "surrogate", "params.vf_coef * slope", "-params.vf_coef * slope", "sweep/batch/64");
     let Some((timed, bench, message)) = fault else { return };
     assert_eq!(bench, "sweep/batch/64");
     assert!(message.starts_with("gradient of critic.") && message.contains("double precision"), "{message}");

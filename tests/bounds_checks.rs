@@ -68,7 +68,8 @@ type Operation = fn(&mut Run<'_>);
 
 /// What runs of each shader, by its name.
 const OPERATIONS: &[(&str, Operation)] = &[
-    ("actor_critic", actor_critic),
+    ("actor_critic", actor_critic_by_invocation),
+    ("actor_critic/by_subgroup", actor_critic_by_subgroup),
     ("advantage", advantage),
     ("gather", gather),
     ("linear", linear),
@@ -80,6 +81,17 @@ const OPERATIONS: &[(&str, Operation)] = &[
     ("random", random),
     ("surrogate", surrogate),
 ];
+
+fn actor_critic_by_invocation(run: &mut Run<'_>) {
+    run.gpu.context.set_subgroups(false);
+    actor_critic(run);
+}
+
+/// Where the adapter has any of the size.
+fn actor_critic_by_subgroup(run: &mut Run<'_>) {
+    run.gpu.context.set_subgroups(true);
+    actor_critic(run);
+}
 
 fn actor_critic(run: &mut Run<'_>) {
     let (batch, inputs, hidden) = (101, 5, 11);

@@ -10,7 +10,6 @@ mod program;
 
 use std::path::{Path, PathBuf};
 
-use common::plant;
 use draft::{Draft, KINDS, SMALL, failed_tensors, path_of, public};
 use ppo_kernels::backend::{Backend, Variant};
 use ppo_kernels::cases::{CaseReport, check_file};
@@ -114,40 +113,31 @@ fn a_wrong_mode_is_named() {
 
 #[test]
 fn a_planted_fault_fails_and_names_what_it_spoils() {
-    let linear = common::shader("linear");
-    let advantage = include_str!("../shaders/advantage.wgsl");
-    let surrogate = common::shader("surrogate");
-    let actor_critic = common::shader("actor_critic");
-    let gaussian = common::shader("policy/gaussian");
-    let optimizer = common::shader("optimizer");
-    let gather = include_str!("../shaders/gather.wgsl");
-    for (shader, source, from, to, case, tensor) in [
-        ("linear", linear, "return 1.0 - s * s;", "return 1.0 - s;", "activations", "grad.tanh"),
-        ("linear", linear, "return 1.0 - s * s;", "return 1.0 - s;", "mlp_tanh_B1_3x17x2", "grad.pre0"),
-        ("advantage", advantage, "params.gamma * bootstrap", "bootstrap", "gae_02_T5_N3_g0.99_l0.95", "out.delta"),
-        ("surrogate", surrogate, "* params.one_over_batch", "", "value_loss_B7_c0.2", "grad.values_huber"),
+    for (shader, from, to, case, tensor) in [
+        ("linear", "return 1.0 - s * s;", "return 1.0 - s;", "activations", "grad.tanh"),
+        ("linear", "return 1.0 - s * s;", "return 1.0 - s;", "mlp_tanh_B1_3x17x2", "grad.pre0"),
+        ("advantage", "params.gamma * bootstrap", "bootstrap", "gae_02_T5_N3_g0.99_l0.95", "out.delta"),
+        ("surrogate", "* params.one_over_batch", "", "value_loss_B7_c0.2", "grad.values_huber"),
         (
             "actor_critic",
-            actor_critic,
             "let ratio = exp_of(log_ratio);",
             "let ratio = 1.0 + log_ratio;",
             "update_single_step",
             "grad.first.actor.W0",
         ),
-        ("actor_critic", actor_critic, "log_ratio + residuals.x", "log_ratio", "update_single_step", "out.steps.pg_loss"),
+        ("actor_critic", "log_ratio + residuals.x", "log_ratio", "update_single_step", "out.steps.pg_loss"),
         (
             "policy/gaussian",
-            gaussian,
             "let inverse = exp_of(-s);",
             "let inverse = exp_of(s);",
             "gaussian_B7_D3_shared_std",
             "grad.mean_of_logp",
         ),
-        ("optimizer", optimizer, "adam.beta2 * old.v", "adam.beta1 * old.v", "adam_adamw", "out.v1.0"),
-        ("gather", gather, "indices[params.start + i]", "indices[0]", "update_single_step", "grad.first.actor.W0"),
+        ("optimizer", "adam.beta2 * old.v", "adam.beta1 * old.v", "adam_adamw", "out.v1.0"),
+        ("gather", "indices[params.start + i]", "indices[0]", "update_single_step", "grad.first.actor.W0"),
     ] {
         let Some(mut gpu) = common::gpu() else { return };
-        gpu.context.replace_shader(shader, plant(source, from, to));
+        common::plant_fault(&mut gpu, shader, from, to);
         let report = check_file(&mut gpu, &path_of(case)).unwrap();
         assert!(!report.passed(), "{shader}: the fault went unnoticed in {case}");
         assert!(failed_tensors(&report).contains(&tensor), "{shader}: {tensor} is not in {:?}", failed_tensors(&report));

@@ -48,6 +48,10 @@ fn every_kernel_and_variant_passes_on_the_adapter() {
         expect_no_miss(&reports);
         gpu = back;
     }
+    (gpu.variant, gpu.product) = (Variant::Auto, None);
+    gpu.context.set_subgroups(false);
+    let (_, reports) = run(gpu, &Options { kernels: vec!["actor_critic"], ..few() }, |_| {}).unwrap();
+    expect_no_miss(&reports);
 }
 
 #[test]
@@ -59,52 +63,22 @@ fn the_cpu_backend_passes_at_single_precision() {
 #[test]
 fn a_planted_fault_is_flagged_in_exactly_its_kernel() {
     let faults = [
-        ("linear", "linear", common::shader("linear"), "return 1.0 - s * s;", "return 1.0 - s;"),
-        ("advantage", "advantage", include_str!("../shaders/advantage.wgsl"), "params.gamma * bootstrap", "bootstrap"),
-        (
-            "policy",
-            "policy/categorical",
-            common::shader("policy/categorical"),
-            "share -= exp_of(log_p) * log_p",
-            "share -= exp_of(log_p) * (log_p + 0.01)",
-        ),
-        (
-            "policy",
-            "policy/gaussian",
-            common::shader("policy/gaussian"),
-            "0.5 * exp_minus_tangent(2.0",
-            "0.5 * exp_minus_tangent(1.0",
-        ),
-        (
-            "surrogate",
-            "surrogate",
-            common::shader("surrogate"),
-            "select(above_low, params.ratio_high,",
-            "select(above_low, params.ratio_low,",
-        ),
-        ("actor_critic", "actor_critic", common::shader("actor_critic"), "low_bias += low;", "low_bias += high;"),
-        (
-            "normalize",
-            "normalize",
-            include_str!("../shaders/normalize.wgsl"),
-            "/ f32(params.len - params.ddof)",
-            "/ f32(params.len)",
-        ),
-        ("optimizer", "optimizer", common::shader("optimizer"), "adam.beta2 * old.v", "adam.beta1 * old.v"),
-        (
-            "nonfinite",
-            "nonfinite",
-            include_str!("../shaders/nonfinite.wgsl"),
-            "control[BAD_ELEMENT], first)",
-            "control[BAD_ELEMENT], first + 1u)",
-        ),
-        ("gather", "gather", include_str!("../shaders/gather.wgsl"), "indices[params.start + i]", "indices[i]"),
-        ("random", "random", include_str!("../shaders/random.wgsl"), "0xbb67ae85u", "0xbb67ae87u"),
+        ("linear", "linear", "return 1.0 - s * s;", "return 1.0 - s;"),
+        ("advantage", "advantage", "params.gamma * bootstrap", "bootstrap"),
+        ("policy", "policy/categorical", "share -= exp_of(log_p) * log_p", "share -= exp_of(log_p) * (log_p + 0.01)"),
+        ("policy", "policy/gaussian", "0.5 * exp_minus_tangent(2.0", "0.5 * exp_minus_tangent(1.0"),
+        ("surrogate", "surrogate", "select(above_low, params.ratio_high,", "select(above_low, params.ratio_low,"),
+        ("actor_critic", "actor_critic", "low_bias += low;", "low_bias += high;"),
+        ("normalize", "normalize", "/ f32(params.len - params.ddof)", "/ f32(params.len)"),
+        ("optimizer", "optimizer", "adam.beta2 * old.v", "adam.beta1 * old.v"),
+        ("nonfinite", "nonfinite", "control[BAD_ELEMENT], first)", "control[BAD_ELEMENT], first + 1u)"),
+        ("gather", "gather", "indices[params.start + i]", "indices[i]"),
+        ("random", "random", "0xbb67ae85u", "0xbb67ae87u"),
     ];
     assert_eq!(KERNELS.iter().find(|kernel| faults.iter().all(|fault| fault.0 != **kernel)), None, "a kernel without a fault");
-    for (kernel, shader, source, from, to) in faults {
+    for (kernel, shader, from, to) in faults {
         let Some(mut gpu) = guarded() else { return };
-        gpu.context.replace_shader(shader, plant(source, from, to));
+        common::plant_fault(&mut gpu, shader, from, to);
         let (_, reports) = run(gpu, &few(), |_| {}).unwrap();
         assert_eq!(flagged(&reports), [kernel]);
         let report = reports.iter().find(|report| report.kernel == kernel).unwrap();

@@ -10,14 +10,15 @@
 //   update_parameters    norm and clip factor, what is not finite (nonfinite.wgsl), Adam (optimizer.wgsl), and the packed weights anew
 //
 // What is read often is read from uniform buffers, windows of 64 KiB: a constant cache on a GPU, and on llvmpipe the only memory whose
-// loads are not made lane by lane. Between the entry points everything is in `trace`, windows one after the other: observations; activations
+// loads are not made lane by lane. In front of all this stands by_invocation.wgsl or by_subgroup.wgsl, which say who reads what all invocations
+// of a workgroup read alike. Between the entry points everything is in `trace`, windows one after the other: observations; activations
 // of hidden layers, their gradients, the output's gradient of the actor; the same three of the critic; partial sums.
 //
 // Shapes        observations [rows, observation_size], actions [rows] or [rows, width], indices [first_index + batch or more], samples
 //               [first_sample + batch or more, 4] in the order of indices; output [batch, width]; values [batch], of samples_act, as logp,
 //               noise and actions, [first_row + batch or more]; a window [batch, padded sizes]; squares [square_groups, 4]; stats [rows, 16];
 //               schedule [steps, 4]; control [4]; parameters, grads, m, v [len]; layers as `layers` says, 4 a network at most
-// Grid          pack_weights, update_parameters: an invocation a packed vector; samples_*: a workgroup of samples in x, networks in y;
+// Grid          pack_weights: an invocation a packed vector; update_parameters: one for VECTORS_EACH; samples_*: a workgroup of samples in x, networks in y;
 //               parameters_gradient: 8 outputs a workgroup in x, layers in y, networks in z
 // Workgroup     WORKGROUP_SIZE invocations; samples_act: ACT_LANES; parameters_gradient: INPUT_LANES, each with 4 inputs
 // Bindings      0 params; samples_*: 1 weights (window), 2 observations, 6 output, 8 values; samples_act: 9 noise, 20 drawn actions (words:
@@ -30,7 +31,8 @@
 //               Indices proven: sizes in vectors are even and add up to KEPT at most, samples times them and all packed vectors to WINDOW, by
 //               Plan::new; samples past the end are clamped to the last one; what indices hold is clamped to rows - 1; an action from a
 //               buffer < width is compared first; square_groups counts the workgroups of parameters_gradient, MOST_GROUPS at most; elements
-//               of a vector are clamped to len - 1 where they are read, and compared where they are written
+//               of a vector are clamped to len - 1 where they are read, and compared where they are written, as packed vectors are
+//               with packed_vectors before; a block of samples ends at the last one, one of workgroups at MOST_GROUPS
 // Determinism   every sum has one order that depends on the shapes alone
 // Range         as surrogate.wgsl
 // Tolerance     that of the single operations it stands for, see tests/actor_critic.rs
@@ -172,6 +174,18 @@ var<private> d_kept: array<vec4<f32>, KEPT>;
 // Where the output starts.
 var<private> output_at: u32;
 
+// Weights that are read together.
+struct Eight {
+    a: vec4<f32>,
+    b: vec4<f32>,
+    c: vec4<f32>,
+    d: vec4<f32>,
+    e: vec4<f32>,
+    f: vec4<f32>,
+    g: vec4<f32>,
+    h: vec4<f32>,
+}
+
 fn activate_all(x: vec4<f32>) -> vec4<f32> {
     return vec4<f32>(activate(x.x), activate(x.y), activate(x.z), activate(x.w));
 }
@@ -192,19 +206,9 @@ fn forward(first_layer: u32, layers: u32) {
             let row = at.z + 4u * o * at.x;
             for (var k = 0u; k < at.x; k++) {
                 let h = kept[input_at + k];
-                let w = row + k;
-                low += vec4<f32>(
-                    dot(weights.vectors[w], h),
-                    dot(weights.vectors[w + at.x], h),
-                    dot(weights.vectors[w + 2u * at.x], h),
-                    dot(weights.vectors[w + 3u * at.x], h),
-                );
-                high += vec4<f32>(
-                    dot(weights.vectors[w + 4u * at.x], h),
-                    dot(weights.vectors[w + 5u * at.x], h),
-                    dot(weights.vectors[w + 6u * at.x], h),
-                    dot(weights.vectors[w + 7u * at.x], h),
-                );
+                let w = eight_weights(row + k, at.x, 4u * at.x);
+                low += vec4<f32>(dot(w.a, h), dot(w.b, h), dot(w.c, h), dot(w.d, h));
+                high += vec4<f32>(dot(w.e, h), dot(w.f, h), dot(w.g, h), dot(w.h, h));
             }
             if l + 1u < layers {
                 low = activate_all(low);
@@ -231,11 +235,9 @@ fn backward(first_layer: u32, layers: u32) {
             var high = vec4<f32>();
             for (var o = 0u; o < at.y; o++) {
                 let d = d_kept[above + o];
-                let w = at.z + 4u * o * at.x + k;
-                low += d.x * weights.vectors[w] + d.y * weights.vectors[w + at.x]
-                    + d.z * weights.vectors[w + 2u * at.x] + d.w * weights.vectors[w + 3u * at.x];
-                high += d.x * weights.vectors[w + 1u] + d.y * weights.vectors[w + at.x + 1u]
-                    + d.z * weights.vectors[w + 2u * at.x + 1u] + d.w * weights.vectors[w + 3u * at.x + 1u];
+                let w = eight_weights(at.z + 4u * o * at.x + k, at.x, 1u);
+                low += d.x * w.a + d.y * w.b + d.z * w.c + d.w * w.d;
+                high += d.x * w.e + d.y * w.f + d.z * w.g + d.w * w.h;
             }
             d_kept[below + k] = low * derivatives(kept[below + k]);
             d_kept[below + k + 1u] = high * derivatives(kept[below + k + 1u]);
@@ -361,6 +363,7 @@ fn draw_gaussian(row: u32) {
 
 @compute @workgroup_size(ACT_LANES)
 fn samples_act(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) local: u32) {
+    join_subgroup();
     let is_critic = workgroup.y == 1u;
     let i = workgroup.x * ACT_LANES + local;
     sample_index = min(i, params.batch - 1u);
@@ -390,6 +393,7 @@ fn samples_gradient(
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
+    join_subgroup();
     let is_critic = workgroup.y == 1u;
     let group = workgroup.y * groups.x + workgroup.x;
     let i = workgroup.x * WORKGROUP_SIZE + local;

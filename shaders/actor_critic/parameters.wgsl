@@ -104,6 +104,36 @@ fn add_sample(tile: ptr<function, Tile>, h: vec4<f32>, low: vec4<f32>, high: vec
     (*tile).high_bias += high;
 }
 
+// Of eight outputs.
+struct OutputGradient {
+    low: vec4<f32>,
+    high: vec4<f32>,
+}
+
+// Where the gradient of this invocation's sample of a block begins, for outputs from vector o on.
+fn own_place(block: u32, place: Place, o: u32) -> u32 {
+    return min(block + own_of_block, params.batch - 1u) * place.d_stride + place.d_at + o;
+}
+
+// For software adapters, which execute both sides of a branch anyway, both windows that a value may come from are read.
+fn actor_gradient(at: u32, is_last: bool) -> OutputGradient {
+    let hidden_at = select(at, 0u, is_last);
+    let output_at = select(0u, at, is_last);
+    return OutputGradient(
+        select(actor_d_hidden.vectors[hidden_at], actor_d_output.vectors[output_at], is_last),
+        select(actor_d_hidden.vectors[hidden_at + 1u], actor_d_output.vectors[output_at + 1u], is_last),
+    );
+}
+
+fn critic_gradient(at: u32, is_last: bool) -> OutputGradient {
+    let hidden_at = select(at, 0u, is_last);
+    let output_at = select(0u, at, is_last);
+    return OutputGradient(
+        select(critic_d_hidden.vectors[hidden_at], critic_d_output.vectors[output_at], is_last),
+        select(critic_d_hidden.vectors[hidden_at + 1u], critic_d_output.vectors[output_at + 1u], is_last),
+    );
+}
+
 var<workgroup> sh_written: array<Written, INPUT_LANES>;
 
 @compute @workgroup_size(INPUT_LANES)
@@ -112,6 +142,7 @@ fn parameters_gradient(
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
+    join_subgroup();
     let is_critic = workgroup.z == 1u;
     let layers = select(params.actor_layers, params.critic_layers, is_critic);
     let first_layer = select(0u, MOST_LAYERS, is_critic);
@@ -123,45 +154,43 @@ fn parameters_gradient(
     let is_last = layer + 1u == layers;
     let place = place_of(layer, layers, first_layer);
     let inputs = select(0u, vectors.x, o < vectors.y && workgroup.y < layers);
-    // One of the two loops over samples has none to go through: software adapters skip that, and not a branch. For the same reason both
-    // windows that a value may come from are read.
-    let actor_samples = select(params.batch, 0u, is_critic);
-    let critic_samples = select(0u, params.batch, is_critic);
+    // Two of the three loops over samples have none to go through: software adapters skip that, and not a branch.
+    let observation_samples = select(0u, params.batch, is_first);
+    let actor_samples = select(params.batch, 0u, is_first || is_critic);
+    let critic_samples = select(0u, params.batch, !is_first && is_critic);
     written = Written(0.0, NOWHERE);
-    for (var k = local; k < inputs; k += INPUT_LANES) {
+    for (var first_input = 0u; first_input < inputs; first_input += INPUT_LANES) {
+        let k = min(first_input + local, inputs - 1u);
         var tile: Tile;
-        for (var s = 0u; s < actor_samples; s++) {
-            let input_at = s * place.input_stride + place.input_at + k;
-            let d_at = s * place.d_stride + place.d_at + o;
-            let hidden_at = select(input_at, 0u, is_first);
-            let observation_at = select(0u, input_at, is_first);
-            let d_hidden_at = select(d_at, 0u, is_last);
-            let d_output_at = select(0u, d_at, is_last);
-            add_sample(
-                &tile,
-                select(actor_hidden.vectors[hidden_at], observation_window.vectors[observation_at], is_first),
-                select(actor_d_hidden.vectors[d_hidden_at], actor_d_output.vectors[d_output_at], is_last),
-                select(actor_d_hidden.vectors[d_hidden_at + 1u], actor_d_output.vectors[d_output_at + 1u], is_last),
-            );
+        for (var block = 0u; block < observation_samples; block += BLOCK) {
+            let own_at = own_place(block, place, o);
+            let of_actor = actor_gradient(select(own_at, 0u, is_critic), is_last);
+            let of_critic = critic_gradient(select(0u, own_at, is_critic), is_last);
+            let own_low = select(of_actor.low, of_critic.low, is_critic);
+            let own_high = select(of_actor.high, of_critic.high, is_critic);
+            for (var i = 0u; i < min(observation_samples - block, BLOCK); i++) {
+                let h = observation_window.vectors[(block + i) * place.input_stride + k];
+                add_sample(&tile, h, of_block(own_low, i), of_block(own_high, i));
+            }
         }
-        for (var s = 0u; s < critic_samples; s++) {
-            let input_at = s * place.input_stride + place.input_at + k;
-            let d_at = s * place.d_stride + place.d_at + o;
-            let hidden_at = select(input_at, 0u, is_first);
-            let observation_at = select(0u, input_at, is_first);
-            let d_hidden_at = select(d_at, 0u, is_last);
-            let d_output_at = select(0u, d_at, is_last);
-            add_sample(
-                &tile,
-                select(critic_hidden.vectors[hidden_at], observation_window.vectors[observation_at], is_first),
-                select(critic_d_hidden.vectors[d_hidden_at], critic_d_output.vectors[d_output_at], is_last),
-                select(critic_d_hidden.vectors[d_hidden_at + 1u], critic_d_output.vectors[d_output_at + 1u], is_last),
-            );
+        for (var block = 0u; block < actor_samples; block += BLOCK) {
+            let own = actor_gradient(own_place(block, place, o), is_last);
+            for (var i = 0u; i < min(actor_samples - block, BLOCK); i++) {
+                let h = actor_hidden.vectors[(block + i) * place.input_stride + place.input_at + k];
+                add_sample(&tile, h, of_block(own.low, i), of_block(own.high, i));
+            }
+        }
+        for (var block = 0u; block < critic_samples; block += BLOCK) {
+            let own = critic_gradient(own_place(block, place, o), is_last);
+            for (var i = 0u; i < min(critic_samples - block, BLOCK); i++) {
+                let h = critic_hidden.vectors[(block + i) * place.input_stride + place.input_at + k];
+                add_sample(&tile, h, of_block(own.low, i), of_block(own.high, i));
+            }
         }
         let sizes = params.layers[first_layer + layer];
         for (var row = 0u; row < 8u; row++) {
             let out = 4u * o + row;
-            if out < sizes.y {
+            if out < sizes.y && first_input + local < inputs {
                 let first = sizes.z + out * sizes.x + 4u * k;
                 for (var c = 0u; c < 4u; c++) {
                     if 4u * k + c < sizes.x {
@@ -212,13 +241,20 @@ const NON_FINITE = 2u;
 // Every invocation adds up the same squares in the same order, so none has to wait for another. What an invocation reads in `control` may be
 // what another has just written there: where that happens, both stop anyway.
 @compute @workgroup_size(WORKGROUP_SIZE)
-fn update_parameters(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) local: u32) {
-    let i = workgroup.x * WORKGROUP_SIZE + local;
+fn update_parameters(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    join_subgroup();
+    let invocation = workgroup.x * WORKGROUP_SIZE + local;
     var all = Written(0.0, NOWHERE);
-    for (var group = 0u; group < params.square_groups; group++) {
-        let of_group = squares_window.vectors[group];
-        all.squares += bitcast<f32>(of_group.x);
-        all.first_bad = min(all.first_bad, of_group.y);
+    for (var block = 0u; block < params.square_groups; block += BLOCK) {
+        let own = squares_window.vectors[min(block + own_of_block, MOST_GROUPS - 1u)];
+        for (var i = 0u; i < min(params.square_groups - block, BLOCK); i++) {
+            all.squares += bitcast<f32>(word_of_block(own.x, i));
+            all.first_bad = min(all.first_bad, word_of_block(own.y, i));
+        }
     }
     let clip = clip_of(all.squares, params.limited != 0u, params.max_grad_norm, params.norm_epsilon);
     let is_bad = all.first_bad != NOWHERE;
@@ -237,17 +273,7 @@ fn update_parameters(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local
         schedule[row + STEP_SIZE],
         schedule[row + INV_SQRT_BIAS_CORRECTION2],
     );
-    let at = packed_at(i);
-    // Loads stand outside of loops and branches: there, software adapters make them lane by lane.
-    let last = params.len - 1u;
-    let e = vec4<u32>(min(at.first, last), min(at.first + 1u, last), min(at.first + 2u, last), min(at.first + 3u, last));
-    let grad = clip.coef * vec4<f32>(grads[e.x], grads[e.y], grads[e.z], grads[e.w]);
-    let first = adam_of(AdamElement(parameters[e.x], m[e.x], v[e.x]), grad.x, adam);
-    let second = adam_of(AdamElement(parameters[e.y], m[e.y], v[e.y]), grad.y, adam);
-    let third = adam_of(AdamElement(parameters[e.z], m[e.z], v[e.z]), grad.z, adam);
-    let fourth = adam_of(AdamElement(parameters[e.w], m[e.w], v[e.w]), grad.w, adam);
-
-    if i == 0u {
+    if invocation == 0u {
         stats[params.stats_row * STATS_COLUMNS + GRAD_NORM] = clip.norm;
         stats[params.stats_row * STATS_COLUMNS + CLIP_COEF] = clip.coef;
         if is_bad && atomicLoad(&control[BAD_TENSOR]) == 0u {
@@ -259,9 +285,27 @@ fn update_parameters(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local
             atomicAdd(&control[STEPS_DONE], 1u);
         }
     }
-    if stopped || i >= params.packed_vectors {
+    if stopped {
         return;
     }
+    for (var n = 0u; n < VECTORS_EACH; n++) {
+        step_vector(invocation + n * groups.x * WORKGROUP_SIZE, clip.coef, adam);
+    }
+}
+
+fn step_vector(i: u32, coef: f32, adam: AdamConstants) {
+    if i >= params.packed_vectors {
+        return;
+    }
+    let at = packed_at(i);
+    let last = params.len - 1u;
+    let e = vec4<u32>(min(at.first, last), min(at.first + 1u, last), min(at.first + 2u, last), min(at.first + 3u, last));
+    let grad = coef * vec4<f32>(grads[e.x], grads[e.y], grads[e.z], grads[e.w]);
+    let param = packed[i];
+    let first = adam_of(AdamElement(param.x, m[e.x], v[e.x]), grad.x, adam);
+    let second = adam_of(AdamElement(param.y, m[e.y], v[e.y]), grad.y, adam);
+    let third = adam_of(AdamElement(param.z, m[e.z], v[e.z]), grad.z, adam);
+    let fourth = adam_of(AdamElement(param.w, m[e.w], v[e.w]), grad.w, adam);
     if at.count > 0u {
         store_element(at.first, first);
     }

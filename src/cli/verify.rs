@@ -92,18 +92,21 @@ fn verify_gpu(args: &VerifyArgs, options: &Options) -> Result<Vec<Labelled>> {
     for &kernel in KERNELS {
         let variants: &[_] = if kernel == "linear" {
             &[
-                ("plain", Variant::Plain, None),
-                ("fast", Variant::Fast, None),
-                ("64x64", Variant::Auto, Some(Product::Workgroup64)),
-                ("128x128", Variant::Auto, Some(Product::Workgroup128)),
+                ("plain", Variant::Plain, None, true),
+                ("fast", Variant::Fast, None, true),
+                ("64x64", Variant::Auto, Some(Product::Workgroup64), true),
+                ("128x128", Variant::Auto, Some(Product::Workgroup128), true),
             ]
+        } else if kernel == "actor_critic" {
+            &[("any", Variant::Auto, None, true), ("no subgroups", Variant::Auto, None, false)]
         } else if KERNELS_WITH_VARIANTS.contains(&kernel) {
-            &[("plain", Variant::Plain, None), ("fast", Variant::Fast, None)]
+            &[("plain", Variant::Plain, None, true), ("fast", Variant::Fast, None, true)]
         } else {
-            &[("only", Variant::Auto, None)]
+            &[("only", Variant::Auto, None, true)]
         };
-        for &(name, variant, product) in variants {
+        for &(name, variant, product, subgroups) in variants {
             (gpu.variant, gpu.product) = (variant, product);
+            gpu.context.set_subgroups(subgroups);
             let options = Options { kernels: vec![kernel], ..options.clone() };
             let (back, found) = run_cases(gpu, &options, |report| tell(name, report))?;
             reports.extend(label(name, found));

@@ -70,25 +70,42 @@ pub(crate) use binding::*;
 mod binding {
     use super::{ActorCritic, Layer, MinibatchStep, PackedLayout};
     use crate::error::Result;
-    use crate::gpu::{Buffer, Context, Grid, Indices, Shader, ShaderParams, bind, shader_params};
+    use crate::gpu::{Buffer, Context, Field, Grid, Indices, Shader, ShaderParams, bind, shader_params};
     use crate::kernels::gather::Gather;
     use crate::kernels::linear::Activation;
     use crate::kernels::optimizer::{AdamParams, NormParams};
     use crate::kernels::surrogate::{SurrogateParams, record_stop_on_kl};
     use crate::kernels::{Constants, ShaderInfo};
 
-    pub(crate) const SHADER: Shader = Shader {
-        name: "actor_critic",
-        source: concat!(
-            include_str!("../../shaders/elementary.wgsl"),
-            include_str!("../../shaders/linear/activation.wgsl"),
-            include_str!("../../shaders/surrogate/loss.wgsl"),
-            include_str!("../../shaders/optimizer/formulas.wgsl"),
-            include_str!("../../shaders/actor_critic/actor_critic.wgsl"),
-            include_str!("../../shaders/actor_critic/parameters.wgsl")
-        ),
-        indices: Indices::Proven,
-    };
+    macro_rules! shader {
+        ($name:literal, $head:literal) => {
+            Shader {
+                name: $name,
+                source: concat!(
+                    include_str!(concat!("../../shaders/actor_critic/", $head, ".wgsl")),
+                    include_str!("../../shaders/elementary.wgsl"),
+                    include_str!("../../shaders/linear/activation.wgsl"),
+                    include_str!("../../shaders/surrogate/loss.wgsl"),
+                    include_str!("../../shaders/optimizer/formulas.wgsl"),
+                    include_str!("../../shaders/actor_critic/actor_critic.wgsl"),
+                    include_str!("../../shaders/actor_critic/parameters.wgsl")
+                ),
+                indices: Indices::Proven,
+            }
+        };
+    }
+
+    /// One of the ways in which invocations share the work. All give the same bits.
+    struct Form {
+        shader: Shader,
+        /// Packed vectors that an invocation of `update_parameters` takes.
+        vectors_each: usize,
+    }
+
+    const BY_INVOCATION: Form = Form { shader: shader!("actor_critic", "by_invocation"), vectors_each: 1 };
+    const BY_SUBGROUP: Form = Form { shader: shader!("actor_critic/by_subgroup", "by_subgroup"), vectors_each: 4 };
+    /// Vectors that a subgroup reads together in the latter.
+    const BLOCK: u32 = 8;
 
     /// Every specialisation of what takes samples.
     const FORMS: &[Constants] = &[
@@ -125,17 +142,20 @@ mod binding {
     /// Both policies, where the activation makes no difference.
     const POLICIES: &[Constants] = &[&[("GAUSSIAN", 0.0)], &[("GAUSSIAN", 1.0)]];
 
-    pub(crate) const SHADERS: &[ShaderInfo] = &[ShaderInfo {
-        shader: SHADER,
-        params: &[(ActorCriticParams::NAME, size_of::<ActorCriticParams>(), ActorCriticParams::FIELDS)],
-        entries: &[
-            ("pack_weights", POLICIES),
-            ("samples_act", ACT_FORMS),
-            ("samples_gradient", FORMS),
-            ("parameters_gradient", POLICIES),
-            ("update_parameters", POLICIES),
-        ],
-    }];
+    const PARAMS: &[(&str, usize, &[Field])] =
+        &[(ActorCriticParams::NAME, size_of::<ActorCriticParams>(), ActorCriticParams::FIELDS)];
+    const ENTRIES: &[(&str, &[Constants])] = &[
+        ("pack_weights", POLICIES),
+        ("samples_act", ACT_FORMS),
+        ("samples_gradient", FORMS),
+        ("parameters_gradient", POLICIES),
+        ("update_parameters", POLICIES),
+    ];
+
+    pub(crate) const SHADERS: &[ShaderInfo] = &[
+        ShaderInfo { shader: BY_INVOCATION.shader, params: PARAMS, entries: ENTRIES },
+        ShaderInfo { shader: BY_SUBGROUP.shader, params: PARAMS, entries: ENTRIES },
+    ];
 
     /// As in the shader.
     const WORKGROUP_SIZE: usize = 32;
@@ -204,6 +224,7 @@ mod binding {
 
     /// Where everything of a minibatch lies in the windows, if it fits.
     pub(crate) struct Plan {
+        form: Form,
         params: ActorCriticParams,
         activation: Activation,
         layout: PackedLayout,
@@ -290,7 +311,9 @@ mod binding {
                 .chain(critic)
                 .map(|Layer { linear, .. }| [linear.in_features, linear.out_features, linear.weight_offset, linear.bias_offset]);
             let layout = PackedLayout { layers: places.collect(), log_std_offset };
-            Some(Self { params, activation, layout, tiles, parameter_groups })
+            let by_subgroup = context.is_software() && context.has_subgroups_of(BLOCK);
+            let form = if by_subgroup { BY_SUBGROUP } else { BY_INVOCATION };
+            Some(Self { form, params, activation, layout, tiles, parameter_groups })
         }
 
         /// Outputs of the actor.
@@ -320,15 +343,15 @@ mod binding {
             [("ACTIVATION", f64::from(self.activation as u8)), self.policy()]
         }
 
-        /// An invocation a packed vector.
-        fn packed_grid(&self) -> Grid {
-            Grid::covering(self.params.packed_vectors as usize, WORKGROUP_SIZE)
+        /// Enough invocations for all packed vectors, when each takes so many.
+        fn packed_grid(&self, vectors_each: usize) -> Grid {
+            Grid::covering(self.params.packed_vectors as usize, WORKGROUP_SIZE * vectors_each)
         }
 
         /// Records the packing of parameters.
         pub(crate) fn record_pack(&self, context: &mut Context, params: &Buffer<f32>, packed: &Buffer<f32>) -> Result<()> {
             let buffers = [bind(10, params), bind(11, packed)];
-            context.dispatch(SHADER, "pack_weights", &[self.policy()], &self.params, &buffers, self.packed_grid())
+            context.dispatch(self.form.shader, "pack_weights", &[self.policy()], &self.params, &buffers, self.packed_grid(1))
         }
 
         /// Records a step of a rollout: buffers are those of `act`, already checked, with `noise` and what is written from row `first_row` on;
@@ -351,7 +374,7 @@ mod binding {
             let [activation, policy] = self.constants();
             let constants = [activation, policy, ("ACT_LANES", lanes as f64)];
             let grid = Grid::Xyz(batch.div_ceil(lanes), 2, 1);
-            context.dispatch(SHADER, "samples_act", &constants, &step, &[&inputs[..], &outputs].concat(), grid)
+            context.dispatch(self.form.shader, "samples_act", &constants, &step, &[&inputs[..], &outputs].concat(), grid)
         }
 
         fn step_params(&self, step: &MinibatchStep, rows: &Gather, first_sample: usize) -> ActorCriticParams {
@@ -410,7 +433,7 @@ mod binding {
 
             let buffers = [bind(1, &weights), observations, actions, samples, bind(5, &trace), output, indices, values];
             let grid = Grid::Xyz(self.tiles, 2, 1);
-            context.dispatch(SHADER, "samples_gradient", &self.constants(), &shared, &buffers, grid)?;
+            context.dispatch(self.form.shader, "samples_gradient", &self.constants(), &shared, &buffers, grid)?;
 
             let [x, y, z] = self.parameter_groups;
             // Observations and partial sums, then activations, their gradients and the output's, of both networks.
@@ -418,7 +441,7 @@ mod binding {
                 [(12, 0), (13, 7), (22, 1), (23, 2), (24, 3), (25, 4), (26, 5), (27, 6)].map(|(at, i)| bind(at, &window(i)));
             let outputs = [bind(16, grads), bind(17, &squares), bind(18, stats)];
             let buffers = [&windows[..], &outputs].concat();
-            context.dispatch(SHADER, "parameters_gradient", &[self.policy()], &shared, &buffers, Grid::Xyz(x, y, z))?;
+            context.dispatch(self.form.shader, "parameters_gradient", &[self.policy()], &shared, &buffers, Grid::Xyz(x, y, z))?;
 
             if let Some(max_kl) = step.max_kl {
                 record_stop_on_kl(context, max_kl, step.loss.stats_row, stats, control)?;
@@ -426,7 +449,8 @@ mod binding {
             let state = [bind(10, params), bind(11, packed), bind(14, m), bind(15, v), bind(16, grads)];
             let others = [bind(18, stats), bind(19, control), bind(28, schedule), bind(29, &squares.slice(0, 4 * MOST_GROUPS))];
             let buffers = [&state[..], &others].concat();
-            context.dispatch(SHADER, "update_parameters", &[self.policy()], &shared, &buffers, self.packed_grid())
+            let grid = self.packed_grid(self.form.vectors_each);
+            context.dispatch(self.form.shader, "update_parameters", &[self.policy()], &shared, &buffers, grid)
         }
     }
 }

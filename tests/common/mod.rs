@@ -98,6 +98,16 @@ pub fn plant(text: &str, from: &str, to: &str) -> String {
     text.replace(from, to)
 }
 
+/// Plants a fault in a shader, and in those of its forms that have the text.
+#[track_caller]
+pub fn plant_fault(gpu: &mut Gpu, name: &'static str, from: &str, to: &str) {
+    gpu.context.replace_shader(name, plant(shader(name), from, to));
+    let forms = ppo_kernels::kernels::shaders().into_iter().map(|info| info.shader);
+    for form in forms.filter(|form| form.name.strip_prefix(name).is_some_and(|rest| rest.starts_with('/'))) {
+        gpu.context.replace_shader(form.name, form.source.replace(from, to));
+    }
+}
+
 /// Seeded random inputs.
 pub struct Draw(ChaCha8Rng);
 

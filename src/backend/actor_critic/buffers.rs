@@ -121,6 +121,7 @@ pub struct RolloutRows<'a, F, W> {
 #[derive(Debug)]
 pub struct Parameters<F> {
     flat: F,
+    #[cfg_attr(not(feature = "gpu"), expect(dead_code))] // no other backend packs
     packed: Option<F>,
     /// How the copy is laid out, where it holds what `flat` does.
     pub(super) packed_as: Option<PackedLayout>,
@@ -149,6 +150,7 @@ impl<F> Parameters<F> {
     }
 
     /// The buffer, and room for a packed copy, made the first time.
+    #[cfg(feature = "gpu")]
     pub(super) fn with_packed(&mut self, make: impl FnOnce() -> Result<F>) -> Result<(&F, &F)> {
         let packed = match self.packed.take() {
             Some(kept) => kept,

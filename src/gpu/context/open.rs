@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::gpu::adapter::{self, CooperativeMatrix, Selection};
 
 impl Context {
-    /// Opens an adapter with its own limits, and with timestamp queries and pipeline caches where it has them.
+    /// Opens an adapter with its own limits, and with timestamp queries, pipeline caches and subgroups where it has them.
     ///
     /// # Errors
     /// [`Error::NoAdapter`] when none fits, [`Error::Device`] when it cannot be opened.
@@ -25,7 +25,8 @@ impl Context {
     }
 
     fn open_adapter(adapter: &wgpu::Adapter, cooperative_matrix: std::result::Result<CooperativeMatrix, String>) -> Result<Self> {
-        let wanted = adapter.features() & (wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::PIPELINE_CACHE);
+        let useful = wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::PIPELINE_CACHE | wgpu::Features::SUBGROUP;
+        let wanted = adapter.features() & useful;
         let (features, experimental_features) = match cooperative_matrix {
             Ok(_) => (wanted | CooperativeMatrix::FEATURES, experimental_features()),
             Err(_) => (wanted, wgpu::ExperimentalFeatures::disabled()),
