@@ -8,7 +8,7 @@ use ppo_kernels::backend::{
     ActorCriticOps, Backend, Cpu, CrossCheck, Drawn, Gpu, Head, Memory, Minibatch, MinibatchInputs, MinibatchRows, Parameters,
     RolloutRows, Rows, Trace, TrainState, Variant, compose_minibatch_gradient,
 };
-use ppo_kernels::kernels::actor_critic::{ActorCritic, Layer, MinibatchStep};
+use ppo_kernels::kernels::actor_critic::{ActorCritic, Form, Layer, MinibatchStep};
 use ppo_kernels::kernels::linear::{Activation, Linear};
 use ppo_kernels::kernels::optimizer::{Adam, GradientNorm, control, schedule, stop};
 use ppo_kernels::kernels::policy::{Categorical, Gaussian};
@@ -318,6 +318,14 @@ fn the_adapter_passes_the_cross_check() {
     }
 }
 
+/// The composition, and every form of the fused kernel.
+const VARIANTS: [(Variant, Option<Form>); 4] = [
+    (Variant::Plain, None),
+    (Variant::Fast, Some(Form::ByInvocation)),
+    (Variant::Fast, Some(Form::BySubgroup)),
+    (Variant::Fast, Some(Form::ByTile)),
+];
+
 /// With every variant, in fresh memory full of NaN.
 #[test]
 fn the_adapter_gives_what_the_single_operations_give() {
@@ -325,12 +333,16 @@ fn the_adapter_gives_what_the_single_operations_give() {
     gpu.context.set_guards(true);
     for problem in problems() {
         let expected = problem.solve(&mut Cpu::<f64>::new(), Way::Composed).unwrap();
-        for variant in [Variant::Plain, Variant::Fast] {
-            gpu.variant = variant;
+        for (variant, form) in VARIANTS {
+            (gpu.variant, gpu.fused_form) = (variant, form);
             gpu.context.release();
             let outcome = problem.solve(&mut gpu, Way::Step).unwrap();
             let difference = first_difference(&outcome, &expected, 1e-4);
-            assert_eq!(difference, None, "{variant:?}, batch {}, categorical {}", problem.op.batch, problem.categorical);
+            assert_eq!(
+                difference, None,
+                "{variant:?}, {form:?}, batch {}, categorical {}",
+                problem.op.batch, problem.categorical
+            );
         }
     }
 }
@@ -342,45 +354,105 @@ fn acting_gives_what_the_single_operations_give() {
     gpu.context.set_guards(true);
     for problem in problems() {
         let expected = problem.act(&mut Cpu::<f64>::new()).unwrap();
-        for variant in [Variant::Plain, Variant::Fast] {
-            gpu.variant = variant;
+        for (variant, form) in VARIANTS {
+            (gpu.variant, gpu.fused_form) = (variant, form);
             gpu.context.release();
             let acted = problem.act(&mut gpu).unwrap();
             for (tensor, (a, b)) in ACTED.iter().zip(acted.iter().zip(&expected)) {
                 let error = relative_error(a, b);
-                assert!(error <= 1e-5, "{variant:?}, batch {}: {tensor}: {error:e}", problem.op.batch);
+                assert!(error <= 1e-5, "{variant:?}, {form:?}, batch {}: {tensor}: {error:e}", problem.op.batch);
             }
         }
     }
 }
+
+/// A text, what it becomes, and the first tensor that is wrong.
+type Fault = (&'static str, &'static str, &'static str);
+
+/// Of what all forms share.
+const FAULTS: [Fault; 10] = [
+    ("written.squares += gradient * gradient;", "", "norm"),
+    ("all.squares += bitcast<f32>(word_of_block(own.x, i));", "", "norm"),
+    ("coef = max_grad_norm / divisor;", "coef = 1.0;", "factor"),
+    ("store_element(at.first + 2u, third);", "", "params"),
+    ("m[index] = element.m;", "", "m"),
+    ("v[index] = element.v;", "", "v"),
+    ("params.adam_epsilon,", "0.0,", "params"),
+    ("(bitcast<u32>(gradient) & EXPONENT) == EXPONENT", "index == 1u", "control"),
+    ("stage_value_sum(local, loss);", "", "stats"),
+    ("z * z - 1.0", "z * z", "grads"),
+];
+
+const FAULTS_BY_SAMPLE: [Fault; 7] = [
+    ("(*tile).low_bias += low;", "", "grads"),
+    ("low = activate_all(low);", "", "grads"),
+    ("kept[output_at].x, sample, &loss", "0.0, sample, &loss", "grads of the critic"),
+    ("params.first_index + sample_index", "sample_index", "grads"),
+    ("params.first_sample + sample_index", "sample_index", "grads"),
+    ("actions[source_row", "actions[sample_index", "grads"),
+    ("all.squares += sh_written[lane].squares;", "", "norm"),
+];
+
+const FAULTS_BY_TILE: [Fault; 18] = [
+    ("bias += gradient;", "", "grads"),
+    ("= activate_all(y);", "= y;", "grads"),
+    ("* derivatives(sh_kept[own])", "", "grads"),
+    ("low.x * w.a", "low.x * w.b", "grads"),
+    ("value_terms(logit(0u), sample", "value_terms(0.0, sample", "grads of the critic"),
+    ("params.first_index + index", "index", "grads"),
+    ("params.first_sample + index", "index", "grads"),
+    ("actions[source_row", "actions[own_sample", "grads"),
+    ("store_d_logit(o, 0.0);", "", "grads"),
+    ("(a + b) + (c + d)", "(a + b) + c", "grads"),
+    ("for (; t < tiles; t++) {", "for (; t < 0u; t++) {", "grads"),
+    ("d_logp == 0.0);", "true);", "grads of log_std"),
+    ("column - SUMS, sum - params.ent_coef", "column - SUMS, sum - 100.0 * params.ent_coef", "grads of log_std"),
+    ("row = local / SUMS; row", "row = 1u + local / SUMS; row", "grads of log_std"),
+    ("own_partial += sh_sums", "own_partial = sh_sums", "stats"),
+    ("+= sh_written[local + half].squares", "+= sh_written[local].squares", "norm"),
+    ("odd * sh_kept[one + k + 1u]", "odd", "grads"),
+    ("column_vector * 4u * at.y + row", "column_vector * 4u * at.y", "grads"),
+];
 
 #[test]
 fn a_planted_fault_is_noticed() {
     let Some(mut gpu) = common::gpu() else { return };
     let problem = Problem::new(65, &[5, 16], 3, Activation::Tanh, false);
     let expected = problem.solve(&mut Cpu::<f64>::new(), Way::Composed).unwrap();
-    for (from, to, tensor) in [
-        ("(*tile).low_bias += low;", "", "grads"),
-        ("z * z - 1.0", "z * z", "grads"),
-        ("stage_value_sum(local, loss);", "", "stats"),
-        ("low = activate_all(low);", "", "grads"),
-        ("kept[output_at].x, sample, &loss", "0.0, sample, &loss", "grads of the critic"),
-        ("params.first_index + sample_index", "sample_index", "grads"),
-        ("params.first_sample + sample_index", "sample_index", "grads"),
-        ("actions[source_row", "actions[sample_index", "grads"),
-        ("written.squares += gradient * gradient;", "", "norm"),
-        ("all.squares += sh_written[lane].squares;", "", "norm"),
-        ("all.squares += bitcast<f32>(word_of_block(own.x, i));", "", "norm"),
-        ("coef = max_grad_norm / divisor;", "coef = 1.0;", "factor"),
-        ("store_element(at.first + 2u, third);", "", "params"),
-        ("m[index] = element.m;", "", "m"),
-        ("v[index] = element.v;", "", "v"),
-        ("params.adam_epsilon,", "0.0,", "params"),
-        ("(bitcast<u32>(gradient) & EXPONENT) == EXPONENT", "index == 1u", "control"),
-    ] {
-        common::plant_fault(&mut gpu, "actor_critic", from, to);
-        let difference = first_difference(&problem.solve(&mut gpu, Way::Step).unwrap(), &expected, 1e-4);
-        assert!(difference.as_deref().is_some_and(|difference| difference.starts_with(tensor)), "{from}: {difference:?}");
+    let of_form = [(Form::BySubgroup, &FAULTS_BY_SAMPLE[..]), (Form::ByTile, &FAULTS_BY_TILE[..])];
+    for (form, faults) in of_form {
+        gpu.fused_form = Some(form);
+        for (from, to, tensor) in FAULTS.iter().chain(faults) {
+            plant_in_forms(&mut gpu, form, from, to);
+            let difference = first_difference(&problem.solve(&mut gpu, Way::Step).unwrap(), &expected, 1e-4);
+            assert!(difference.as_deref().is_some_and(|found| found.starts_with(tensor)), "{form:?}, {from}: {difference:?}");
+        }
+    }
+}
+
+/// What is added to a tile before is left behind, or what was in memory before is not.
+#[test]
+fn a_fault_of_a_workgroups_later_tiles_is_noticed() {
+    let Some(mut gpu) = common::gpu() else { return };
+    gpu.fused_form = Some(Form::ByTile);
+    let problem = Problem::new(2049, &[3, 7], 2, Activation::Tanh, true);
+    let expected = problem.solve(&mut Cpu::<f64>::new(), Way::Composed).unwrap();
+    let mut difference = |from: &str, to: &str| {
+        plant_in_forms(&mut gpu, Form::ByTile, from, to);
+        gpu.context.set_guards(true);
+        gpu.context.release();
+        first_difference(&problem.solve(&mut gpu, Way::Step).unwrap(), &expected, 1e-4)
+    };
+    assert_eq!(difference("if is_first {", "if is_first {"), None);
+    assert!(difference("if is_first {", "if true {").is_some_and(|found| found.starts_with("grads")));
+    assert!(difference("if is_first {", "if false {").is_some_and(|found| found.starts_with("grads")));
+}
+
+/// Into what runs where `form` is asked for.
+fn plant_in_forms(gpu: &mut Gpu, form: Form, from: &str, to: &str) {
+    let names: &[_] = if form == Form::ByTile { &["actor_critic/by_tile"] } else { &FORMS };
+    for name in names {
+        gpu.context.replace_shader(name, common::plant(common::shader(name), from, to));
     }
 }
 
@@ -388,7 +460,7 @@ fn a_planted_fault_is_noticed() {
 fn a_planted_fault_of_acting_is_noticed() {
     let Some(mut gpu) = common::gpu() else { return };
     for (categorical, from, to, wrong) in [
-        (true, "params.observations_offset + row * ", "row * ", "head"),
+        (true, "params.observations_offset + ", "", "head"),
         (true, "values[row] = ", "values[row + 1u] = ", "values"),
         (true, "output[i * params.width + a] = logit(a);", "output[i * params.width + a] = logit(0u);", "head"),
         (true, "noise[row] * sum", "noise[0] * sum", "actions"),
@@ -399,18 +471,24 @@ fn a_planted_fault_of_acting_is_noticed() {
     ] {
         let problem = Problem::new(65, &[5, 16], 3, Activation::Tanh, categorical);
         let expected = problem.act(&mut Cpu::<f64>::new()).unwrap();
-        for shader in FORMS {
-            let text = common::shader(shader);
-            let end = text.find("fn samples_gradient").unwrap();
-            gpu.context.replace_shader(shader, common::plant(&text[..end], from, to) + &text[end..]);
+        for (form, names, end) in [
+            (Form::BySubgroup, &FORMS[..], "fn samples_gradient"),
+            (Form::ByTile, &["actor_critic/by_tile"], "fn tiles_gradient"),
+        ] {
+            gpu.fused_form = Some(form);
+            for shader in names {
+                let text = common::shader(shader);
+                let end = text.find(end).unwrap();
+                gpu.context.replace_shader(shader, common::plant(&text[..end], from, to) + &text[end..]);
+            }
+            let acted = problem.act(&mut gpu).unwrap();
+            let found = (0..5).find(|&i| !(relative_error(&acted[i], &expected[i]) <= 1e-5));
+            assert_eq!(found.map(|i| ACTED[i]), Some(wrong), "{form:?}, {from}");
         }
-        let acted = problem.act(&mut gpu).unwrap();
-        let found = (0..5).find(|&i| !(relative_error(&acted[i], &expected[i]) <= 1e-5));
-        assert_eq!(found.map(|i| ACTED[i]), Some(wrong), "{from}");
     }
 }
 
-/// The names of the shader's forms.
+/// The names of the shader's forms that take samples one by one.
 const FORMS: [&str; 2] = ["actor_critic", "actor_critic/by_subgroup"];
 
 /// Where the adapter has subgroups of eight.
@@ -418,8 +496,8 @@ const FORMS: [&str; 2] = ["actor_critic", "actor_critic/by_subgroup"];
 fn who_reads_what_all_read_changes_no_bit() {
     let Some(mut gpu) = common::gpu() else { return };
     let mut forms = |problem: &Problem| {
-        [true, false].map(|subgroups| {
-            gpu.context.set_subgroups(subgroups);
+        [Form::BySubgroup, Form::ByInvocation].map(|form| {
+            gpu.fused_form = Some(form);
             (problem.act(&mut gpu).unwrap(), problem.solve(&mut gpu, Way::Step).unwrap())
         })
     };
@@ -433,10 +511,11 @@ fn who_reads_what_all_read_changes_no_bit() {
 #[test]
 fn a_fault_planted_in_one_form_is_noticed_in_that_alone() {
     let Some(mut gpu) = common::gpu() else { return };
-    let has_subgroups = gpu.context.adapter_info().subgroup_min_size >= 8 && gpu.context.is_software();
+    let has_subgroups = gpu.context.adapter_info().subgroup_min_size >= 8;
+    gpu.fused_form = Some(Form::BySubgroup);
     let problem = Problem::new(65, &[5, 16], 3, Activation::Tanh, false);
     let expected = problem.solve(&mut gpu, Way::Step).unwrap();
-    for (shader, from, to, subgroups) in [
+    for (shader, from, to, by_subgroup) in [
         (FORMS[0], "weights.vectors[first + 2u * stride]", "weights.vectors[first + stride]", false),
         (FORMS[1], "(own_of_block % 4u) * stride", "(own_of_block % 2u) * stride", true),
         (FORMS[1], "subgroupShuffle(own.w, i)", "own.w", true),
@@ -444,10 +523,10 @@ fn a_fault_planted_in_one_form_is_noticed_in_that_alone() {
         (FORMS[1], "n * groups.x * WORKGROUP_SIZE", "n * params.len", true),
     ] {
         gpu.context.replace_shader(shader, common::plant(common::shader(shader), from, to));
-        for (allowed, faulty) in [(subgroups, true), (!subgroups, false)] {
-            gpu.context.set_subgroups(allowed);
+        for (allowed, faulty) in [(by_subgroup, true), (!by_subgroup, false)] {
+            gpu.fused_form = Some(if allowed { Form::BySubgroup } else { Form::ByInvocation });
             let outcome = problem.solve(&mut gpu, Way::Step).unwrap();
-            let runs_here = if has_subgroups { faulty } else { !subgroups };
+            let runs_here = if has_subgroups { faulty } else { !by_subgroup };
             assert_eq!(outcome != expected, runs_here, "{shader}, {from}, subgroups allowed: {allowed}");
         }
         gpu.context.replace_shader(shader, common::shader(shader).to_owned());
@@ -507,11 +586,16 @@ fn a_gradient_that_is_not_finite_is_reported() {
             "    var bad = gradient;\n    if index == {second}u {{ bad = bitcast<f32>(params.rows * 0u + 0x7fc00000u); }}\n    \
              if index == {first}u {{ bad = bitcast<f32>(params.rows * 0u + 0xff800000u); }}\n    grads[index] = bad;\n    note(index, bad);"
         );
-        common::plant_fault(&mut gpu, "actor_critic", store, &planted);
-        let outcome = problem.solve(&mut gpu, Way::Step).unwrap();
-        let control = &outcome.iter().find(|(name, _)| *name == "control").unwrap().1;
-        let expected = [(control::STOP, stop::NON_FINITE), (control::BAD_TENSOR, TENSOR), (control::BAD_ELEMENT, first as u32)];
-        assert!(expected.iter().all(|&(word, value)| control[word] == f64::from(value)), "{first}, {second}: {control:?}");
+        for form in [Form::BySubgroup, Form::ByTile] {
+            gpu.fused_form = Some(form);
+            plant_in_forms(&mut gpu, form, store, &planted);
+            let outcome = problem.solve(&mut gpu, Way::Step).unwrap();
+            let control = &outcome.iter().find(|(name, _)| *name == "control").unwrap().1;
+            let expected =
+                [(control::STOP, stop::NON_FINITE), (control::BAD_TENSOR, TENSOR), (control::BAD_ELEMENT, first as u32)];
+            let found = expected.iter().all(|&(word, value)| control[word] == f64::from(value));
+            assert!(found, "{form:?}, {first}, {second}: {control:?}");
+        }
     }
 }
 
@@ -527,10 +611,10 @@ fn a_step_beyond_the_kl_limit_changes_no_parameter() {
         assert_eq!(of("control")[control::STOP] == f64::from(stop::TARGET_KL), stopped);
         assert_eq!(*of("params") == initial, stopped);
         assert!(of("norm")[0] > 0.0);
-        for variant in [Variant::Plain, Variant::Fast] {
-            gpu.variant = variant;
+        for (variant, form) in VARIANTS {
+            (gpu.variant, gpu.fused_form) = (variant, form);
             let outcome = problem.solve(&mut gpu, Way::Step).unwrap();
-            assert_eq!(first_difference(&outcome, &expected, 1e-4), None, "{variant:?}, {max_kl}");
+            assert_eq!(first_difference(&outcome, &expected, 1e-4), None, "{variant:?}, {form:?}, {max_kl}");
         }
     }
 }

@@ -9,7 +9,7 @@ use ppo_kernels::backend::{
 };
 use ppo_kernels::bench::{Benchmarked, Units};
 use ppo_kernels::gpu::{Buffer, Indices, Selection, Shader};
-use ppo_kernels::kernels::actor_critic::{ActorCritic, Layer, MinibatchStep};
+use ppo_kernels::kernels::actor_critic::{ActorCritic, Form, Layer, MinibatchStep};
 use ppo_kernels::kernels::advantage::{DiscountedReturns, Gae};
 use ppo_kernels::kernels::gather::Gather;
 use ppo_kernels::kernels::linear::{Activation, Linear, Product};
@@ -70,6 +70,7 @@ type Operation = fn(&mut Run<'_>);
 const OPERATIONS: &[(&str, Operation)] = &[
     ("actor_critic", actor_critic_by_invocation),
     ("actor_critic/by_subgroup", actor_critic_by_subgroup),
+    ("actor_critic/by_tile", actor_critic_by_tile),
     ("advantage", advantage),
     ("gather", gather),
     ("linear", linear),
@@ -83,13 +84,18 @@ const OPERATIONS: &[(&str, Operation)] = &[
 ];
 
 fn actor_critic_by_invocation(run: &mut Run<'_>) {
-    run.gpu.context.set_subgroups(false);
+    run.gpu.fused_form = Some(Form::ByInvocation);
     actor_critic(run);
 }
 
 /// Where the adapter has any of the size.
 fn actor_critic_by_subgroup(run: &mut Run<'_>) {
-    run.gpu.context.set_subgroups(true);
+    run.gpu.fused_form = Some(Form::BySubgroup);
+    actor_critic(run);
+}
+
+fn actor_critic_by_tile(run: &mut Run<'_>) {
+    run.gpu.fused_form = Some(Form::ByTile);
     actor_critic(run);
 }
 

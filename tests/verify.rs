@@ -5,6 +5,7 @@ mod common;
 use common::{gpu, plant};
 use ppo_kernels::Error;
 use ppo_kernels::backend::{Cpu, Gpu, Variant};
+use ppo_kernels::kernels::actor_critic::Form;
 use ppo_kernels::kernels::linear::Product;
 use ppo_kernels::verify::{KERNELS, KernelReport, Options, run};
 
@@ -49,9 +50,12 @@ fn every_kernel_and_variant_passes_on_the_adapter() {
         gpu = back;
     }
     (gpu.variant, gpu.product) = (Variant::Auto, None);
-    gpu.context.set_subgroups(false);
-    let (_, reports) = run(gpu, &Options { kernels: vec!["actor_critic"], ..few() }, |_| {}).unwrap();
-    expect_no_miss(&reports);
+    for form in [Form::ByInvocation, Form::ByTile] {
+        gpu.fused_form = Some(form);
+        let (back, reports) = run(gpu, &Options { kernels: vec!["actor_critic"], ..few() }, |_| {}).unwrap();
+        expect_no_miss(&reports);
+        gpu = back;
+    }
 }
 
 #[test]

@@ -1,4 +1,4 @@
-// What all invocations of a subgroup read alike, in front of the shared functions: each invocation reads it all. The other way, and which
+// What all invocations of a subgroup read alike, in front of samples.wgsl: each invocation reads it all. The other way, and which
 // runs where, is in by_subgroup.wgsl.
 
 // Packed vectors that an invocation of update_parameters takes.

@@ -1,6 +1,6 @@
-// What all invocations of a subgroup read alike, in front of the shared functions: eight invocations read a vector each, and all take it
+// What all invocations of a subgroup read alike, in front of samples.wgsl: eight invocations read a vector each, and all take it
 // from there. For software adapters, whose loads are made lane by lane while a shuffle is one instruction; needs subgroups of eight or more,
-// of which the first eight take part. A GPU reads what is alike once by itself, so it goes by by_invocation.wgsl. Both give the same bits.
+// of which the first eight take part. Where there are none, by_invocation.wgsl, which gives the same bits.
 
 // What an invocation of update_parameters does before its first vector is worth several.
 const VECTORS_EACH = 4u;

@@ -4,6 +4,7 @@ use super::Memory;
 use super::tensor_core::self_test;
 use crate::error::{Error, Result};
 use crate::gpu::{Buffer, Context, Selection};
+use crate::kernels::actor_critic::Form;
 use crate::kernels::linear::{Linear, Precision, Product, TensorCores, Ways};
 
 /// Which variant of a kernel to run, where it has several.
@@ -28,6 +29,8 @@ pub struct Gpu {
     /// How every matrix product of [`LinearOps`](super::LinearOps) is shared among invocations, where it is not the variant that says so. All ways
     /// compute the same bits.
     pub product: Option<Product>,
+    /// How the fused kernel for small networks shares work, where it is not the adapter that says so.
+    pub fused_form: Option<Form>,
     /// What multiplies large matrices, where that is not an f32 kernel.
     pub(super) tensor_cores: Option<TensorCores>,
     /// Whether it has multiplied any since somebody asked.
@@ -80,7 +83,7 @@ impl Gpu {
 
     /// Works on a context, for instance one on a caller's own device.
     pub fn on(context: Context) -> Self {
-        Self { context, variant: Variant::Auto, product: None, tensor_cores: None, used_tensor_cores: false }
+        Self { context, variant: Variant::Auto, product: None, fused_form: None, tensor_cores: None, used_tensor_cores: false }
     }
 
     /// How to make the products of a layer.

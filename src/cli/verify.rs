@@ -4,6 +4,7 @@ use clap::ValueEnum;
 use comfy_table::Table;
 use ppo_kernels::Result;
 use ppo_kernels::backend::{Memory, Variant, Worst};
+use ppo_kernels::kernels::actor_critic::Form;
 use ppo_kernels::kernels::linear::Product;
 use ppo_kernels::verify::{KERNELS, KERNELS_WITH_VARIANTS, KernelReport, Options, run as run_cases};
 
@@ -92,21 +93,24 @@ fn verify_gpu(args: &VerifyArgs, options: &Options) -> Result<Vec<Labelled>> {
     for &kernel in KERNELS {
         let variants: &[_] = if kernel == "linear" {
             &[
-                ("plain", Variant::Plain, None, true),
-                ("fast", Variant::Fast, None, true),
-                ("64x64", Variant::Auto, Some(Product::Workgroup64), true),
-                ("128x128", Variant::Auto, Some(Product::Workgroup128), true),
+                ("plain", Variant::Plain, None, None),
+                ("fast", Variant::Fast, None, None),
+                ("64x64", Variant::Auto, Some(Product::Workgroup64), None),
+                ("128x128", Variant::Auto, Some(Product::Workgroup128), None),
             ]
         } else if kernel == "actor_critic" {
-            &[("any", Variant::Auto, None, true), ("no subgroups", Variant::Auto, None, false)]
+            &[
+                ("by invocation", Variant::Auto, None, Some(Form::ByInvocation)),
+                ("by subgroup", Variant::Auto, None, Some(Form::BySubgroup)),
+                ("by tile", Variant::Auto, None, Some(Form::ByTile)),
+            ]
         } else if KERNELS_WITH_VARIANTS.contains(&kernel) {
-            &[("plain", Variant::Plain, None, true), ("fast", Variant::Fast, None, true)]
+            &[("plain", Variant::Plain, None, None), ("fast", Variant::Fast, None, None)]
         } else {
-            &[("only", Variant::Auto, None, true)]
+            &[("only", Variant::Auto, None, None)]
         };
-        for &(name, variant, product, subgroups) in variants {
-            (gpu.variant, gpu.product) = (variant, product);
-            gpu.context.set_subgroups(subgroups);
+        for &(name, variant, product, form) in variants {
+            (gpu.variant, gpu.product, gpu.fused_form) = (variant, product, form);
             let options = Options { kernels: vec![kernel], ..options.clone() };
             let (back, found) = run_cases(gpu, &options, |report| tell(name, report))?;
             reports.extend(label(name, found));

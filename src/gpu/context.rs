@@ -55,7 +55,6 @@ pub struct Context {
     cooperative_matrix: std::result::Result<CooperativeMatrix, String>,
     guards: bool,
     bounds_checks: bool,
-    subgroups: bool,
     sources: HashMap<&'static str, String>,
     /// By name, and whether with bounds checks.
     modules: HashMap<(&'static str, bool), wgpu::ShaderModule>,
@@ -90,7 +89,6 @@ impl Context {
             name,
             guards: false,
             bounds_checks: cfg!(debug_assertions),
-            subgroups: true,
             sources: HashMap::new(),
             modules: HashMap::new(),
             pipeline_ids: HashMap::new(),
@@ -112,7 +110,6 @@ impl Context {
         Self {
             guards: self.guards,
             bounds_checks: self.bounds_checks,
-            subgroups: self.subgroups,
             planning: Some(Planning::new(&self.device)),
             tuner: Tuner::new(Autotune::Off),
             ..Self::from_wgpu(self.device.clone(), self.queue.clone(), self.name.clone())
@@ -171,15 +168,10 @@ impl Context {
         self.bounds_checks = bounds_checks;
     }
 
-    /// Whether operations of a subgroup may be used where the device has them, which is so at first. They change no bit of any result.
-    pub fn set_subgroups(&mut self, subgroups: bool) {
-        self.subgroups = subgroups;
-    }
-
-    /// Whether operations of subgroups of at least so many invocations may be used.
+    /// Whether there are operations of subgroups, of at least so many invocations each.
     pub(crate) fn has_subgroups_of(&self, invocations: u32) -> bool {
         let has = self.device.features().contains(wgpu::Features::SUBGROUP);
-        self.subgroups && has && self.device.adapter_info().subgroup_min_size >= invocations
+        has && self.device.adapter_info().subgroup_min_size >= invocations
     }
 
     /// Whether `shader` would now be compiled with bounds checks: unless its indices are proven and checks are off. A text that replaced

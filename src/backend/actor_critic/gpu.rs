@@ -14,7 +14,7 @@ impl Gpu {
     fn plan(&self, networks: &ActorCritic, batch: usize, log_std_offset: Option<usize>) -> Option<Plan> {
         match self.variant {
             Variant::Plain => None,
-            Variant::Auto | Variant::Fast => Plan::new(&self.context, networks, batch, log_std_offset),
+            Variant::Auto | Variant::Fast => Plan::new(&self.context, networks, batch, log_std_offset, self.fused_form),
         }
     }
 

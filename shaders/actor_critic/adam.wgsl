@@ -1,0 +1,101 @@
+// Norm, clipping and Adam, behind shared.wgsl and optimizer/formulas.wgsl. Header: shared.wgsl.
+
+@group(0) @binding(14) var<storage, read_write> m: array<f32>;
+@group(0) @binding(15) var<storage, read_write> v: array<f32>;
+@group(0) @binding(19) var<storage, read_write> control: array<atomic<u32>>;
+@group(0) @binding(28) var<storage, read> schedule: array<f32>;
+@group(0) @binding(29) var<uniform> squares_window: Squares;
+
+const BAD_TENSOR = 2u;
+const BAD_ELEMENT = 3u;
+const NON_FINITE = 2u;
+
+// Every invocation adds up the same squares in the same order, so none has to wait for another. What an invocation reads in `control` may be
+// what another has just written there: where that happens, both stop anyway.
+@compute @workgroup_size(WORKGROUP_SIZE)
+fn update_parameters(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    join_subgroup();
+    let invocation = workgroup.x * WORKGROUP_SIZE + local;
+    var all = Written(0.0, NOWHERE);
+    for (var block = 0u; block < params.square_groups; block += BLOCK) {
+        let own = squares_window.vectors[min(block + own_of_block, MOST_GROUPS - 1u)];
+        for (var i = 0u; i < min(params.square_groups - block, BLOCK); i++) {
+            all.squares += bitcast<f32>(word_of_block(own.x, i));
+            all.first_bad = min(all.first_bad, word_of_block(own.y, i));
+        }
+    }
+    let clip = clip_of(all.squares, params.limited != 0u, params.max_grad_norm, params.norm_epsilon);
+    let is_bad = all.first_bad != NOWHERE;
+    let stopped = atomicLoad(&control[STOP]) != 0u || is_bad;
+
+    let row = params.schedule_row * SCHEDULE_COLUMNS;
+    let adam = AdamConstants(
+        params.beta1,
+        params.one_minus_beta1,
+        params.beta2,
+        params.one_minus_beta2,
+        params.adam_epsilon,
+        params.l2,
+        params.decay,
+        schedule[row + LEARNING_RATE],
+        schedule[row + STEP_SIZE],
+        schedule[row + INV_SQRT_BIAS_CORRECTION2],
+    );
+    if invocation == 0u {
+        stats[params.stats_row * STATS_COLUMNS + GRAD_NORM] = clip.norm;
+        stats[params.stats_row * STATS_COLUMNS + CLIP_COEF] = clip.coef;
+        if is_bad && atomicLoad(&control[BAD_TENSOR]) == 0u {
+            atomicStore(&control[STOP], NON_FINITE);
+            atomicStore(&control[BAD_TENSOR], params.tensor);
+            atomicStore(&control[BAD_ELEMENT], all.first_bad);
+        }
+        if !stopped {
+            atomicAdd(&control[STEPS_DONE], 1u);
+        }
+    }
+    if stopped {
+        return;
+    }
+    for (var n = 0u; n < VECTORS_EACH; n++) {
+        step_vector(invocation + n * groups.x * WORKGROUP_SIZE, clip.coef, adam);
+    }
+}
+
+fn step_vector(i: u32, coef: f32, adam: AdamConstants) {
+    if i >= params.packed_vectors {
+        return;
+    }
+    let at = packed_at(i);
+    let last = params.len - 1u;
+    let e = vec4<u32>(min(at.first, last), min(at.first + 1u, last), min(at.first + 2u, last), min(at.first + 3u, last));
+    let grad = coef * vec4<f32>(grads[e.x], grads[e.y], grads[e.z], grads[e.w]);
+    let param = packed[at.place];
+    let first = adam_of(AdamElement(param.x, m[e.x], v[e.x]), grad.x, adam);
+    let second = adam_of(AdamElement(param.y, m[e.y], v[e.y]), grad.y, adam);
+    let third = adam_of(AdamElement(param.z, m[e.z], v[e.z]), grad.z, adam);
+    let fourth = adam_of(AdamElement(param.w, m[e.w], v[e.w]), grad.w, adam);
+    if at.count > 0u {
+        store_element(at.first, first);
+    }
+    if at.count > 1u {
+        store_element(at.first + 1u, second);
+    }
+    if at.count > 2u {
+        store_element(at.first + 2u, third);
+    }
+    if at.count > 3u {
+        store_element(at.first + 3u, fourth);
+    }
+    let vector = vec4<f32>(first.param, second.param, third.param, fourth.param);
+    packed[at.place] = select(vec4<f32>(), vector, vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(at.count));
+}
+
+fn store_element(index: u32, element: AdamElement) {
+    parameters[index] = element.param;
+    m[index] = element.m;
+    v[index] = element.v;
+}

@@ -1,0 +1,358 @@
+//! How these networks run on wgpu.
+
+use super::{ActorCritic, Form, Layer, MinibatchStep, PackedLayout};
+use crate::error::Result;
+use crate::gpu::{Buffer, Context, Grid, bind, shader_params};
+use crate::kernels::gather::Gather;
+use crate::kernels::linear::Activation;
+use crate::kernels::optimizer::{AdamParams, NormParams};
+use crate::kernels::surrogate::{SurrogateParams, record_stop_on_kl};
+
+/// As in the shader.
+const WORKGROUP_SIZE: usize = 32;
+/// Of `samples_act`, for up to [`FEW`] samples.
+const FEW_LANES: usize = 8;
+const FEW: usize = 64;
+const MOST_LAYERS: usize = 4;
+const MOST_GROUPS: usize = 160;
+const WINDOW: usize = 4096;
+const KEPT: usize = 40;
+const TILE: usize = 8;
+const SUM_LANES: usize = 128;
+/// Workgroups in x of `tiles_gradient`: beyond that, each takes several tiles.
+const MOST_TILES: usize = 256;
+/// Samples that the form by tiles takes: more than that are as well served by large matrix products.
+const MOST_IN_TILES: usize = 1 << 15;
+/// Windows of the trace: observations, three a network, partial sums.
+const WINDOWS: usize = 8;
+
+shader_params! {
+    struct ActorCriticParams {
+        layers: [[u32; 4]; 2 * MOST_LAYERS],
+        packed_layers: [[u32; 4]; 2 * MOST_LAYERS],
+        batch: u32,
+        width: u32,
+        partial_rows: u32,
+        partial_width: u32,
+        value_loss: u32,
+        log_std_offset: u32,
+        ratio_low: f32,
+        ratio_high: f32,
+        dual_clip: f32,
+        value_range: f32,
+        vf_coef: f32,
+        ent_coef: f32,
+        kl_coef: f32,
+        one_over_batch: f32,
+        not_a_number: f32,
+        observation_size: u32,
+        observation_vectors: u32,
+        actor_layers: u32,
+        critic_layers: u32,
+        packed_log_std: u32,
+        packed_vectors: u32,
+        observations_offset: u32,
+        first_row: u32,
+        rows: u32,
+        first_index: u32,
+        first_sample: u32,
+        stats_row: u32,
+        square_groups: u32,
+        limited: u32,
+        max_grad_norm: f32,
+        norm_epsilon: f32,
+        tensor: u32,
+        len: u32,
+        schedule_row: u32,
+        beta1: f32,
+        one_minus_beta1: f32,
+        beta2: f32,
+        one_minus_beta2: f32,
+        adam_epsilon: f32,
+        l2: f32,
+        decay: f32,
+    }
+}
+
+/// Vectors of four for a size padded to a multiple of eight.
+fn vectors(size: usize) -> usize {
+    2 * size.div_ceil(8)
+}
+
+/// Where everything of a minibatch lies in the windows, if it fits.
+pub(crate) struct Plan {
+    form: Form,
+    params: ActorCriticParams,
+    activation: Activation,
+    layout: PackedLayout,
+    /// Workgroups of samples.
+    tiles: usize,
+    /// Workgroups of `parameters_gradient` or `sum_tiles`.
+    parameter_groups: [usize; 3],
+}
+
+impl Plan {
+    /// `log_std_offset` of a Gaussian policy. `None` where sizes or activations are beyond this kernel.
+    pub(crate) fn new(
+        context: &Context,
+        networks: &ActorCritic,
+        batch: usize,
+        log_std_offset: Option<usize>,
+        form: Option<Form>,
+    ) -> Option<Self> {
+        let form = Form::choose(context, form);
+        let by_tile = form == Form::ByTile;
+        let activation = networks.actor.first()?.activation;
+        let [actor, critic] = [&networks.actor, &networks.critic];
+        let width = actor.last()?.linear.out_features;
+        let observation_size = actor.first()?.linear.in_features;
+        let mlp = |layers: &[Layer], outputs: usize| {
+            let (last, hidden) = layers.split_last()?;
+            let sizes = layers.iter().map(|layer| layer.linear.in_features);
+            let inputs = [observation_size].into_iter().chain(layers.iter().map(|layer| layer.linear.out_features));
+            let alike = hidden.iter().all(|layer| layer.activation == activation) && last.activation == Activation::Identity;
+            let small = layers.len() <= MOST_LAYERS && observation_size.max(outputs) <= 4 * KEPT;
+            Some(alike && small && sizes.eq(inputs.take(layers.len())) && last.linear.out_features == outputs)
+        };
+        let fits = mlp(actor, width)? && mlp(critic, 1)? && !activation.needs_pre_activation();
+        let windows = context.limits().max_uniform_buffer_binding_size >= 16 * WINDOW as u64;
+        let most = if by_tile { MOST_IN_TILES } else { WINDOW };
+        if !fits || !(windows || by_tile) || batch > most {
+            return None;
+        }
+        let (mut layers, mut packed_layers) = ([[0; 4]; 2 * MOST_LAYERS], [[0; 4]; 2 * MOST_LAYERS]);
+        let mut packed = 0;
+        for (first, network) in [(0, actor), (MOST_LAYERS, critic)] {
+            let mut kept = vectors(observation_size);
+            let mut hidden = 0;
+            for (i, layer) in network.iter().enumerate() {
+                let linear = &layer.linear;
+                let (inputs, outputs) = (vectors(linear.in_features), vectors(linear.out_features));
+                kept += outputs;
+                hidden += if i + 1 < network.len() { outputs } else { 0 };
+                if kept > KEPT || (!by_tile && batch * outputs.max(hidden) > WINDOW) {
+                    return None;
+                }
+                layers[first + i] =
+                    [linear.in_features, linear.out_features, linear.weight_offset, linear.bias_offset].map(|x| x as u32);
+                let biases = packed + 4 * inputs * outputs;
+                packed_layers[first + i] = [inputs, outputs, packed, biases].map(|x| x as u32);
+                packed = biases + outputs;
+            }
+        }
+        let packed_log_std = packed;
+        packed += if log_std_offset.is_some() { vectors(width) } else { 0 };
+        let tiles = if by_tile { batch.div_ceil(TILE).min(MOST_TILES) } else { batch.div_ceil(WORKGROUP_SIZE) };
+        let partial_rows = 2 * tiles;
+        let partial_width = SurrogateParams::partial_width(width, log_std_offset.is_some());
+        let too_large = batch * vectors(observation_size) > WINDOW || partial_rows * partial_width > 4 * WINDOW;
+        if packed > WINDOW || (!by_tile && too_large) {
+            return None;
+        }
+        let params = ActorCriticParams {
+            batch: batch as u32,
+            width: width as u32,
+            partial_rows: partial_rows as u32,
+            partial_width: partial_width as u32,
+            log_std_offset: log_std_offset.unwrap_or(0) as u32,
+            observation_size: observation_size as u32,
+            observation_vectors: vectors(observation_size) as u32,
+            actor_layers: actor.len() as u32,
+            critic_layers: critic.len() as u32,
+            packed_log_std: packed_log_std as u32,
+            packed_vectors: packed as u32,
+            layers,
+            packed_layers,
+            ..bytemuck::Zeroable::zeroed()
+        };
+        let widest = actor.iter().chain(critic).map(|layer| vectors(layer.linear.out_features)).max()?;
+        // By tile the last one has the statistics.
+        let parameter_groups =
+            if by_tile { [packed.div_ceil(SUM_LANES) + 1, 1, 1] } else { [widest / 2, actor.len().max(critic.len()), 2] };
+        debug_assert!(parameter_groups.iter().product::<usize>() <= MOST_GROUPS);
+        let places = actor
+            .iter()
+            .chain(critic)
+            .map(|Layer { linear, .. }| [linear.in_features, linear.out_features, linear.weight_offset, linear.bias_offset]);
+        let layout = PackedLayout { layers: places.collect(), log_std_offset, by_tile };
+        Some(Self { form, params, activation, layout, tiles, parameter_groups })
+    }
+
+    /// Outputs of the actor.
+    pub(crate) fn width(&self) -> usize {
+        self.params.width as usize
+    }
+
+    /// Parameters of both networks and the policy.
+    pub(crate) fn parameters(&self) -> usize {
+        let of_layers: usize = self.layout.layers.iter().map(|[inputs, outputs, ..]| (inputs + 1) * outputs).sum();
+        of_layers + self.layout.log_std_offset.map_or(0, |_| self.width())
+    }
+
+    /// Elements of a buffer of packed parameters.
+    pub(crate) const PACKED: usize = 4 * WINDOW;
+
+    /// What decides where they are in it.
+    pub(crate) fn layout(&self) -> &PackedLayout {
+        &self.layout
+    }
+
+    fn policy(&self) -> (&'static str, f64) {
+        ("GAUSSIAN", f64::from(u8::from(self.layout.log_std_offset.is_some())))
+    }
+
+    fn constants(&self) -> [(&'static str, f64); 2] {
+        [("ACTIVATION", f64::from(self.activation as u8)), self.policy()]
+    }
+
+    /// Enough invocations for all packed vectors, when each takes so many.
+    fn packed_grid(&self, vectors_each: usize) -> Grid {
+        Grid::covering(self.params.packed_vectors as usize, WORKGROUP_SIZE * vectors_each)
+    }
+
+    /// Records the packing of parameters.
+    pub(crate) fn record_pack(&self, context: &mut Context, params: &Buffer<f32>, packed: &Buffer<f32>) -> Result<()> {
+        let buffers = [bind(10, params), bind(11, packed)];
+        context.dispatch(self.form.shader(), "pack_weights", &[self.policy()], &self.params, &buffers, self.packed_grid(1))
+    }
+
+    /// Records a step of a rollout: buffers are those of `act`, already checked, with `noise` and what is written from row `first_row` on;
+    /// `drawn` are the actions as words.
+    pub(crate) fn record_act(
+        &self,
+        context: &mut Context,
+        packed: &Buffer<f32>,
+        (observations, observations_offset): (&Buffer<f32>, usize),
+        (noise, first_row): (&Buffer<f32>, usize),
+        [output, values, logp]: [&Buffer<f32>; 3],
+        drawn: &Buffer<u32>,
+    ) -> Result<()> {
+        let step =
+            ActorCriticParams { observations_offset: observations_offset as u32, first_row: first_row as u32, ..self.params };
+        let weights = if self.form == Form::ByTile { 30 } else { 1 };
+        let inputs = [bind(weights, &packed.slice(0, Self::PACKED)), bind(2, observations), bind(9, noise)];
+        let outputs = [bind(6, output), bind(8, values), bind(20, drawn), bind(21, logp)];
+        let buffers = [&inputs[..], &outputs].concat();
+        let batch = self.params.batch as usize;
+        if self.form == Form::ByTile {
+            let grid = Grid::Xyz(batch.div_ceil(TILE), 2, 1);
+            return context.dispatch(self.form.shader(), "tiles_act", &self.constants(), &step, &buffers, grid);
+        }
+        let lanes = if batch <= FEW { FEW_LANES } else { WORKGROUP_SIZE };
+        let [activation, policy] = self.constants();
+        let constants = [activation, policy, ("ACT_LANES", lanes as f64)];
+        let grid = Grid::Xyz(batch.div_ceil(lanes), 2, 1);
+        context.dispatch(self.form.shader(), "samples_act", &constants, &step, &buffers, grid)
+    }
+
+    fn step_params(&self, step: &MinibatchStep, rows: &Gather, first_sample: usize) -> ActorCriticParams {
+        let loss = SurrogateParams::new(&step.loss, self.width(), WORKGROUP_SIZE);
+        let (norm, adam) = (NormParams::new(&step.norm), AdamParams::new(&step.adam));
+        ActorCriticParams {
+            value_loss: loss.value_loss,
+            ratio_low: loss.ratio_low,
+            ratio_high: loss.ratio_high,
+            dual_clip: loss.dual_clip,
+            value_range: loss.value_range,
+            vf_coef: loss.vf_coef,
+            ent_coef: loss.ent_coef,
+            kl_coef: loss.kl_coef,
+            one_over_batch: loss.one_over_batch,
+            not_a_number: loss.not_a_number,
+            stats_row: loss.stats_row,
+            rows: rows.rows as u32,
+            first_index: rows.start as u32,
+            first_sample: first_sample as u32,
+            square_groups: self.parameter_groups.iter().product::<usize>() as u32,
+            limited: norm.limited,
+            max_grad_norm: norm.max_grad_norm,
+            norm_epsilon: norm.epsilon,
+            tensor: step.tensor,
+            len: adam.len,
+            schedule_row: adam.schedule_row,
+            beta1: adam.beta1,
+            one_minus_beta1: adam.one_minus_beta1,
+            beta2: adam.beta2,
+            one_minus_beta2: adam.one_minus_beta2,
+            adam_epsilon: adam.epsilon,
+            l2: adam.l2,
+            decay: adam.decay,
+            ..self.params
+        }
+    }
+
+    /// Records a minibatch step. Buffers are those of `minibatch_step`, already checked and bound as the shader says; `actions` as words.
+    pub(crate) fn record_step(
+        &self,
+        context: &mut Context,
+        step: &MinibatchStep,
+        (rows, first_sample): (&Gather, usize),
+        [observations, actions, samples, indices]: [(u32, Buffer<u32>); 4],
+        [output, values]: [(u32, Buffer<u32>); 2],
+        packed: &Buffer<f32>,
+        [params, m, v, grads]: [&Buffer<f32>; 4],
+        (schedule, stats, control): (&Buffer<f32>, &Buffer<f32>, &Buffer<u32>),
+    ) -> Result<()> {
+        let squares: Buffer<u32> = context.scratch("actor_critic.squares", 4 * MOST_GROUPS)?;
+        let shared = self.step_params(step, rows, first_sample);
+        let inputs = [observations, actions, samples, indices, output, values];
+        if self.form == Form::ByTile {
+            self.record_gradient_by_tile(context, &shared, &inputs, packed, [grads, stats], &squares)?;
+        } else {
+            self.record_gradient_by_sample(context, &shared, &inputs, packed, [grads, stats], &squares)?;
+        }
+        if let Some(max_kl) = step.max_kl {
+            record_stop_on_kl(context, max_kl, step.loss.stats_row, stats, control)?;
+        }
+        let state = [bind(10, params), bind(11, packed), bind(14, m), bind(15, v), bind(16, grads)];
+        let others = [bind(18, stats), bind(19, control), bind(28, schedule), bind(29, &squares.slice(0, 4 * MOST_GROUPS))];
+        let buffers = [&state[..], &others].concat();
+        let grid = self.packed_grid(self.form.vectors_each());
+        context.dispatch(self.form.shader(), "update_parameters", &[self.policy()], &shared, &buffers, grid)
+    }
+
+    fn record_gradient_by_sample(
+        &self,
+        context: &mut Context,
+        shared: &ActorCriticParams,
+        inputs: &[(u32, Buffer<u32>)],
+        packed: &Buffer<f32>,
+        [grads, stats]: [&Buffer<f32>; 2],
+        squares: &Buffer<u32>,
+    ) -> Result<()> {
+        let trace: Buffer<f32> = context.scratch("actor_critic.trace", WINDOWS * 4 * WINDOW)?;
+        let window = |i: usize| trace.slice(4 * WINDOW * i, 4 * WINDOW);
+        let buffers = [inputs, &[bind(1, &packed.slice(0, Self::PACKED)), bind(5, &trace)]].concat();
+        let grid = Grid::Xyz(self.tiles, 2, 1);
+        context.dispatch(self.form.shader(), "samples_gradient", &self.constants(), shared, &buffers, grid)?;
+
+        let [x, y, z] = self.parameter_groups;
+        // Observations and partial sums, then activations, their gradients and the output's, of both networks.
+        let windows =
+            [(12, 0), (13, 7), (22, 1), (23, 2), (24, 3), (25, 4), (26, 5), (27, 6)].map(|(at, i)| bind(at, &window(i)));
+        let buffers = [&windows[..], &[bind(16, grads), bind(17, squares), bind(18, stats)]].concat();
+        context.dispatch(self.form.shader(), "parameters_gradient", &[self.policy()], shared, &buffers, Grid::Xyz(x, y, z))
+    }
+
+    fn record_gradient_by_tile(
+        &self,
+        context: &mut Context,
+        shared: &ActorCriticParams,
+        inputs: &[(u32, Buffer<u32>)],
+        packed: &Buffer<f32>,
+        [grads, stats]: [&Buffer<f32>; 2],
+        squares: &Buffer<u32>,
+    ) -> Result<()> {
+        let ActorCriticParams { packed_vectors, partial_rows, partial_width, .. } = self.params;
+        let partials = (partial_rows * partial_width).next_multiple_of(4) as usize;
+        let len = self.tiles * 4 * packed_vectors as usize + partials;
+        let gradients: Buffer<f32> = context.scratch("actor_critic.tile_gradients", len)?;
+        let buffers = [inputs, &[bind(30, packed), bind(31, &gradients)]].concat();
+        let grid = Grid::Xyz(self.tiles, 2, 1);
+        context.dispatch(self.form.shader(), "tiles_gradient", &self.constants(), shared, &buffers, grid)?;
+
+        let [x, y, z] = self.parameter_groups;
+        let buffers = [bind(31, &gradients), bind(16, grads), bind(17, squares), bind(18, stats)];
+        context.dispatch(self.form.shader(), "sum_tiles", &[self.policy()], shared, &buffers, Grid::Xyz(x, y, z))
+    }
+}
