@@ -3,16 +3,25 @@
 //! e^x = 2^k·e^r with k = round(x/ln 2), |r| ≤ ln 2/2, and e^r − 1 by its series. No fused multiply-add: the same bits on every CPU.
 
 /// Computes an expression, compiled for the widest vectors that this machine has. Functions and closures that it calls have to be
-/// `#[inline(always)]` to profit: what is not inlined is compiled for the oldest machine. A macro, so that the expression itself always is.
+/// `#[inline(always)]` to profit: what is not inlined, as `for_each` over several zipped slices is not, is compiled for the oldest machine. A macro,
+/// so that the expression itself always is.
 macro_rules! vectorised {
-    ($body:expr) => {
+    ($body:expr) => {{
+        let once = $crate::elementary::Once;
         pulp::Arch::new().dispatch(
             #[inline(always)]
-            || $body,
+            || {
+                let _ = { once };
+                $body
+            },
         )
-    };
+    }};
 }
 pub(crate) use vectorised;
+
+/// A closure that takes this along can be called but once, and so is called as it is, not through a function of the compiler's own, which would not
+/// be inlined.
+pub(crate) struct Once;
 
 /// Adding this rounds a small number to an integer, which is then in the low bits.
 const ROUND: f32 = 12_582_912.0;
@@ -46,18 +55,25 @@ pub(crate) fn exp(x: f32) -> f32 {
     power + power * rest
 }
 
+/// As [`exp_m1`], for x in [−87.3, 88.3] or NaN.
+#[inline(always)]
+fn exp_m1_in_range(x: f32) -> f32 {
+    let (power, rest) = power_and_rest(x);
+    (power - 1.0) + power * rest
+}
+
 /// e^x − 1 with a relative error below 1.8e-7, for x ≤ 88.3 (beyond, as there).
 #[inline(always)]
 pub(crate) fn exp_m1(x: f32) -> f32 {
-    let (power, rest) = power_and_rest(between(x, -87.3, 88.3));
-    (power - 1.0) + power * rest
+    exp_m1_in_range(between(x, -87.3, 88.3))
 }
 
 /// tanh x with a relative error below 2.4e-7.
 #[inline(always)]
 pub(crate) fn tanh(x: f32) -> f32 {
     // From 9.02 on it is 1 to the last bit.
-    let grown = exp_m1(2.0 * between(x.abs(), 0.0, 9.1));
+    let near = if x.abs() > 9.1 { 9.1 } else { x.abs() };
+    let grown = exp_m1_in_range(2.0 * near);
     (grown / (grown + 2.0)).copysign(x)
 }
 

@@ -163,19 +163,12 @@ pub fn forward<T: Real>(layer: &Linear, activation: Activation, x: &[T], params:
     let bias = &params[bias_offset..bias_offset + out_features];
     let weights = (&params[weight_offset..], Layout::transposed(in_features));
     matmul([batch, in_features, out_features], (x, Layout::row_major(in_features)), weights, y, Target::Overwrite);
-    by_rows(y, out_features, |_, rows| {
-        vectorised!({
-            for row in rows.chunks_exact_mut(out_features) {
-                row.iter_mut().zip(bias).for_each(|(y, &b)| *y += b);
-            }
-        });
-    });
-    if let Some(pre) = &mut pre {
-        pre[..y.len()].copy_from_slice(y);
-    }
-    if activation != Activation::Identity {
-        by_rows(y, 1, |_, piece| activate_all(activation, piece));
-    }
+    let Some(pre) = &mut pre else {
+        return by_rows(y, out_features, |_, rows| add_bias_and_activate(activation, bias, rows));
+    };
+    by_rows(y, out_features, |_, rows| add_bias_and_activate(Activation::Identity, bias, rows));
+    pre[..y.len()].copy_from_slice(y);
+    by_rows(y, 1, |_, piece| activate_all(activation, piece));
 }
 
 /// A loop for each activation, so that none of them chooses in its inside.
@@ -199,13 +192,31 @@ macro_rules! for_each_activation {
     };
 }
 
+fn add_bias_and_activate<T: Real>(activation: Activation, bias: &[T], rows: &mut [T]) {
+    for_each_activation!(activation, KNOWN => {
+        for row in rows.chunks_exact_mut(bias.len()) {
+            for (y, &b) in row.iter_mut().zip(bias) {
+                *y = activate(KNOWN, *y + b);
+            }
+        }
+    });
+}
+
 fn activate_all<T: Real>(activation: Activation, data: &mut [T]) {
-    for_each_activation!(activation, KNOWN => data.iter_mut().for_each(|x| *x = activate(KNOWN, *x)));
+    for_each_activation!(activation, KNOWN => {
+        for x in data.iter_mut() {
+            *x = activate(KNOWN, *x);
+        }
+    });
 }
 
 /// data ⊙= act′(saved).
 fn scale_by_derivative<T: Real>(activation: Activation, saved: &[T], data: &mut [T]) {
-    for_each_activation!(activation, KNOWN => data.iter_mut().zip(saved).for_each(|(d, &s)| *d = *d * derivative(KNOWN, s)));
+    for_each_activation!(activation, KNOWN => {
+        for (d, &s) in data.iter_mut().zip(saved) {
+            *d = *d * derivative(KNOWN, s);
+        }
+    });
 }
 
 /// d_pre = d_y ⊙ act′(saved).
@@ -236,21 +247,32 @@ pub(super) fn backward_params_into<T: Real>(layer: &Linear, d_pre: &[T], x: &[T]
     let d_weights = &mut grads[weight_offset..weight_offset + layer.weights()];
     let transposed = (d_pre, Layout::transposed(out_features));
     matmul([out_features, batch, in_features], transposed, (x, Layout::row_major(in_features)), d_weights, target);
-    /// Columns summed side by side.
-    const COLUMNS: usize = 16;
     let d_pre = &d_pre[..batch * out_features];
-    for (i, d_bias) in grads[bias_offset..bias_offset + out_features].chunks_mut(COLUMNS).enumerate() {
-        let mut sums = [0.0; COLUMNS];
-        vectorised!({
-            for row in d_pre.chunks_exact(out_features) {
-                match row[i * COLUMNS..].first_chunk::<COLUMNS>() {
-                    Some(row) => sums.iter_mut().zip(row).for_each(|(sum, d)| *sum += d.f64()),
-                    None => sums.iter_mut().zip(&row[i * COLUMNS..]).for_each(|(sum, d)| *sum += d.f64()),
-                }
-            }
-        });
-        for (d, sum) in d_bias.iter_mut().zip(sums) {
-            *d = if target == Target::AddTo { *d + T::of(sum) } else { T::of(sum) };
+    let store = |d: &mut T, sum: f64| *d = if target == Target::AddTo { *d + T::of(sum) } else { T::of(sum) };
+    let (whole, rest) = grads[bias_offset..bias_offset + out_features].as_chunks_mut::<COLUMNS>();
+    let summed = whole.len() * COLUMNS;
+    for (i, d_bias) in whole.iter_mut().enumerate() {
+        let sums = vectorised!(column_sums::<T, COLUMNS>(d_pre, out_features, i * COLUMNS));
+        d_bias.iter_mut().zip(sums).for_each(|(d, sum)| store(d, sum));
+    }
+    for (column, d) in rest.iter_mut().enumerate() {
+        let [sum] = column_sums(d_pre, out_features, summed + column);
+        store(d, sum);
+    }
+}
+
+/// Columns summed side by side.
+const COLUMNS: usize = 16;
+
+/// Sums of N columns of a row-major matrix.
+#[inline(always)]
+fn column_sums<T: Real, const N: usize>(matrix: &[T], width: usize, first: usize) -> [f64; N] {
+    let mut sums = [0.0; N];
+    for row in matrix.chunks_exact(width) {
+        let row: &[T] = &row[first..first + N];
+        for (sum, x) in sums.iter_mut().zip(row) {
+            *sum += x.f64();
         }
     }
+    sums
 }

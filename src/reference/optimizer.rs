@@ -13,17 +13,19 @@ const CHUNK: usize = 1 << 15;
 /// And of a step, which has a root and a division an element; also so that the other threads of an update do not fall asleep.
 const STEP_CHUNK: usize = 1 << 12;
 
-/// Σ x², in eight sums side by side: a single one would wait for each addition before the next.
+/// Σ x², in sums side by side: a single one would wait for each addition before the next.
 fn sum_of_squares<T: Real>(x: &[T]) -> f64 {
-    let mut lanes = [0.0; 8];
-    let blocks = x.chunks_exact(lanes.len());
-    let rest: f64 = blocks.remainder().iter().map(|x| x.f64() * x.f64()).sum();
+    const LANES: usize = 32;
+    let mut lanes = [0.0; LANES];
+    let (blocks, rest) = x.as_chunks::<LANES>();
     vectorised!({
         for block in blocks {
-            lanes.iter_mut().zip(block).for_each(|(lane, x)| *lane += x.f64() * x.f64());
+            for (lane, x) in lanes.iter_mut().zip(block) {
+                *lane += x.f64() * x.f64();
+            }
         }
     });
-    rest + lanes.iter().sum::<f64>()
+    rest.iter().map(|x| x.f64() * x.f64()).sum::<f64>() + lanes.iter().sum::<f64>()
 }
 
 /// norm = √Σ grads², coef = min(1, max_grad_norm/(norm + ε)) into the row of `stats`.
@@ -68,24 +70,28 @@ pub fn adam_step<T: Real>(
     let [beta1, beta2, epsilon, l2, decay] = [op.beta1, op.beta2, op.epsilon, op.l2(), op.decay()].map(T::of);
     let [one_minus_beta1, one_minus_beta2] = [1.0 - op.beta1, 1.0 - op.beta2].map(T::of);
     let kept = T::one() - row[schedule::LEARNING_RATE] * decay;
-    let step = |(((param, &grad), m), v): (((&mut T, &T), &mut T), &mut T)| {
-        let g = coef * grad + l2 * *param;
-        *m = beta1 * *m + one_minus_beta1 * g;
-        *v = beta2 * *v + one_minus_beta2 * (g * g);
-        let denominator = v.sqrt() * row[schedule::INV_SQRT_BIAS_CORRECTION2] + epsilon;
-        *param = *param * kept - row[schedule::STEP_SIZE] * (*m / denominator);
-    };
+    let (step_size, inv_sqrt_correction) = (row[schedule::STEP_SIZE], row[schedule::INV_SQRT_BIAS_CORRECTION2]);
     let (params, grads, m, v) = (&mut params[..op.len], &grads[..op.len], &mut m[..op.len], &mut v[..op.len]);
     let chunk = |params: &mut [T], grads: &[T], m: &mut [T], v: &mut [T]| {
-        vectorised!(params.iter_mut().zip(grads).zip(m).zip(v).for_each(step));
+        vectorised!({
+            for (((param, &grad), m), v) in params.iter_mut().zip(grads).zip(m).zip(v) {
+                let g = coef * grad + l2 * *param;
+                *m = beta1 * *m + one_minus_beta1 * g;
+                *v = beta2 * *v + one_minus_beta2 * (g * g);
+                let denominator = v.sqrt() * inv_sqrt_correction + epsilon;
+                *param = *param * kept - step_size * (*m / denominator);
+            }
+        });
     };
     if op.len <= STEP_CHUNK {
         chunk(params, grads, m, v);
     } else {
-        let parts = params.par_chunks_mut(STEP_CHUNK).zip(grads.par_chunks(STEP_CHUNK));
+        // A chunk a thread: of two, each finds half of the parameters in its cache, and has made the gradient of most of them.
+        let len = op.len.div_ceil(rayon::current_num_threads()).max(STEP_CHUNK);
+        let parts = params.par_chunks_mut(len).zip(grads.par_chunks(len));
         parts
-            .zip(m.par_chunks_mut(STEP_CHUNK))
-            .zip(v.par_chunks_mut(STEP_CHUNK))
+            .zip(m.par_chunks_mut(len))
+            .zip(v.par_chunks_mut(len))
             .for_each(|(((params, grads), m), v)| chunk(params, grads, m, v));
     }
 }

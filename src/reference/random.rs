@@ -80,28 +80,46 @@ fn mix(word: u32) -> u32 {
     x ^ (x >> 16)
 }
 
+/// A round: changes one half by the other.
 #[inline(always)]
-fn permute(network: &Feistel, value: u32) -> u32 {
-    let (low_mask, high_mask) = ((1 << network.low_bits) - 1, (1 << network.high_bits) - 1);
-    let (mut low, mut high) = (value & low_mask, value >> network.low_bits);
-    for keys in network.round_keys {
-        high ^= mix(low.wrapping_add(keys[0])) & high_mask;
-        low ^= mix(high.wrapping_add(keys[1])) & low_mask;
-        high ^= mix(low.wrapping_add(keys[2])) & high_mask;
-        low ^= mix(high.wrapping_add(keys[3])) & low_mask;
+fn round<const N: usize>(half: &mut [u32; N], by: &[u32; N], key: u32, mask: u32) {
+    for (half, by) in half.iter_mut().zip(by) {
+        *half ^= mix(by.wrapping_add(key)) & mask;
     }
-    high << network.low_bits | low
 }
+
+/// Of N values side by side: a round waits for the one before.
+#[inline(always)]
+fn permute<const N: usize>(network: &Feistel, values: [u32; N]) -> [u32; N] {
+    let (low_mask, high_mask) = ((1 << network.low_bits) - 1, (1 << network.high_bits) - 1);
+    let (mut low, mut high) = (values.map(|value| value & low_mask), values.map(|value| value >> network.low_bits));
+    for keys in network.round_keys {
+        round(&mut high, &low, keys[0], high_mask);
+        round(&mut low, &high, keys[1], low_mask);
+        round(&mut high, &low, keys[2], high_mask);
+        round(&mut low, &high, keys[3], low_mask);
+    }
+    std::array::from_fn(|i| high[i] << network.low_bits | low[i])
+}
+
+/// Values that go through the network together.
+const SIDE_BY_SIDE: usize = 32;
 
 /// `out[i]` = the first value below len on the cycle i, F(i), F(F(i)), … of a Feistel network F.
 pub fn permutation(op: &RandomStream, out: &mut [u32]) {
     let network = op.feistel();
     let fill_part = |first: usize, part: &mut [u32]| {
         // A loop without branches for all of them, then further along the cycle for those that left the range.
-        vectorised!(part.iter_mut().enumerate().for_each(|(i, value)| *value = permute(&network, (first + i) as u32)));
+        vectorised!({
+            for (i, block) in part.chunks_mut(SIDE_BY_SIDE).enumerate() {
+                let first = (first + i * SIDE_BY_SIDE) as u32;
+                let permuted = permute::<SIDE_BY_SIDE>(&network, std::array::from_fn(|lane| first.wrapping_add(lane as u32)));
+                block.copy_from_slice(&permuted[..block.len()]);
+            }
+        });
         for value in part {
             while *value as usize >= op.len {
-                *value = permute(&network, *value);
+                [*value] = permute(&network, [*value]);
             }
         }
     };
