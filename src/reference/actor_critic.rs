@@ -1,11 +1,14 @@
 //! The gradient of a whole minibatch on the CPU: a tile of samples at a time through both networks and back, so that activations stay in the
 //! cache, on all threads. A minibatch of one tile has a thread for each network instead.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
 use rayon::prelude::*;
 use smallvec::SmallVec;
 
 use super::linear::{Target, backward_input, backward_params_into, forward};
-use super::surrogate::{StdGradient, Sums, categorical_rows, gaussian_rows};
+use super::surrogate::{StdGradient, Sums, categorical_rows, gaussian_rows, value_rows};
 use crate::elementary::vectorised;
 use crate::kernels::actor_critic::{ActorCritic, Layer};
 use crate::kernels::linear::Linear;
@@ -20,6 +23,8 @@ const TILE_ROWS: usize = 256;
 const GROUPS: usize = 4;
 /// Multiply-adds from which a second thread pays.
 const PARALLEL_WORK: usize = 1 << 19;
+/// For which a thread without work stays awake.
+const LONGEST_WAIT: Duration = Duration::from_micros(50);
 
 /// The distribution and the actions `[batch]` or `[batch, dim]`.
 #[derive(Clone, Copy)]
@@ -149,24 +154,15 @@ impl<T: Real> Samples<'_, T> {
         }
     }
 
-    /// Sums for the statistics; adds the gradient with respect to the log-std to `d_log_std`.
-    fn loss(
-        self,
-        op: &Surrogate,
-        params: &[T],
-        actor: &mut Output<'_, T>,
-        critic: &mut Output<'_, T>,
-        d_log_std: &mut [f64],
-    ) -> Sums {
-        let (output, d_head, values, d_values) = (&*actor.output, &mut *actor.gradient, &*critic.output, &mut *critic.gradient);
+    /// The policy's part of the loss; adds the gradient with respect to the log-std to `d_log_std`.
+    fn policy_loss(self, op: &Surrogate, params: &[T], actor: &mut Output<'_, T>, d_log_std: &mut [f64]) -> Sums {
+        let (output, d_head) = (&*actor.output, &mut *actor.gradient);
         match self.head {
-            Head::Categorical(actions, taken) => {
-                categorical_rows(op, actions, output, None, taken, values, self.packed, d_head, d_values)
-            }
+            Head::Categorical(actions, taken) => categorical_rows(op, actions, output, None, taken, self.packed, d_head),
             Head::Gaussian(policy, taken) => with_room(policy.dim, |part: &mut [f64]| {
                 let log_std = &params[policy.log_std_offset..];
                 let of_std = StdGradient::Shared(part);
-                let sums = gaussian_rows(op, policy.dim, output, log_std, taken, values, self.packed, d_head, of_std, d_values);
+                let sums = gaussian_rows(op, policy.dim, output, log_std, taken, self.packed, d_head, of_std);
                 d_log_std.iter_mut().zip(part).for_each(|(sum, d)| *sum += *d);
                 sums
             }),
@@ -190,43 +186,54 @@ impl<T: Real> Group<'_, T> {
         d_log_std.fill(0.0);
         let mut sums = Sums::default();
         let tiles = actor_output.split(TILE_ROWS).zip(critic_output.split(TILE_ROWS));
-        for (i, (mut of_actor, mut of_critic)) in tiles.enumerate() {
+        for (i, (mut of_actor, of_critic)) in tiles.enumerate() {
             let target = if i == 0 { Target::Overwrite } else { Target::AddTo };
             let samples = samples.starting_at(i * TILE_ROWS);
             let (x, rows) = (samples.observations, of_actor.output.len() / of_actor.width);
-            both(
-                boundary.is_some(),
-                || actor.forward(params, x, rows, of_actor.output),
-                || critic.forward(params, x, rows, of_critic.output),
-            );
-            let part = samples.loss(op, params, &mut of_actor, &mut of_critic, d_log_std);
-            sums = [sums, part].into_iter().sum();
-            let (d_head, d_values) = (&*of_actor.gradient, &*of_critic.gradient);
-            match boundary {
+            let mut through_actor = |grads: &mut [T]| {
+                actor.forward(params, x, rows, of_actor.output);
+                let sums = samples.policy_loss(op, params, &mut of_actor, d_log_std);
+                actor.backward(params, x, rows, of_actor.gradient, (grads, 0), target);
+                sums
+            };
+            let mut through_critic = |grads: &mut [T], first: usize| {
+                critic.forward(params, x, rows, of_critic.output);
+                let sums = value_rows(op, of_critic.output, samples.packed, of_critic.gradient);
+                critic.backward(params, x, rows, of_critic.gradient, (grads, first), target);
+                sums
+            };
+            let (of_policy, of_values) = match boundary {
                 Some(first) => {
                     let (of_actor, of_critic) = grads.split_at_mut(first);
-                    rayon::join(
-                        || actor.backward(params, x, rows, d_head, (of_actor, 0), target),
-                        || critic.backward(params, x, rows, d_values, (of_critic, first), target),
-                    );
+                    together(|| through_actor(of_actor), || through_critic(of_critic, first))
                 }
-                None => {
-                    actor.backward(params, x, rows, d_head, (grads, 0), target);
-                    critic.backward(params, x, rows, d_values, (grads, 0), target);
-                }
-            }
+                None => (through_actor(grads), through_critic(grads, 0)),
+            };
+            sums = sums + of_policy + of_values;
         }
         sums
     }
 }
 
-fn both(parallel: bool, a: impl FnOnce() + Send, b: impl FnOnce() + Send) {
-    if parallel {
-        rayon::join(a, b);
-    } else {
-        a();
-        b();
-    }
+/// Both on a thread each. The second thread stays awake for the first: rayon lets it sleep after some ten microseconds, and to wake it up for what
+/// follows would take longer than that.
+fn together<A: Send, B: Send>(first: impl FnOnce() -> A + Send, second: impl FnOnce() -> B + Send) -> (A, B) {
+    let is_done = AtomicBool::new(false);
+    rayon::join(
+        || {
+            let result = first();
+            is_done.store(true, Ordering::Relaxed);
+            result
+        },
+        || {
+            let result = second();
+            let begin = Instant::now();
+            while !is_done.load(Ordering::Relaxed) && begin.elapsed() < LONGEST_WAIT {
+                std::hint::spin_loop();
+            }
+            result
+        },
+    )
 }
 
 /// The first parameter of the critic, if all of the actor's come before.
@@ -294,7 +301,11 @@ pub fn minibatch_gradient<T: Real>(
             let sums = work.iter().map(|(_, sums)| *sums).sum::<Sums>();
             drop(work);
             for other in others.chunks_exact(len) {
-                vectorised!(grads.iter_mut().zip(other).for_each(|(sum, &g)| *sum += g));
+                vectorised!({
+                    for (sum, &g) in grads.iter_mut().zip(other) {
+                        *sum += g;
+                    }
+                });
             }
             for (d, gradient) in grads[log_std.clone()].iter_mut().enumerate() {
                 let parts = d_log_std.iter().skip(d).step_by(log_std.len());

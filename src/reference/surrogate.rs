@@ -54,9 +54,9 @@ const fn reciprocal_factorials(first: usize) -> [f64; 10] {
 }
 
 /// eˣ − 1 − x and e⁻ˣ − 1 + x, whose terms cancel for small x: there by their series, split into even and odd powers.
-pub fn exp_residuals<T: Real>(x: T, exp_x: T, exp_minus_x: T) -> (T, T) {
+pub fn exp_residuals<T: Real>(x: T, exp_x: T) -> (T, T) {
     if x.abs() >= T::one() {
-        return (exp_x - T::one() - x, exp_minus_x - T::one() + x);
+        return (exp_x - T::one() - x, (-x).exp() - T::one() + x);
     }
     // As many terms as f64 needs below 1, or f32.
     let terms = if T::UNIT_ROUNDOFF < 1e-12 { 10 } else { 6 };
@@ -66,9 +66,11 @@ pub fn exp_residuals<T: Real>(x: T, exp_x: T, exp_minus_x: T) -> (T, T) {
     (x2 * (even + odd), x2 * (even - odd))
 }
 
-/// The policy's part: surrogate loss and KL penalty, d_logp and all that follows from the ratio.
-fn policy_loss<T: Real>(op: &Surrogate, log_ratio: T, advantage: T) -> SampleLoss<T> {
+/// The policy's part: surrogate loss and KL penalty, d_logp and all that follows from the ratio. The log-probability comes unrounded: the log ratio
+/// is far smaller, and the rounding would be all of its error.
+fn policy_loss<T: Real>(op: &Surrogate, logp: f64, row: &[T]) -> SampleLoss<T> {
     let zero = T::zero();
+    let (log_ratio, advantage) = (T::of(logp - row[sample::OLD_LOGP].f64()), row[sample::ADVANTAGE]);
     let [low, high, dual_clip] = [1.0 - op.clip_low, 1.0 + op.clip_high, op.dual_clip.unwrap_or(f64::INFINITY)].map(T::of);
     let ratio = log_ratio.exp();
     let clipped_ratio = if ratio < low {
@@ -89,11 +91,10 @@ fn policy_loss<T: Real>(op: &Surrogate, log_ratio: T, advantage: T) -> SampleLos
     }
     // Not 0·∞ where the clip has removed an infinite ratio.
     let mut d_log_ratio = if slope == zero { zero } else { slope * ratio };
-    let inverse_ratio = (-log_ratio).exp();
-    let (k3, kl_penalty) = exp_residuals(log_ratio, ratio, inverse_ratio);
+    let (k3, kl_penalty) = exp_residuals(log_ratio, ratio);
     if op.kl_coef != 0.0 {
         let small = log_ratio.abs() < T::one();
-        let derivative = if small { log_ratio - kl_penalty } else { T::one() - inverse_ratio };
+        let derivative = if small { log_ratio - kl_penalty } else { T::one() - (-log_ratio).exp() };
         d_log_ratio += T::of(op.kl_coef) * derivative;
     }
     SampleLoss {
@@ -111,12 +112,13 @@ fn policy_loss<T: Real>(op: &Surrogate, log_ratio: T, advantage: T) -> SampleLos
     }
 }
 
-/// (clipped value, loss, derivative of the loss of this sample).
-fn value_loss<T: Real>(kind: ValueLoss, value: T, target: T, old_value: T) -> (T, T, T) {
+/// (clipped value, loss, derivative).
+fn value_loss<T: Real>(op: &Surrogate, value: T, row: &[T]) -> (T, T, T) {
     let half = T::of(0.5);
+    let (target, old_value) = (row[sample::RETURN], row[sample::OLD_VALUE]);
     let error = value - target;
     let square = half * error * error;
-    match kind {
+    let (clipped_value, loss, slope) = match op.value_loss {
         ValueLoss::Mse => (value, square, error),
         ValueLoss::Clipped { clip } => {
             let clip = T::of(clip);
@@ -144,18 +146,14 @@ fn value_loss<T: Real>(kind: ValueLoss, value: T, target: T, old_value: T) -> (T
                 (value, error.abs() - half * delta, error.signum())
             }
         }
-    }
+    };
+    (clipped_value, loss, T::of(op.vf_coef) * slope / T::of(op.batch as f64))
 }
 
-/// All of one sample. The log-probability comes unrounded: the log ratio is far smaller, and the rounding would be all of its error.
+/// All of one sample.
 pub fn sample_loss<T: Real>(op: &Surrogate, logp: f64, value: T, row: &[T]) -> SampleLoss<T> {
-    let (clipped_value, v_loss, slope) = value_loss(op.value_loss, value, row[sample::RETURN], row[sample::OLD_VALUE]);
-    SampleLoss {
-        clipped_value,
-        v_loss,
-        d_value: T::of(op.vf_coef) * slope / T::of(op.batch as f64),
-        ..policy_loss(op, T::of(logp - row[sample::OLD_LOGP].f64()), row[sample::ADVANTAGE])
-    }
+    let (clipped_value, v_loss, d_value) = value_loss(op, value, row);
+    SampleLoss { clipped_value, v_loss, d_value, ..policy_loss(op, logp, row) }
 }
 
 /// Sums over samples, of what the statistics are means of.
@@ -172,7 +170,7 @@ pub(super) struct Sums {
 }
 
 impl Sums {
-    fn add<T: Real>(&mut self, loss: &SampleLoss<T>, entropy: T) {
+    fn count<T: Real>(&mut self, loss: &SampleLoss<T>, entropy: T) {
         self.pg_loss += loss.pg_loss.f64();
         self.v_loss += loss.v_loss.f64();
         self.entropy += entropy.f64();
@@ -203,17 +201,25 @@ impl Sums {
     }
 }
 
+impl std::ops::Add for Sums {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            pg_loss: self.pg_loss + other.pg_loss,
+            v_loss: self.v_loss + other.v_loss,
+            entropy: self.entropy + other.entropy,
+            k1: self.k1 + other.k1,
+            k3: self.k3 + other.k3,
+            outside: self.outside + other.outside,
+            kl_penalty: self.kl_penalty + other.kl_penalty,
+        }
+    }
+}
+
 impl std::iter::Sum for Sums {
     fn sum<I: Iterator<Item = Self>>(parts: I) -> Self {
-        parts.fold(Self::default(), |a, b| Self {
-            pg_loss: a.pg_loss + b.pg_loss,
-            v_loss: a.v_loss + b.v_loss,
-            entropy: a.entropy + b.entropy,
-            k1: a.k1 + b.k1,
-            k3: a.k3 + b.k3,
-            outside: a.outside + b.outside,
-            kl_penalty: a.kl_penalty + b.kl_penalty,
-        })
+        parts.fold(Self::default(), |sum, part| sum + part)
     }
 }
 
@@ -248,7 +254,7 @@ pub fn surrogate<T: Real>(
             terms[term::CLIPPED_VALUE] = loss.clipped_value;
             terms[term::V_LOSS] = loss.v_loss;
             (*d_logp, *d_value) = (loss.d_logp, loss.d_value);
-            sums.add(&loss, entropy[i]);
+            sums.count(&loss, entropy[i]);
         }
         sums
     };
@@ -272,6 +278,13 @@ struct LogSoftmax<T> {
     entropy: T,
 }
 
+/// ln(1 + x) for x ≥ 0, as precise as `f64::ln_1p` and cheaper (Goldberg, What Every Computer Scientist Should Know About
+/// Floating-Point Arithmetic, theorem 4).
+fn ln_1p(x: f64) -> f64 {
+    let next = 1.0 + x;
+    if next == 1.0 { x } else { x * next.ln() / (next - 1.0) }
+}
+
 /// Leaves e^(logit − largest) in `exps`, 0 where `valid` is not.
 fn log_softmax<T: Real>(logits: &[T], valid: impl Fn(usize) -> bool, exps: &mut [T]) -> LogSoftmax<T> {
     let mut largest = T::min_value();
@@ -284,7 +297,13 @@ fn log_softmax<T: Real>(logits: &[T], valid: impl Fn(usize) -> bool, exps: &mut 
     let (mut ties, mut others, mut weighted) = (0.0, 0.0, 0.0);
     for (j, (&logit, exp_z)) in logits.iter().zip(exps.iter_mut()).enumerate() {
         let z = logit - largest;
-        *exp_z = if valid(j) { z.exp() } else { T::zero() };
+        *exp_z = if !valid(j) {
+            T::zero()
+        } else if z == T::zero() {
+            T::one()
+        } else {
+            z.exp()
+        };
         if z == T::zero() {
             ties += exp_z.f64();
         } else if *exp_z != T::zero() {
@@ -294,18 +313,17 @@ fn log_softmax<T: Real>(logits: &[T], valid: impl Fn(usize) -> bool, exps: &mut 
     }
     // A row without a valid action has logp 0 and entropy 0.
     let without_largest: f64 = if ties == 0.0 && others == 0.0 { 0.0 } else { others + (ties - 1.0) };
-    let log_sum = T::of(without_largest).ln_1p();
+    let log_sum = T::of(ln_1p(without_largest));
     let entropy = log_sum.f64() + weighted / (1.0 + without_largest);
     LogSoftmax { largest, sum: 1.0 + without_largest, log_sum, entropy: T::of(entropy) }
 }
 
-/// One sample through a categorical head; leaves its gradient in `d_logits`.
+/// The policy's part of one sample through a categorical head; leaves its gradient in `d_logits`.
 fn categorical_sample<T: Real>(
     op: &Surrogate,
     logits: &[T],
     mask: Option<&[u32]>,
     action: usize,
-    value: T,
     row: &[T],
     d_logits: &mut [T],
 ) -> (SampleLoss<T>, T) {
@@ -316,7 +334,7 @@ fn categorical_sample<T: Real>(
         Some(_) if !valid(action) => (0.0, false),
         Some(&logit) => (logit.f64() - softmax.largest.f64() - softmax.log_sum.f64(), true),
     };
-    let loss = sample_loss(op, logp, value, row);
+    let loss = policy_loss(op, logp, row);
     let slope = if counts { loss.d_logp } else { T::zero() };
     let entropy_slope = T::of(-op.ent_coef / op.batch as f64);
     for (j, (gradient, &logit)) in d_logits.iter_mut().zip(logits).enumerate() {
@@ -333,26 +351,34 @@ fn categorical_sample<T: Real>(
     (loss, softmax.entropy)
 }
 
-/// Successive samples through a categorical head; every slice starts with the first of them. Means are over `op.batch`.
+/// The critic's part of successive samples; every slice starts with the first of them. Means are over `op.batch`.
+pub(super) fn value_rows<T: Real>(op: &Surrogate, values: &[T], samples: &[T], d_values: &mut [T]) -> Sums {
+    let mut sums = Sums::default();
+    for ((&value, row), d) in values.iter().zip(samples.chunks_exact(sample::COLUMNS)).zip(d_values) {
+        let (_, v_loss, d_value) = value_loss(op, value, row);
+        sums.v_loss += v_loss.f64();
+        *d = d_value;
+    }
+    sums
+}
+
+/// The policy's part of successive samples through a categorical head, as [`value_rows`].
 pub(super) fn categorical_rows<T: Real>(
     op: &Surrogate,
     width: usize,
     logits: &[T],
     mask: Option<&[u32]>,
     actions: &[u32],
-    values: &[T],
     samples: &[T],
     d_logits: &mut [T],
-    d_values: &mut [T],
 ) -> Sums {
     let mut sums = Sums::default();
-    for (i, (d_logits, d_value)) in d_logits.chunks_exact_mut(width).zip(d_values).enumerate() {
+    for (i, d_logits) in d_logits.chunks_exact_mut(width).enumerate() {
         let row = i * width..(i + 1) * width;
         let sample = &samples[i * sample::COLUMNS..][..sample::COLUMNS];
         let mask = mask.map(|mask| &mask[row.clone()]);
-        let (loss, entropy) = categorical_sample(op, &logits[row], mask, actions[i] as usize, values[i], sample, d_logits);
-        *d_value = loss.d_value;
-        sums.add(&loss, entropy);
+        let (loss, entropy) = categorical_sample(op, &logits[row], mask, actions[i] as usize, sample, d_logits);
+        sums.count(&loss, entropy);
     }
     sums
 }
@@ -376,7 +402,8 @@ pub fn surrogate_categorical<T: Real>(
         let first = c * chunk;
         let (logits, mask) = (&logits[first * width..], mask.map(|mask| &mask[first * width..]));
         let samples = &samples[first * sample::COLUMNS..];
-        categorical_rows(op, width, logits, mask, &actions[first..], &values[first..], samples, d_logits, d_values)
+        let of_policy = categorical_rows(op, width, logits, mask, &actions[first..], samples, d_logits);
+        of_policy + value_rows(op, &values[first..], samples, d_values)
     };
     let (d_logits, d_values) = (&mut d_logits[..op.batch * width], &mut d_values[..op.batch]);
     let chunks = d_logits.par_chunks_mut(chunk * width).zip(d_values.par_chunks_mut(chunk)).enumerate();
@@ -413,18 +440,16 @@ pub(super) enum StdGradient<'a, T> {
     Shared(&'a mut [f64]),
 }
 
-/// Successive samples through a diagonal Gaussian head; every slice starts with the first of them. Means are over `op.batch`.
+/// The policy's part of successive samples through a diagonal Gaussian head, as [`value_rows`].
 pub(super) fn gaussian_rows<T: Real>(
     op: &Surrogate,
     dim: usize,
     mean: &[T],
     log_std: &[T],
     actions: &[T],
-    values: &[T],
     samples: &[T],
     d_mean: &mut [T],
     mut d_log_std: StdGradient<'_, T>,
-    d_values: &mut [T],
 ) -> Sums {
     with_room(dim, |inverse_std: &mut [T]| {
         let entropy_slope = -op.ent_coef / op.batch as f64;
@@ -433,7 +458,7 @@ pub(super) fn gaussian_rows<T: Real>(
             shared.fill(0.0);
             invert_std(&log_std[..dim], inverse_std);
         }
-        for (i, (d_mean, d_value)) in d_mean.chunks_exact_mut(dim).zip(d_values).enumerate() {
+        for (i, d_mean) in d_mean.chunks_exact_mut(dim).enumerate() {
             let row = i * dim..(i + 1) * dim;
             let log_std = match d_log_std {
                 StdGradient::Own(_) => {
@@ -444,7 +469,7 @@ pub(super) fn gaussian_rows<T: Real>(
             };
             // Until the loss is known, d_mean holds z.
             let (logp, entropy) = gaussian_sample(&mean[row.clone()], log_std, inverse_std, &actions[row.clone()], d_mean);
-            let loss = sample_loss(op, logp, values[i], &samples[i * sample::COLUMNS..][..sample::COLUMNS]);
+            let loss = policy_loss(op, logp, &samples[i * sample::COLUMNS..][..sample::COLUMNS]);
             let curvature = |z: T| (loss.d_logp * (z * z - T::one())).f64();
             match &mut d_log_std {
                 StdGradient::Own(own) => {
@@ -454,8 +479,7 @@ pub(super) fn gaussian_rows<T: Real>(
                 StdGradient::Shared(shared) => shared.iter_mut().zip(d_mean.iter()).for_each(|(sum, &z)| *sum += curvature(z)),
             }
             d_mean.iter_mut().zip(&*inverse_std).for_each(|(z, &inverse_std)| *z = loss.d_logp * *z * inverse_std);
-            *d_value = loss.d_value;
-            sums.add(&loss, entropy);
+            sums.count(&loss, entropy);
         }
         sums
     })
@@ -483,7 +507,8 @@ pub fn surrogate_gaussian<T: Real>(
         let log_std = if policy.state_dependent_std { &log_std[first * dim..] } else { log_std };
         let (mean, actions) = (&mean[first * dim..], &actions[first * dim..]);
         let samples = &samples[first * sample::COLUMNS..];
-        gaussian_rows(op, dim, mean, log_std, actions, &values[first..], samples, d_mean, d_log_std, d_values)
+        let of_policy = gaussian_rows(op, dim, mean, log_std, actions, samples, d_mean, d_log_std);
+        of_policy + value_rows(op, &values[first..], samples, d_values)
     };
     let chunks = op.batch.div_ceil(chunk);
     let d_means = d_mean[..op.batch * dim].par_chunks_mut(chunk * dim);
