@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use rayon::prelude::*;
 use smallvec::SmallVec;
 
-use super::linear::{Target, backward_input, backward_params_into, forward};
+use super::linear::{Target, backward_input, backward_params_into, forward, forward_transposed, transpose_weights};
 use super::surrogate::{StdGradient, Sums, categorical_rows, gaussian_rows, value_rows};
 use crate::elementary::vectorised;
 use crate::kernels::actor_critic::{ActorCritic, Layer};
@@ -99,6 +99,13 @@ impl<'a, T> Output<'a, T> {
     }
 }
 
+/// Parameters, and where more than one tile reads them, a buffer of the same layout whose weights are transposed.
+#[derive(Clone, Copy)]
+struct Params<'a, T> {
+    stored: &'a [T],
+    transposed: Option<&'a [T]>,
+}
+
 /// Room for a tile in the hidden layers of one network.
 struct Hidden<'a, T> {
     layers: &'a [Layer],
@@ -108,13 +115,17 @@ struct Hidden<'a, T> {
 }
 
 impl<T: Real> Hidden<'_, T> {
-    fn forward(&mut self, params: &[T], x: &[T], rows: usize, head: &mut [T]) {
+    fn forward(&mut self, params: Params<'_, T>, x: &[T], rows: usize, head: &mut [T]) {
         for (i, layer) in self.layers.iter().enumerate() {
             let (below, here) = self.outputs.split_at_mut(i);
             let input = below.last().map_or(x, |input| &**input);
             let pre = self.pre.get_mut(i).and_then(|pre| pre.as_deref_mut());
             let output = here.first_mut().map_or(&mut *head, |output| &mut **output);
-            forward(&layer.with_batch(rows), layer.activation, input, params, pre, output);
+            let (linear, activation) = (layer.with_batch(rows), layer.activation);
+            match params.transposed {
+                Some(transposed) => forward_transposed(transposed, &linear, activation, input, params.stored, pre, output),
+                None => forward(&linear, activation, input, params.stored, pre, output),
+            }
         }
     }
 
@@ -181,7 +192,7 @@ struct Group<'a, T> {
 
 impl<T: Real> Group<'_, T> {
     /// With `boundary`, the first parameter of the critic where all of the actor's come before, each network has a thread.
-    fn gradient(self, op: &Surrogate, params: &[T], boundary: Option<usize>) -> Sums {
+    fn gradient(self, op: &Surrogate, params: Params<'_, T>, boundary: Option<usize>) -> Sums {
         let Self { samples, actor: (mut actor, actor_output), critic: (mut critic, critic_output), grads, d_log_std } = self;
         d_log_std.fill(0.0);
         let mut sums = Sums::default();
@@ -192,14 +203,14 @@ impl<T: Real> Group<'_, T> {
             let (x, rows) = (samples.observations, of_actor.output.len() / of_actor.width);
             let mut through_actor = |grads: &mut [T]| {
                 actor.forward(params, x, rows, of_actor.output);
-                let sums = samples.policy_loss(op, params, &mut of_actor, d_log_std);
-                actor.backward(params, x, rows, of_actor.gradient, (grads, 0), target);
+                let sums = samples.policy_loss(op, params.stored, &mut of_actor, d_log_std);
+                actor.backward(params.stored, x, rows, of_actor.gradient, (grads, 0), target);
                 sums
             };
             let mut through_critic = |grads: &mut [T], first: usize| {
                 critic.forward(params, x, rows, of_critic.output);
                 let sums = value_rows(op, of_critic.output, samples.packed, of_critic.gradient);
-                critic.backward(params, x, rows, of_critic.gradient, (grads, first), target);
+                critic.backward(params.stored, x, rows, of_critic.gradient, (grads, first), target);
                 sums
             };
             let (of_policy, of_values) = match boundary {
@@ -258,6 +269,31 @@ pub fn minibatch_gradient<T: Real>(
     grads: &mut [T],
     stats: &mut [T],
 ) {
+    let sums = if op.batch <= TILE_ROWS {
+        let params = Params { stored: params, transposed: None };
+        gradient_by_groups(networks, op, params, observations, head, samples, actor, critic, grads)
+    } else {
+        with_room(params.len(), |transposed: &mut [T]| {
+            let layers = networks.actor.iter().chain(&networks.critic);
+            layers.for_each(|layer| transpose_weights(&layer.linear, params, transposed));
+            let params = Params { stored: params, transposed: Some(transposed) };
+            gradient_by_groups(networks, op, params, observations, head, samples, actor, critic, grads)
+        })
+    };
+    sums.write(op, stats);
+}
+
+fn gradient_by_groups<T: Real>(
+    networks: &ActorCritic,
+    op: &Surrogate,
+    params: Params<'_, T>,
+    observations: &[T],
+    head: Head<'_, T>,
+    samples: &[T],
+    actor: Pass<'_, T>,
+    critic: Pass<'_, T>,
+    grads: &mut [T],
+) -> Sums {
     let tiles = op.batch.div_ceil(TILE_ROWS);
     let rows = tiles.div_ceil(GROUPS) * TILE_ROWS;
     let groups = op.batch.div_ceil(rows);
@@ -270,7 +306,7 @@ pub fn minibatch_gradient<T: Real>(
     };
     let samples = Samples { observations, observation_size: networks.actor[0].linear.in_features, head, packed: samples };
     // The first group adds up in `grads` itself, the others beside it.
-    let sums = with_room((groups - 1) * grads.len(), |others: &mut [T]| {
+    with_room((groups - 1) * grads.len(), |others: &mut [T]| {
         others.fill(T::zero());
         with_room(groups * log_std.len(), |d_log_std: &mut [f64]| {
             let (actors, actor_outputs) = actor.split(op.batch, rows);
@@ -313,6 +349,5 @@ pub fn minibatch_gradient<T: Real>(
             }
             sums
         })
-    });
-    sums.write(op, stats);
+    })
 }

@@ -157,11 +157,51 @@ fn by_rows<T: Real>(data: &mut [T], width: usize, body: impl Fn(usize, &mut [T])
 }
 
 /// y = act(x·Wᵀ + b), and the pre-activation where asked for.
-pub fn forward<T: Real>(layer: &Linear, activation: Activation, x: &[T], params: &[T], mut pre: Option<&mut [T]>, y: &mut [T]) {
-    let Linear { batch, in_features, out_features, weight_offset, bias_offset } = *layer;
+pub fn forward<T: Real>(layer: &Linear, activation: Activation, x: &[T], params: &[T], pre: Option<&mut [T]>, y: &mut [T]) {
+    let weights = (&params[layer.weight_offset..], Layout::transposed(layer.in_features));
+    forward_with(weights, layer, activation, x, params, pre, y);
+}
+
+/// The same from Wᵀ, which starts at `weight_offset` of `transposed`: so the product reads along rows, and needs no copy.
+pub(super) fn forward_transposed<T: Real>(
+    transposed: &[T],
+    layer: &Linear,
+    activation: Activation,
+    x: &[T],
+    params: &[T],
+    pre: Option<&mut [T]>,
+    y: &mut [T],
+) {
+    let weights = (&transposed[layer.weight_offset..], Layout::row_major(layer.out_features));
+    forward_with(weights, layer, activation, x, params, pre, y);
+}
+
+/// Wᵀ `[in, out]`, from `weight_offset` of `transposed` on.
+pub(super) fn transpose_weights<T: Real>(layer: &Linear, params: &[T], transposed: &mut [T]) {
+    let weights = &params[layer.weight_offset..][..layer.weights()];
+    let transposed = &mut transposed[layer.weight_offset..][..layer.weights()];
+    // A block of rows at a time, so that what is written side by side comes from few lines of the cache.
+    const ROWS: usize = 16;
+    for (block, rows) in weights.chunks(ROWS * layer.in_features).enumerate() {
+        for (i, column) in transposed.chunks_exact_mut(layer.out_features).enumerate() {
+            let elements = rows.iter().skip(i).step_by(layer.in_features);
+            column[block * ROWS..].iter_mut().zip(elements).for_each(|(target, &w)| *target = w);
+        }
+    }
+}
+
+fn forward_with<T: Real>(
+    weights: (&[T], Layout),
+    layer: &Linear,
+    activation: Activation,
+    x: &[T],
+    params: &[T],
+    mut pre: Option<&mut [T]>,
+    y: &mut [T],
+) {
+    let Linear { batch, in_features, out_features, bias_offset, .. } = *layer;
     let y = &mut y[..batch * out_features];
     let bias = &params[bias_offset..bias_offset + out_features];
-    let weights = (&params[weight_offset..], Layout::transposed(in_features));
     matmul([batch, in_features, out_features], (x, Layout::row_major(in_features)), weights, y, Target::Overwrite);
     let Some(pre) = &mut pre else {
         return by_rows(y, out_features, |_, rows| add_bias_and_activate(activation, bias, rows));
