@@ -435,7 +435,7 @@ fn bits_tell_of_a_sum_in_another_order() {
     let Some(mut gpu) = gpu() else { return };
     let shape = (65, 37, 66);
     let plain = bits_of_a_layer(&mut gpu, Product::Plain, shape);
-    let (second, third) = ("multiply_step(&sums, stage, step + 1u, at);", "multiply_step(&sums, stage, step + 2u, at);");
+    let (second, third) = ("multiply_step(sums, stage, first + 1u, at);", "multiply_step(sums, stage, first + 2u, at);");
     let swapped = plant(common::shader("linear"), second, "SECOND").replace(third, second).replace("SECOND", third);
     gpu.context.replace_shader("linear", swapped);
     for way in Product::ALL {

@@ -6,7 +6,8 @@
 //               the first column of tiles sum the rows of a as they pass
 // Workgroup     256 invocations of (SIDE / 16)² outputs each, 16 KiB of workgroup memory: two stages of a and two of b
 // Loads         an invocation fetches a vec4 of a and one of b a stage, into registers while the stage before is multiplied, then into the stage that
-//               nobody reads: one barrier a stage. The vec4's components lie a quarter of a tile apart, so that neighbouring invocations read
+//               nobody reads: one barrier a stage. Whole stages are multiplied without a branch, because compilers move loads down into the
+//               block that needs them (RADV did), and then nothing hides their latency. The vec4's components lie a quarter of a tile apart, so that neighbouring invocations read
 //               neighbouring addresses whatever the strides, at any offset, and write whole vec4s. Their places are swapped by the step of depth, so that
 //               neither these writes nor the reads of 8 neighbouring invocations meet in a bank
 // Bindings      as in linear.wgsl
@@ -106,6 +107,23 @@ fn multiply_step(sums: ptr<function, Sums>, stage: u32, step: u32, at: vec2<u32>
     }
 }
 
+fn multiply_eight_steps(sums: ptr<function, Sums>, stage: u32, first: u32, at: vec2<u32>) {
+    multiply_step(sums, stage, first, at);
+    multiply_step(sums, stage, first + 1u, at);
+    multiply_step(sums, stage, first + 2u, at);
+    multiply_step(sums, stage, first + 3u, at);
+    multiply_step(sums, stage, first + 4u, at);
+    multiply_step(sums, stage, first + 5u, at);
+    multiply_step(sums, stage, first + 6u, at);
+    multiply_step(sums, stage, first + 7u, at);
+}
+
+fn add_to_row_sum(stage: u32, steps: u32, local: u32) {
+    for (var step = 0u; step < steps; step += 1u) {
+        row_sum += a_stages[stage + slot(step, local % QUARTER)][local / QUARTER];
+    }
+}
+
 // Row and column of an invocation's first output in its tile. 32 neighbours read 4 vec4s of a and 8 of b.
 fn place_in_tile(local: u32) -> vec2<u32> {
     let block = local / 32u;
@@ -136,29 +154,28 @@ fn multiply_workgroup_tile(tile: Tile, local: u32) {
     var stage = 0u;
     a_stages[a_slot] = fetch_a(rows, range.begin + of_a.step);
     b_stages[b_slot] = fetch_b(columns, range.begin + of_b.step);
-    for (var k = range.begin; k < range.end; k += STAGE) {
+    var k = range.begin;
+    for (; range.end - k >= STAGE; k += STAGE) {
         workgroupBarrier();
+        if sums_rows {
+            add_to_row_sum(stage, STAGE, local);
+        }
         let next_a = fetch_a(rows, k + STAGE + of_a.step);
         let next_b = fetch_b(columns, k + STAGE + of_b.step);
-        let steps = min(STAGE, range.end - k);
-        var step = 0u;
-        for (; step + 4u <= steps; step += 4u) {
-            multiply_step(&sums, stage, step, at);
-            multiply_step(&sums, stage, step + 1u, at);
-            multiply_step(&sums, stage, step + 2u, at);
-            multiply_step(&sums, stage, step + 3u, at);
-        }
-        for (; step < steps; step += 1u) {
-            multiply_step(&sums, stage, step, at);
-        }
-        if sums_rows {
-            for (step = 0u; step < steps; step += 1u) {
-                row_sum += a_stages[stage + slot(step, local % QUARTER)][local / QUARTER];
-            }
+        multiply_eight_steps(&sums, stage, 0u, at);
+        if STAGE > 8u {
+            multiply_eight_steps(&sums, stage, 8u, at);
         }
         stage ^= TEAM;
         a_stages[stage + a_slot] = next_a;
         b_stages[stage + b_slot] = next_b;
+    }
+    workgroupBarrier();
+    for (var step = 0u; step < range.end - k; step += 1u) {
+        multiply_step(&sums, stage, step, at);
+    }
+    if sums_rows {
+        add_to_row_sum(stage, range.end - k, local);
     }
     low = array(sums.l0, sums.l1, sums.l2, sums.l3, sums.l4, sums.l5, sums.l6, sums.l7);
     high = array(sums.h0, sums.h1, sums.h2, sums.h3, sums.h4, sums.h5, sums.h6, sums.h7);
