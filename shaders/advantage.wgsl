@@ -21,7 +21,7 @@
 //                 RETURNS        next_value   next_values  terminated   truncated   returns
 //                 REWARD_TO_GO                             terminated   truncated   returns
 // Preconditions T, N >= 1; T * N < 2^32 less what rounding up to workgroups adds; 0 <= gamma, lambda <= 1; flags 0 or 1 (0.0 or 1.0)
-//               Indices proven: every t < steps and env < envs is compared first, against buffers of T * N or N; blocks and lanes come from ScanPlan
+//               Indices proven: every t < steps and env < envs is compared or clamped first, against buffers of T * N or N; blocks and lanes come from ScanPlan
 // Determinism   a fixed tree; row and scan round differently
 // Range         what lies behind an end never enters, NaN and Inf included: ends select, they do not multiply by 0. The same holds for
 //               gamma * lambda = 0. A NaN spreads back to the end before it (in a scan: or until its weight underflows)
@@ -79,21 +79,23 @@ fn is_set(flag: u32) -> bool {
     return (flag & 0x7fffffffu) != 0u;
 }
 
-// The map from x_{t+1} to x_t. The last step's takes x_T in and looks no further.
-fn step_map(t: u32, env: u32) -> vec2<f32> {
+// The map from x_{t+1} to x_t, and the value that a return is above its advantage.
+struct Step {
+    map: vec2<f32>,
+    value: f32,
+}
+
+// The last step's map takes x_T in and looks no further. All is read before anything is chosen, so that the loads of several steps overlap.
+fn load_step(t: u32, env: u32) -> Step {
     let i = t * params.envs + env;
     let is_last = t + 1u == params.steps;
     var bootstrap = 0.0;
     var bootstraps: bool;
     var continues: bool;
     if FORM == CLEANRL {
-        if is_last {
-            bootstrap = next_values[env];
-            continues = !is_set(truncated[env]);
-        } else {
-            bootstrap = values[i + params.envs];
-            continues = !is_set(terminated[i + params.envs]);
-        }
+        let next = select(i + params.envs, i, is_last);
+        bootstrap = select(values[next], next_values[env], is_last);
+        continues = !is_set(select(terminated[next], truncated[env], is_last));
         bootstraps = continues;
     } else {
         let terminates = is_set(terminated[i]);
@@ -104,27 +106,25 @@ fn step_map(t: u32, env: u32) -> vec2<f32> {
             bootstraps = !terminates;
         } else if FORM == RETURNS {
             bootstraps = !terminates && (truncates || is_last);
-            if truncates {
-                bootstrap = next_values[i];
-            } else if is_last {
-                bootstrap = values[env];
-            }
+            bootstrap = select(values[env], next_values[i], truncates);
         }
     }
     var a = rewards[i] + select(0.0, params.gamma * bootstrap, bootstraps);
+    var value = 0.0;
     if FORM == GAE || FORM == CLEANRL {
-        a -= values[i];
+        value = values[i];
+        a -= value;
     }
-    return vec2<f32>(a, select(0.0, params.decay, continues && !is_last));
+    return Step(vec2<f32>(a, select(0.0, params.decay, continues && !is_last)), value);
 }
 
 // One step back: from x_{t+1} to x_t, which is stored.
-fn step_back(t: u32, env: u32, map: vec2<f32>, later: f32) -> f32 {
+fn step_back(t: u32, env: u32, step: Step, later: f32) -> f32 {
     let i = t * params.envs + env;
-    let x = apply(map, later);
+    let x = apply(step.map, later);
     scanned[i] = x;
     if FORM == GAE || FORM == CLEANRL {
-        returns[i] = x + values[i];
+        returns[i] = x + step.value;
     }
     return x;
 }
@@ -150,17 +150,17 @@ fn row(
     }
     // Four steps are loaded before the first is used, so that their loads overlap.
     for (; t >= params.row_start + 4u; t -= 4u) {
-        let map3 = step_map(t - 1u, env);
-        let map2 = step_map(t - 2u, env);
-        let map1 = step_map(t - 3u, env);
-        let map0 = step_map(t - 4u, env);
-        x = step_back(t - 1u, env, map3, x);
-        x = step_back(t - 2u, env, map2, x);
-        x = step_back(t - 3u, env, map1, x);
-        x = step_back(t - 4u, env, map0, x);
+        let step3 = load_step(t - 1u, env);
+        let step2 = load_step(t - 2u, env);
+        let step1 = load_step(t - 3u, env);
+        let step0 = load_step(t - 4u, env);
+        x = step_back(t - 1u, env, step3, x);
+        x = step_back(t - 2u, env, step2, x);
+        x = step_back(t - 3u, env, step1, x);
+        x = step_back(t - 4u, env, step0, x);
     }
     for (; t > params.row_start; t -= 1u) {
-        x = step_back(t - 1u, env, step_map(t - 1u, env), x);
+        x = step_back(t - 1u, env, load_step(t - 1u, env), x);
     }
 }
 
@@ -197,11 +197,11 @@ fn span_of_steps(index: u32, local: u32) -> Span {
     return span;
 }
 
-fn step_map_or_identity(span: Span, k: u32) -> vec2<f32> {
-    if k >= span.len {
-        return IDENTITY;
-    }
-    return step_map(span.start + k, span.env);
+// Of a span that is shorter, the identity; what it reads is another step's.
+fn step_of(span: Span, k: u32) -> Step {
+    var step = load_step(span.start + min(k, max(span.len, 1u) - 1u), min(span.env, params.envs - 1u));
+    step.map = select(IDENTITY, step.map, k < span.len);
+    return step;
 }
 
 fn block_map_or_identity(span: Span, k: u32) -> vec2<f32> {
@@ -213,11 +213,20 @@ fn block_map_or_identity(span: Span, k: u32) -> vec2<f32> {
 
 alias Maps = array<vec2<f32>, STEPS_PER_LANE>;
 
+alias Steps = array<Step, STEPS_PER_LANE>;
+
 // Unrolled, here and below, so that the maps stay in registers.
-fn step_maps(span: Span) -> Maps {
+fn steps_of(span: Span) -> Steps {
+    return Steps(
+        step_of(span, 0u), step_of(span, 1u), step_of(span, 2u), step_of(span, 3u),
+        step_of(span, 4u), step_of(span, 5u), step_of(span, 6u), step_of(span, 7u),
+    );
+}
+
+fn maps_of(steps: Steps) -> Maps {
     return Maps(
-        step_map_or_identity(span, 0u), step_map_or_identity(span, 1u), step_map_or_identity(span, 2u), step_map_or_identity(span, 3u),
-        step_map_or_identity(span, 4u), step_map_or_identity(span, 5u), step_map_or_identity(span, 6u), step_map_or_identity(span, 7u),
+        steps[0].map, steps[1].map, steps[2].map, steps[3].map,
+        steps[4].map, steps[5].map, steps[6].map, steps[7].map,
     );
 }
 
@@ -267,7 +276,7 @@ fn block_maps(
     @builtin(local_invocation_index) local: u32,
 ) {
     let span = span_of_steps(linear_index(workgroup, groups), local);
-    let half = suffix_scan(compose_all(step_maps(span)), local);
+    let half = suffix_scan(compose_all(maps_of(steps_of(span))), local);
     if span.len > 0u && local < tile_envs() {
         maps_of_blocks[span.block * params.envs + span.env] = lane_maps[half + local];
     }
@@ -312,11 +321,11 @@ fn store_carry(span: Span, k: u32, map: vec2<f32>, x: f32) -> f32 {
     return apply(map, x);
 }
 
-fn walk_step(span: Span, k: u32, map: vec2<f32>, x: f32) -> f32 {
+fn walk_step(span: Span, k: u32, step: Step, x: f32) -> f32 {
     if k >= span.len {
         return x;
     }
-    return step_back(span.start + k, span.env, map, x);
+    return step_back(span.start + k, span.env, step, x);
 }
 
 @compute @workgroup_size(SCAN_WORKGROUP)
@@ -326,19 +335,19 @@ fn blocks(
     @builtin(local_invocation_index) local: u32,
 ) {
     let span = span_of_steps(linear_index(workgroup, groups), local);
-    let maps = step_maps(span);
-    let half = suffix_scan(compose_all(maps), local);
+    let steps = steps_of(span);
+    let half = suffix_scan(compose_all(maps_of(steps)), local);
     var enters_block = 0.0;
     if span.len > 0u && span.block + 1u < params.blocks {
         enters_block = maps_of_blocks[span.block * params.envs + span.env].x;
     }
     var x = enters_lane(half, local, enters_block);
-    x = walk_step(span, 7u, maps[7], x);
-    x = walk_step(span, 6u, maps[6], x);
-    x = walk_step(span, 5u, maps[5], x);
-    x = walk_step(span, 4u, maps[4], x);
-    x = walk_step(span, 3u, maps[3], x);
-    x = walk_step(span, 2u, maps[2], x);
-    x = walk_step(span, 1u, maps[1], x);
-    x = walk_step(span, 0u, maps[0], x);
+    x = walk_step(span, 7u, steps[7], x);
+    x = walk_step(span, 6u, steps[6], x);
+    x = walk_step(span, 5u, steps[5], x);
+    x = walk_step(span, 4u, steps[4], x);
+    x = walk_step(span, 3u, steps[3], x);
+    x = walk_step(span, 2u, steps[2], x);
+    x = walk_step(span, 1u, steps[1], x);
+    x = walk_step(span, 0u, steps[0], x);
 }

@@ -342,10 +342,10 @@ fn wrong_kernels_are_caught() {
     for (variant, operation, from, to) in [
         (Variant::Plain, "gae", "continues = !terminates && !truncates;", "continues = !terminates;"),
         (Variant::Plain, "gae", "bootstraps = !terminates;", "bootstraps = continues;"),
-        (Variant::Plain, "gae_cleanrl", "is_set(terminated[i + params.envs])", "is_set(terminated[i])"),
-        (Variant::Plain, "gae_cleanrl", "continues = !is_set(truncated[env]);", "continues = true;"),
+        (Variant::Plain, "gae_cleanrl", "select(terminated[next],", "select(terminated[i],"),
+        (Variant::Plain, "gae_cleanrl", "truncated[env], is_last)", "0u, is_last)"),
         (Variant::Plain, "discounted_returns", "!terminates && (truncates || is_last)", "!terminates && truncates"),
-        (Variant::Plain, "gae", "returns[i] = x + values[i];", "returns[i] = x;"),
+        (Variant::Plain, "gae", "returns[i] = x + step.value;", "returns[i] = x;"),
         // Composition does not commute: the faults that a scan of sums would not notice.
         (Variant::Fast, "gae", "vec2<f32>(apply(earlier, later.x)", "vec2<f32>(apply(later, earlier.x)"),
         (
