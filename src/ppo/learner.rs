@@ -1,6 +1,9 @@
 //! One PPO update, recorded in one go: nothing is read back before its end.
 
 mod memory;
+mod stats;
+
+pub use stats::{StopReason, UpdateStats};
 
 use super::rollout::wrong_actions;
 use super::{Actions, AdvantageScope, Config, Ends, KlStop, Network, NetworkSpec, ParameterTensor, PolicyKind, Rollout};
@@ -29,46 +32,6 @@ const SB3_KL_FACTOR: f64 = 1.5;
 pub(crate) mod purpose {
     pub(crate) const PERMUTATION: u64 = 1 << 56;
     pub(crate) const ACTION_NOISE: u64 = 2 << 56;
-}
-
-/// Why an update ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum StopReason {
-    /// All epochs done.
-    Completed,
-    /// `target_kl` was passed.
-    TargetKl,
-}
-
-/// What happened in an update. Means over the last minibatch that was learned from, as CleanRL logs them; `clipfrac` over all minibatches.
-#[derive(Debug, Clone, PartialEq)]
-pub struct UpdateStats {
-    /// Total loss.
-    pub loss: f64,
-    /// Surrogate loss.
-    pub pg_loss: f64,
-    /// Value loss, with its ½.
-    pub v_loss: f64,
-    /// Entropy of the policy.
-    pub entropy: f64,
-    /// KL, k1 estimator.
-    pub old_approx_kl: f64,
-    /// KL, k3 estimator.
-    pub approx_kl: f64,
-    /// Share of samples whose ratio was beyond the clip.
-    pub clipfrac: f64,
-    /// Global norm of the gradient before clipping.
-    pub grad_norm: f64,
-    /// 1 − Var(returns − values)/Var(returns) over the rollout.
-    pub explained_variance: f64,
-    /// Learning rate used.
-    pub learning_rate: f64,
-    /// Optimiser steps applied.
-    pub steps: usize,
-    /// Why it ended.
-    pub stop: StopReason,
-    /// One row a minibatch step applied; columns as in [`stat`].
-    pub log: Vec<[f64; stat::COLUMNS]>,
 }
 
 /// Parameters and the optimiser's moments as they were, flat.
@@ -565,24 +528,8 @@ impl<B: Backend> Learner<B> {
         let steps = control[control::STEPS_DONE] as usize;
         self.updates += 1;
         self.optimizer_steps += steps as u64;
-        // Where the very first step was stopped, its losses are still what there is to report.
-        let log = rows[..steps].to_vec();
-        let last = rows[steps.saturating_sub(1)];
-        Ok(UpdateStats {
-            loss: last[stat::LOSS],
-            pg_loss: last[stat::PG_LOSS],
-            v_loss: last[stat::V_LOSS],
-            entropy: last[stat::ENTROPY],
-            old_approx_kl: last[stat::OLD_APPROX_KL],
-            approx_kl: last[stat::APPROX_KL],
-            clipfrac: log.iter().map(|row| row[stat::CLIPFRAC]).sum::<f64>() / steps.max(1) as f64,
-            grad_norm: last[stat::GRAD_NORM],
-            explained_variance: rows[rows.len() - 1][stat::EXPLAINED_VARIANCE],
-            learning_rate,
-            steps,
-            stop: if control[control::STOP] == stop::TARGET_KL { StopReason::TargetKl } else { StopReason::Completed },
-            log,
-        })
+        let stop = if control[control::STOP] == stop::TARGET_KL { StopReason::TargetKl } else { StopReason::Completed };
+        Ok(UpdateStats::new(rows, steps, learning_rate, stop))
     }
 
     fn non_finite(&self, code: usize, element: usize) -> Error {
