@@ -269,17 +269,15 @@ pub fn minibatch_gradient<T: Real>(
     grads: &mut [T],
     stats: &mut [T],
 ) {
-    let sums = if op.batch <= TILE_ROWS {
-        let params = Params { stored: params, transposed: None };
-        gradient_by_groups(networks, op, params, observations, head, samples, actor, critic, grads)
-    } else {
-        with_room(params.len(), |transposed: &mut [T]| {
+    let transposes = op.batch > TILE_ROWS;
+    let sums = with_room(if transposes { params.len() } else { 0 }, |transposed: &mut [T]| {
+        if transposes {
             let layers = networks.actor.iter().chain(&networks.critic);
             layers.for_each(|layer| transpose_weights(&layer.linear, params, transposed));
-            let params = Params { stored: params, transposed: Some(transposed) };
-            gradient_by_groups(networks, op, params, observations, head, samples, actor, critic, grads)
-        })
-    };
+        }
+        let params = Params { stored: params, transposed: transposes.then_some(&*transposed) };
+        gradient_by_groups(networks, op, params, observations, head, samples, actor, critic, grads)
+    });
     sums.write(op, stats);
 }
 

@@ -541,3 +541,17 @@ pub fn stop_on_kl<T: Real>(threshold: f64, stats_row: usize, stats: &[T], contro
         control[control::STOP] = stop::TARGET_KL;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::ln_1p;
+
+    #[test]
+    fn the_logarithm_near_one_is_as_precise_as_the_standard_one() {
+        let arguments = (-1000..=100).map(|i| 10_f64.powf(f64::from(i) / 10.0));
+        let error = |x: f64| (ln_1p(x) / x.ln_1p() - 1.0).abs();
+        let worst = arguments.map(error).fold(0.0, f64::max);
+        assert!(worst <= 1e-15, "{worst}");
+        assert_eq!((ln_1p(0.0), ln_1p(f64::NAN).is_nan()), (0.0, true));
+    }
+}
