@@ -23,10 +23,7 @@ fn update_parameters(
     var all = Written(0.0, NOWHERE);
     for (var block = 0u; block < params.square_groups; block += BLOCK) {
         let own = squares_window.vectors[min(block + own_of_block, MOST_GROUPS - 1u)];
-        for (var i = 0u; i < min(params.square_groups - block, BLOCK); i++) {
-            all.squares += bitcast<f32>(word_of_block(own.x, i));
-            all.first_bad = min(all.first_bad, word_of_block(own.y, i));
-        }
+        all = added(all, Written(bitcast<f32>(own.x), own.y), min(params.square_groups - block, BLOCK));
     }
     let clip = clip_of(all.squares, params.limited != 0u, params.max_grad_norm, params.norm_epsilon);
     let is_bad = all.first_bad != NOWHERE;

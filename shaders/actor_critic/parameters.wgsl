@@ -37,9 +37,9 @@ fn place_of(layer: u32, layers: u32, first_layer: u32) -> Place {
     );
 }
 
-fn sum_of_partials(column: u32) -> f32 {
+fn sum_of_partials(column: u32, rows: u32) -> f32 {
     var sum = 0.0;
-    for (var row = 0u; row < params.partial_rows; row++) {
+    for (var row = 0u; row < rows; row++) {
         let index = row * params.partial_width + column;
         sum += partials.vectors[index / 4u][index % 4u];
     }
@@ -166,30 +166,25 @@ fn parameters_gradient(
         }
     }
 
+    // The first workgroup has the statistics and log_std as well. Loops, because software adapters would not skip a branch.
     let group = (workgroup.z * groups.y + workgroup.y) * groups.x + workgroup.x;
-    if group == 0u {
-        if local < SUMS {
-            sh_segments[local] = sum_of_partials(local);
-        }
-        if GAUSSIAN {
-            for (var d = local; d < params.width; d += INPUT_LANES) {
-                // The entropy of each sample has slope 1 in each log_std.
-                store_gradient(params.log_std_offset + d, sum_of_partials(SUMS + d) - params.ent_coef);
-            }
-        }
+    for (var column = local; column < select(0u, SUMS, group == 0u); column += INPUT_LANES) {
+        sh_segments[column] = sum_of_partials(column, params.partial_rows);
+    }
+    for (var d = local; d < select(0u, params.width, GAUSSIAN && group == 0u); d += INPUT_LANES) {
+        // The actor's rows come first. The entropy of each sample has slope 1 in each log_std.
+        store_gradient(params.log_std_offset + d, sum_of_partials(SUMS + d, params.partial_rows / 2u) - params.ent_coef);
     }
     sh_written[local] = written;
     workgroupBarrier();
-    if local > 0u {
-        return;
-    }
-    if group == 0u {
+    for (var row = local; row < select(0u, 1u, group == 0u); row++) {
         write_stats();
     }
     var all = Written(0.0, NOWHERE);
-    for (var lane = 0u; lane < INPUT_LANES; lane++) {
-        all.squares += sh_written[lane].squares;
-        all.first_bad = min(all.first_bad, sh_written[lane].first_bad);
+    for (var block = 0u; block < INPUT_LANES; block += BLOCK) {
+        all = added(all, sh_written[block + own_of_block], BLOCK);
     }
-    squares[group] = vec4<u32>(bitcast<u32>(all.squares), all.first_bad, 0u, 0u);
+    if local == 0u {
+        squares[group] = vec4<u32>(bitcast<u32>(all.squares), all.first_bad, 0u, 0u);
+    }
 }

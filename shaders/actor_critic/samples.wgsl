@@ -105,17 +105,25 @@ fn store_d_mean(dimension: u32, gradient: f32) {
     store_d_logit(dimension, gradient);
 }
 
+// Dimensions of log_std that are summed between two barriers.
+const LOG_STD_BLOCK = 8u;
+
+var<workgroup> sh_log_std: array<f32, LOG_STD_BLOCK * WORKGROUP_SIZE>;
+
 // Sums d_logp * (z^2 - 1), the slope of the log-probabilities in log_std, over the workgroup's samples into its row of partials.
-fn write_log_std_sums(group: u32, local: u32, d_logp: f32) {
-    for (var d = 0u; d < params.width; d++) {
-        let z = (action_of(d) - mean_of_action(d)) * exp_of(-log_std_of(d));
-        // A sample past the end, or of the critic, adds nothing.
-        sh_lanes[local] = select(d_logp * (z * z - 1.0), 0.0, d_logp == 0.0);
+fn write_log_std_sums(group: u32, local: u32, dimensions: u32, d_logp: f32) {
+    for (var first = 0u; first < dimensions; first += LOG_STD_BLOCK) {
+        let end = min(first + LOG_STD_BLOCK, dimensions);
+        for (var d = first; d < end; d++) {
+            let z = (action_of(d) - mean_of_action(d)) * exp_of(-log_std_of(d));
+            // A sample past the end adds nothing.
+            sh_log_std[(d - first) * WORKGROUP_SIZE + local] = select(d_logp * (z * z - 1.0), 0.0, d_logp == 0.0);
+        }
         workgroupBarrier();
-        if local == 0u {
+        for (var d = first + local; d < end; d += WORKGROUP_SIZE) {
             var sum = 0.0;
             for (var k = 0u; k < WORKGROUP_SIZE; k++) {
-                sum += sh_lanes[k];
+                sum += sh_log_std[(d - first) * WORKGROUP_SIZE + k];
             }
             store_partial(group * params.partial_width + SUMS + d, sum);
         }
@@ -177,9 +185,10 @@ fn samples_gradient(
     @builtin(local_invocation_index) local: u32,
 ) {
     join_subgroup();
-    let is_critic = workgroup.y == 1u;
-    let group = workgroup.y * groups.x + workgroup.x;
-    let i = workgroup.x * WORKGROUP_SIZE + local;
+    // A tile's networks stand side by side: software adapters give each core a stretch of workgroups, and the actor has more to do.
+    let is_critic = workgroup.x == 1u;
+    let group = workgroup.x * groups.y + workgroup.y;
+    let i = workgroup.y * WORKGROUP_SIZE + local;
     let in_batch = i < params.batch;
     // Invocations past the end go through the last sample, because all have to meet at the barriers, and leave nothing behind.
     sample_index = min(i, params.batch - 1u);
@@ -208,7 +217,7 @@ fn samples_gradient(
     }
     write_partial_sums(group, local);
     if GAUSSIAN {
-        write_log_std_sums(group, local, d_logp);
+        write_log_std_sums(group, local, select(params.width, 0u, is_critic), d_logp);
     }
 
     backward(first_layer, layers);

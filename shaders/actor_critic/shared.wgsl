@@ -99,7 +99,7 @@ override GAUSSIAN: bool = false;
 override ACT_LANES: u32 = 32u;
 
 const WORKGROUP_SIZE = 32u;
-const INPUT_LANES = 16u;
+const INPUT_LANES = 8u;
 const MOST_LAYERS = 4u;
 // Vectors of four that an invocation keeps: a sample's observation, hidden activations and output. Just enough for two hidden layers of 64:
 // software adapters take time and compile time in proportion to what is declared.
@@ -269,6 +269,16 @@ fn note(index: u32, gradient: f32) {
     written.squares += gradient * gradient;
     let is_bad = (bitcast<u32>(gradient) & EXPONENT) == EXPONENT;
     written.first_bad = select(written.first_bad, min(written.first_bad, index), is_bad);
+}
+
+// Together with what the first `count` invocations of a block have read.
+fn added(all: Written, own: Written, count: u32) -> Written {
+    var sum = all;
+    for (var i = 0u; i < count; i++) {
+        sum.squares += bitcast<f32>(word_of_block(bitcast<u32>(own.squares), i));
+        sum.first_bad = min(sum.first_bad, word_of_block(own.first_bad, i));
+    }
+    return sum;
 }
 
 fn store_gradient(index: u32, gradient: f32) {
