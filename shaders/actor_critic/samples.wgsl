@@ -185,10 +185,9 @@ fn samples_gradient(
     @builtin(local_invocation_index) local: u32,
 ) {
     join_subgroup();
-    // A tile's networks stand side by side: software adapters give each core a stretch of workgroups, and the actor has more to do.
-    let is_critic = workgroup.x == 1u;
-    let group = workgroup.x * groups.y + workgroup.y;
-    let i = workgroup.y * WORKGROUP_SIZE + local;
+    let is_critic = workgroup.y == 1u;
+    let group = workgroup.y * groups.x + workgroup.x;
+    let i = workgroup.x * WORKGROUP_SIZE + local;
     let in_batch = i < params.batch;
     // Invocations past the end go through the last sample, because all have to meet at the barriers, and leave nothing behind.
     sample_index = min(i, params.batch - 1u);

@@ -323,7 +323,7 @@ impl Plan {
         let trace: Buffer<f32> = context.scratch("actor_critic.trace", WINDOWS * 4 * WINDOW)?;
         let window = |i: usize| trace.slice(4 * WINDOW * i, 4 * WINDOW);
         let buffers = [inputs, &[bind(1, &packed.slice(0, Self::PACKED)), bind(5, &trace)]].concat();
-        let grid = Grid::Xyz(2, self.tiles, 1);
+        let grid = Grid::Xyz(self.tiles, 2, 1);
         context.dispatch(self.form.shader(), "samples_gradient", &self.constants(), shared, &buffers, grid)?;
 
         let [x, y, z] = self.parameter_groups;
