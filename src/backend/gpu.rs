@@ -157,6 +157,10 @@ impl Memory for Gpu {
         self.context.flush()
     }
 
+    fn submit_ahead(&mut self) -> Result<()> {
+        if self.context.is_software() { Ok(()) } else { self.context.flush() }
+    }
+
     fn check_float_guards(&mut self, buffer: &Buffer<f32>) -> Result<()> {
         self.check_guards(buffer)
     }

@@ -147,6 +147,15 @@ pub trait Memory: Send {
         Ok(())
     }
 
+    /// Submits what is recorded where the device can then work while the host records more: not on software adapters, which compute on
+    /// the host's cores.
+    ///
+    /// # Errors
+    /// Those of [`flush`](Self::flush).
+    fn submit_ahead(&mut self) -> Result<()> {
+        Ok(())
+    }
+
     /// Runs many operations one after the other. A backend with threads of its own does so on one of them, which then shares its work faster.
     fn run_together<R: Send>(&mut self, operations: impl FnOnce(&mut Self) -> R + Send) -> R
     where

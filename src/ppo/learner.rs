@@ -24,6 +24,8 @@ use crate::shape::{require_len, require_range};
 /// Tensors that an update looks through for NaN and infinities. A code on the device is an index into this, plus one.
 const WATCHED: [&str; 7] = ["rewards", "values", "logp", "observations", "actions", "bootstrap values", "gradients"];
 const GRADIENTS: usize = 6;
+/// Minibatch steps that are submitted together: a device works on them while the host records the next ones.
+const STEPS_A_SUBMISSION: usize = 8;
 
 /// SB3 stops at one and a half times `target_kl`.
 const SB3_KL_FACTOR: f64 = 1.5;
@@ -302,7 +304,11 @@ impl<B: Backend> Learner<B> {
         backend.run_together(|backend| {
             self.begin(backend, rollout, learning_rate, None)?;
             let recorded = (0..self.config.update_epochs * self.steps_per_epoch())
-                .try_for_each(|step| self.step(backend, rollout, step))
+                .try_for_each(|step| {
+                    self.step(backend, rollout, step)?;
+                    // The first one early, so that the device need not wait for the host.
+                    if step.is_multiple_of(STEPS_A_SUBMISSION) { backend.submit_ahead() } else { Ok(()) }
+                })
                 .and_then(|()| self.finish(backend, learning_rate));
             if recorded.is_err() {
                 self.roll_back(backend)?;
