@@ -1,0 +1,207 @@
+//! Faults planted in the shaders have to be noticed.
+
+use ppo_kernels::backend::{Cpu, Gpu};
+use ppo_kernels::kernels::actor_critic::Form;
+use ppo_kernels::kernels::linear::Activation;
+use ppo_kernels::kernels::optimizer::{control, stop};
+
+use crate::common::{self, relative_error};
+use crate::problem::{ACTED, Problem, TENSOR, Way, first_difference};
+
+/// A text, what it becomes, and the first tensor that is wrong.
+type Fault = (&'static str, &'static str, &'static str);
+
+/// Of what all forms share.
+const FAULTS: [Fault; 10] = [
+    ("written.squares += gradient * gradient;", "", "norm"),
+    ("sum.squares += bitcast<f32>(word_of_block(bitcast<u32>(own.squares), i));", "", "norm"),
+    ("coef = max_grad_norm / divisor;", "coef = 1.0;", "factor"),
+    ("store_element(at.first + 2u, third);", "", "params"),
+    ("m[index] = element.m;", "", "m"),
+    ("v[index] = element.v;", "", "v"),
+    ("params.adam_epsilon,", "0.0,", "params"),
+    ("(bitcast<u32>(gradient) & EXPONENT) == EXPONENT", "index == 1u", "control"),
+    ("stage_value_sum(local, loss);", "", "stats"),
+    ("z * z - 1.0", "z * z", "grads"),
+];
+
+const FAULTS_BY_SAMPLE: [Fault; 8] = [
+    ("(*tile).low_bias += low;", "", "grads"),
+    ("low = activate_all(low);", "", "grads"),
+    ("kept[output_at].x, sample, &loss", "0.0, sample, &loss", "grads of the critic"),
+    ("params.first_index + sample_index", "sample_index", "grads"),
+    ("params.first_sample + sample_index", "sample_index", "grads"),
+    ("actions[source_row", "actions[sample_index", "grads"),
+    ("sh_written[block + own_of_block]", "sh_written[0]", "norm"),
+    ("column < select(0u, SUMS, group == 0u)", "column < select(0u, SUMS, group == 1u)", "stats"),
+];
+
+const FAULTS_BY_TILE: [Fault; 18] = [
+    ("bias += gradient;", "", "grads"),
+    ("= activate_all(y);", "= y;", "grads"),
+    ("* derivatives(sh_kept[own])", "", "grads"),
+    ("low.x * w.a", "low.x * w.b", "grads"),
+    ("value_terms(logit(0u), sample", "value_terms(0.0, sample", "grads of the critic"),
+    ("params.first_index + index", "index", "grads"),
+    ("params.first_sample + index", "index", "grads"),
+    ("actions[source_row", "actions[own_sample", "grads"),
+    ("store_d_logit(o, 0.0);", "", "grads"),
+    ("(a + b) + (c + d)", "(a + b) + c", "grads"),
+    ("for (; t < tiles; t++) {", "for (; t < 0u; t++) {", "grads"),
+    ("d_logp == 0.0);", "true);", "grads of log_std"),
+    ("column - SUMS, sum - params.ent_coef", "column - SUMS, sum - 100.0 * params.ent_coef", "grads of log_std"),
+    ("row = local / SUMS; row", "row = 1u + local / SUMS; row", "grads of log_std"),
+    ("own_partial += sh_sums", "own_partial = sh_sums", "stats"),
+    ("+= sh_written[local + half].squares", "+= sh_written[local].squares", "norm"),
+    ("odd * sh_kept[one + k + 1u]", "odd", "grads"),
+    ("column_vector * 4u * at.y + row", "column_vector * 4u * at.y", "grads"),
+];
+
+#[test]
+fn a_planted_fault_is_noticed() {
+    let Some(mut gpu) = common::gpu() else { return };
+    let problem = Problem::new(65, &[5, 16], 3, Activation::Tanh, false);
+    let expected = problem.solve(&mut Cpu::<f64>::new(), Way::Composed).unwrap();
+    let of_form = [(Form::BySubgroup, &FAULTS_BY_SAMPLE[..]), (Form::ByTile, &FAULTS_BY_TILE[..])];
+    for (form, faults) in of_form {
+        gpu.fused_form = Some(form);
+        for (from, to, tensor) in FAULTS.iter().chain(faults) {
+            plant_in_forms(&mut gpu, form, from, to);
+            let difference = first_difference(&problem.solve(&mut gpu, Way::Step).unwrap(), &expected, 1e-4);
+            assert!(difference.as_deref().is_some_and(|found| found.starts_with(tensor)), "{form:?}, {from}: {difference:?}");
+        }
+    }
+}
+
+/// What is added to a tile before is left behind, or what was in memory before is not.
+#[test]
+fn a_fault_of_a_workgroups_later_tiles_is_noticed() {
+    let Some(mut gpu) = common::gpu() else { return };
+    gpu.fused_form = Some(Form::ByTile);
+    let problem = Problem::new(2049, &[3, 7], 2, Activation::Tanh, true);
+    let expected = problem.solve(&mut Cpu::<f64>::new(), Way::Composed).unwrap();
+    let mut difference = |from: &str, to: &str| {
+        plant_in_forms(&mut gpu, Form::ByTile, from, to);
+        gpu.context.set_guards(true);
+        gpu.context.release();
+        first_difference(&problem.solve(&mut gpu, Way::Step).unwrap(), &expected, 1e-4)
+    };
+    assert_eq!(difference("if is_first {", "if is_first {"), None);
+    assert!(difference("if is_first {", "if true {").is_some_and(|found| found.starts_with("grads")));
+    assert!(difference("if is_first {", "if false {").is_some_and(|found| found.starts_with("grads")));
+}
+
+/// Of more dimensions than are summed at once, in memory full of NaN where nothing was written.
+#[test]
+fn a_fault_in_the_sums_for_log_std_is_noticed() {
+    let Some(mut gpu) = common::gpu() else { return };
+    gpu.fused_form = Some(Form::BySubgroup);
+    gpu.context.set_guards(true);
+    let problem = Problem::new(65, &[5, 16], 11, Activation::Tanh, false);
+    let expected = problem.solve(&mut Cpu::<f64>::new(), Way::Composed).unwrap();
+    for (from, to) in [
+        ("min(first + LOG_STD_BLOCK, dimensions)", "min(LOG_STD_BLOCK, dimensions)"),
+        ("(d - first) * WORKGROUP_SIZE + k", "k"),
+        ("params.partial_rows / 2u", "params.partial_rows"),
+    ] {
+        plant_in_forms(&mut gpu, Form::BySubgroup, from, to);
+        gpu.context.release();
+        let difference = first_difference(&problem.solve(&mut gpu, Way::Step).unwrap(), &expected, 1e-4);
+        assert!(difference.as_deref().is_some_and(|found| found.starts_with("grads of log_std")), "{from}: {difference:?}");
+    }
+}
+
+/// Into what runs where `form` is asked for.
+fn plant_in_forms(gpu: &mut Gpu, form: Form, from: &str, to: &str) {
+    let names: &[_] = if form == Form::ByTile { &["actor_critic/by_tile"] } else { &FORMS };
+    for name in names {
+        gpu.context.replace_shader(name, common::plant(common::shader(name), from, to));
+    }
+}
+
+#[test]
+fn a_planted_fault_of_acting_is_noticed() {
+    let Some(mut gpu) = common::gpu() else { return };
+    for (categorical, from, to, wrong) in [
+        (true, "params.observations_offset + ", "", "head"),
+        (true, "values[row] = ", "values[row + 1u] = ", "values"),
+        (true, "output[i * params.width + a] = logit(a);", "output[i * params.width + a] = logit(0u);", "head"),
+        (true, "noise[row] * sum", "noise[0] * sum", "actions"),
+        (true, "!is_found && cumulative > wanted", "cumulative > wanted", "actions"),
+        (true, "(logit(action) - largest) - log(sum)", "(logit(action) - largest)", "logp"),
+        (false, "exp_of(log_std) * z", "z", "vectors"),
+        (false, "0.5 * z * z + log_std", "0.5 * z * z", "logp"),
+    ] {
+        let problem = Problem::new(65, &[5, 16], 3, Activation::Tanh, categorical);
+        let expected = problem.act(&mut Cpu::<f64>::new()).unwrap();
+        for (form, names, end) in [
+            (Form::BySubgroup, &FORMS[..], "fn samples_gradient"),
+            (Form::ByTile, &["actor_critic/by_tile"], "fn tiles_gradient"),
+        ] {
+            gpu.fused_form = Some(form);
+            for shader in names {
+                let text = common::shader(shader);
+                let end = text.find(end).unwrap();
+                gpu.context.replace_shader(shader, common::plant(&text[..end], from, to) + &text[end..]);
+            }
+            let acted = problem.act(&mut gpu).unwrap();
+            let found = (0..5).find(|&i| !(relative_error(&acted[i], &expected[i]) <= 1e-5));
+            assert_eq!(found.map(|i| ACTED[i]), Some(wrong), "{form:?}, {from}");
+        }
+    }
+}
+
+/// The names of the shader's forms that take samples one by one.
+const FORMS: [&str; 2] = ["actor_critic", "actor_critic/by_subgroup"];
+
+/// By each form, so that both are seen to run where both can.
+#[test]
+fn a_fault_planted_in_one_form_is_noticed_in_that_alone() {
+    let Some(mut gpu) = common::gpu() else { return };
+    let has_subgroups = gpu.context.adapter_info().subgroup_min_size >= 8;
+    gpu.fused_form = Some(Form::BySubgroup);
+    let problem = Problem::new(65, &[5, 16], 3, Activation::Tanh, false);
+    let expected = problem.solve(&mut gpu, Way::Step).unwrap();
+    for (shader, from, to, by_subgroup) in [
+        (FORMS[0], "weights.vectors[first + 2u * stride]", "weights.vectors[first + stride]", false),
+        (FORMS[1], "(own_of_block % 4u) * stride", "(own_of_block % 2u) * stride", true),
+        (FORMS[1], "subgroupShuffle(own.w, i)", "own.w", true),
+        (FORMS[1], "subgroupShuffle(own, i)", "own", true),
+        (FORMS[1], "n * groups.x * WORKGROUP_SIZE", "n * params.len", true),
+    ] {
+        gpu.context.replace_shader(shader, common::plant(common::shader(shader), from, to));
+        for (allowed, faulty) in [(by_subgroup, true), (!by_subgroup, false)] {
+            gpu.fused_form = Some(if allowed { Form::BySubgroup } else { Form::ByInvocation });
+            let outcome = problem.solve(&mut gpu, Way::Step).unwrap();
+            let runs_here = if has_subgroups { faulty } else { !by_subgroup };
+            assert_eq!(outcome != expected, runs_here, "{shader}, {from}, subgroups allowed: {allowed}");
+        }
+        gpu.context.replace_shader(shader, common::shader(shader).to_owned());
+    }
+}
+
+/// Every element in turn, of either network and of the log-std: the first one is reported, and what was reported before stays.
+#[test]
+fn a_gradient_that_is_not_finite_is_reported() {
+    let Some(mut gpu) = common::gpu() else { return };
+    let problem = Problem::new(33, &[5, 16], 3, Activation::Tanh, false);
+    let parameters = problem.params.len();
+    let store = "    grads[index] = gradient;\n    note(index, gradient);";
+    for (first, second) in [(0, 1), (parameters - 1, parameters - 1), (parameters - 5, parameters - 2), (7, 200)] {
+        // A NaN and an infinity, by bits, as the compiler may assume there are none.
+        let planted = format!(
+            "    var bad = gradient;\n    if index == {second}u {{ bad = bitcast<f32>(params.rows * 0u + 0x7fc00000u); }}\n    \
+             if index == {first}u {{ bad = bitcast<f32>(params.rows * 0u + 0xff800000u); }}\n    grads[index] = bad;\n    note(index, bad);"
+        );
+        for form in [Form::BySubgroup, Form::ByTile] {
+            gpu.fused_form = Some(form);
+            plant_in_forms(&mut gpu, form, store, &planted);
+            let outcome = problem.solve(&mut gpu, Way::Step).unwrap();
+            let control = &outcome.iter().find(|(name, _)| *name == "control").unwrap().1;
+            let expected =
+                [(control::STOP, stop::NON_FINITE), (control::BAD_TENSOR, TENSOR), (control::BAD_ELEMENT, first as u32)];
+            let found = expected.iter().all(|&(word, value)| control[word] == f64::from(value));
+            assert!(found, "{form:?}, {first}, {second}: {control:?}");
+        }
+    }
+}
