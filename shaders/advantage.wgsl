@@ -197,11 +197,9 @@ fn span_of_steps(index: u32, local: u32) -> Span {
     return span;
 }
 
-// Of a span that is shorter, the identity; what it reads is another step's.
+// Past the end of a span, another step. That changes nothing: it counts as later than the rollout's last step, which takes nothing from behind.
 fn step_of(span: Span, k: u32) -> Step {
-    var step = load_step(span.start + min(k, max(span.len, 1u) - 1u), min(span.env, params.envs - 1u));
-    step.map = select(IDENTITY, step.map, k < span.len);
-    return step;
+    return load_step(span.start + min(k, max(span.len, 1u) - 1u), min(span.env, params.envs - 1u));
 }
 
 fn block_map_or_identity(span: Span, k: u32) -> vec2<f32> {
