@@ -26,6 +26,9 @@ const WATCHED: [&str; 7] = ["rewards", "values", "logp", "observations", "action
 const GRADIENTS: usize = 6;
 /// Minibatch steps that are submitted together: a device works on them while the host records the next ones.
 const STEPS_A_SUBMISSION: usize = 8;
+/// Samples that are packed at once, of as many epochs: each time costs two dispatches, which small batches would notice, and large ones
+/// would need the memory.
+const SAMPLES_PACKED: usize = 1 << 15;
 
 /// SB3 stops at one and a half times `target_kl`.
 const SB3_KL_FACTOR: f64 = 1.5;
@@ -75,7 +78,9 @@ pub struct Learner<B: Memory> {
     pub(crate) advantages: B::Floats,
     pub(crate) returns: B::Floats,
     pub(crate) minibatch: Minibatch<B::Floats, B::Words>,
-    /// An epoch's samples `[T·N, 4]`, shuffled, with advantages normalised; and the moments of that, a minibatch a row.
+    /// Epochs that are packed at once.
+    epochs_packed: usize,
+    /// Their samples `[epochs·T·N, 4]`, shuffled, with advantages normalised; and the moments of that, a minibatch a row.
     samples: B::Floats,
     moments: B::Floats,
     /// Of actor and critic.
@@ -131,6 +136,9 @@ impl<B: Memory> Learner<B> {
         let policy = network.spec().policy;
         let steps = config.update_epochs * batch.div_ceil(minibatch_size);
         let is_categorical = matches!(policy, PolicyKind::Categorical { .. });
+        // Where the last minibatch of an epoch is shorter, those of several epochs are no matrix.
+        let most = if batch.is_multiple_of(minibatch_size) { SAMPLES_PACKED / batch } else { 1 };
+        let epochs_packed = most.clamp(1, config.update_epochs);
         Ok(Self {
             minibatch_size,
             updates: 0,
@@ -140,8 +148,9 @@ impl<B: Memory> Learner<B> {
             advantages: backend.alloc_floats(batch)?,
             returns: backend.alloc_floats(batch)?,
             minibatch: Minibatch::new(backend, &network.layers, is_categorical, minibatch_size)?,
-            samples: backend.alloc_floats(batch * sample::COLUMNS)?,
-            moments: backend.alloc_floats(batch.div_ceil(minibatch_size) * Normalize::MOMENTS)?,
+            epochs_packed,
+            samples: backend.alloc_floats(epochs_packed * batch * sample::COLUMNS)?,
+            moments: backend.alloc_floats(epochs_packed * batch.div_ceil(minibatch_size) * Normalize::MOMENTS)?,
             acting: [
                 Trace::new(backend, &network.layers.actor, config.num_envs)?,
                 Trace::new(backend, &network.layers.critic, config.num_envs)?,
@@ -431,8 +440,8 @@ impl<B: Backend> Learner<B> {
     /// Records minibatch step `step` of the update.
     pub(crate) fn step(&mut self, backend: &mut B, rollout: &Rollout<B>, step: usize) -> Result<()> {
         backend.set_position(Position { update: Some(self.updates as usize), minibatch: Some(step) });
-        if step.is_multiple_of(self.steps_per_epoch()) {
-            self.pack_epoch(backend, rollout, step / self.steps_per_epoch())?;
+        if step.is_multiple_of(self.epochs_packed * self.steps_per_epoch()) {
+            self.pack(backend, rollout, step / self.steps_per_epoch())?;
         }
         self.learn(backend, rollout, step)?;
         match (self.config.target_kl, self.config.kl_stop) {
@@ -444,16 +453,17 @@ impl<B: Backend> Learner<B> {
         }
     }
 
-    /// Samples of a whole epoch in their shuffled order, normalised minibatch by minibatch.
-    fn pack_epoch(&mut self, backend: &mut B, rollout: &Rollout<B>, epoch: usize) -> Result<()> {
+    /// Samples of whole epochs in their shuffled order, normalised minibatch by minibatch.
+    fn pack(&mut self, backend: &mut B, rollout: &Rollout<B>, first_epoch: usize) -> Result<()> {
         let (batch, len) = (self.config.batch_size(), self.minibatch_size);
-        let op = Gather { rows: batch, width: 1, start: epoch * batch, count: batch };
+        let count = batch * self.epochs_packed.min(self.config.update_epochs - first_epoch);
+        let op = Gather { rows: batch, width: 1, start: first_epoch * batch, count };
         let Self { permutations, advantages, returns, samples, .. } = self;
         backend.gather_samples(&op, permutations, &rollout.logp, advantages, returns, &rollout.values, samples)?;
         if self.config.norm_adv != AdvantageScope::Minibatch {
             return Ok(());
         }
-        let (whole, rest) = (batch / len, batch % len);
+        let (whole, rest) = (count / len, count % len);
         let op = self.normalization(whole, len, sample::ADVANTAGE, sample::COLUMNS);
         backend.normalize(&op, &mut self.samples, &mut self.moments)?;
         if rest == 0 {
@@ -465,8 +475,8 @@ impl<B: Backend> Learner<B> {
 
     fn learn(&mut self, backend: &mut B, rollout: &Rollout<B>, step: usize) -> Result<()> {
         let (batch, per_epoch) = (self.config.batch_size(), self.steps_per_epoch());
-        let (epoch, first_sample) = (step / per_epoch, step % per_epoch * self.minibatch_size);
-        let count = self.minibatch_size.min(batch - first_sample);
+        let (epoch, start) = (step / per_epoch, step % per_epoch * self.minibatch_size);
+        let count = self.minibatch_size.min(batch - start);
         let policy = self.network.spec().policy;
         let head = match (policy, &rollout.actions) {
             (PolicyKind::Categorical { actions: n }, Actions::Discrete(actions)) => {
@@ -479,12 +489,12 @@ impl<B: Backend> Learner<B> {
         };
         let rows = MinibatchRows {
             indices: &self.permutations,
-            start: epoch * batch + first_sample,
+            start: epoch * batch + start,
             rows: batch,
             observations: &rollout.observations,
             head,
             samples: &self.samples,
-            first_sample,
+            first_sample: epoch % self.epochs_packed * batch + start,
         };
         let op = self.minibatch_step(count, step);
         backend.minibatch_step(&self.network.layers, &op, &rows, &mut self.minibatch, &mut self.state)
