@@ -40,8 +40,8 @@
 //               WINDOW, by Plan::new; samples past the end are clamped to the last one; what indices hold is clamped to rows - 1; an action
 //               from a buffer < width is compared first; square_groups counts the workgroups of parameters_gradient or sum_tiles, MOST_GROUPS
 //               at most; elements of a vector are clamped to len - 1 where they are read, and compared where they are written, as packed
-//               vectors are with packed_vectors before; a block of samples ends at the last one, one of workgroups at MOST_GROUPS, one of log_std at LOG_STD_BLOCK; width is
-//               4 KEPT at most
+//               vectors are with packed_vectors before; a block of samples ends at the last one, one of workgroups at MOST_GROUPS, one of
+//               log_std at LOG_STD_BLOCK; width is 4 KEPT at most
 // Determinism   every sum has one order that depends on the shapes and the form alone
 // Range         as surrogate.wgsl
 // Tolerance     that of the single operations it stands for, see tests/actor_critic.rs
