@@ -176,8 +176,10 @@ fn an_update_is_submitted_without_a_read_back_inside() {
     gpu.flush().unwrap();
     let before = gpu.context.submissions();
     learner.update(&mut gpu, &rollout, 1e-3).unwrap();
-    // One for all of the update with the read-back of the control words, one for the read-back of the statistics.
-    assert_eq!(gpu.context.submissions() - before, 2);
+    // The first and the ninth of twelve steps, where the device can go ahead; the rest of the update with the read-back of the control
+    // words; the read-back of the statistics.
+    let ahead = if gpu.context.is_software() { 0 } else { 2 };
+    assert_eq!(gpu.context.submissions() - before, ahead + 2);
 }
 
 #[test]

@@ -2,6 +2,8 @@
 
 mod memory;
 mod stats;
+#[cfg(test)]
+mod tests;
 
 pub use stats::{StopReason, UpdateStats};
 
