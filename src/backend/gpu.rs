@@ -153,6 +153,11 @@ impl Memory for Gpu {
         self.context.read(source, offset, len)
     }
 
+    fn read_both(&mut self, words: &Buffer<u32>, floats: &Buffer<f32>) -> Result<(Vec<u32>, Vec<f64>)> {
+        let (words, floats) = self.context.read_both(words, floats)?;
+        Ok((words, floats.into_iter().map(f64::from).collect()))
+    }
+
     fn flush(&mut self) -> Result<()> {
         self.context.flush()
     }

@@ -138,6 +138,13 @@ pub trait Memory: Send {
     /// # Errors
     /// The same.
     fn read_words(&mut self, source: &Self::Words, offset: usize, len: usize) -> Result<Vec<u32>>;
+    /// All of both, floats without rounding: from a device that is waited for, in one go.
+    ///
+    /// # Errors
+    /// Those of [`read_floats`](Self::read_floats).
+    fn read_both(&mut self, words: &Self::Words, floats: &Self::Floats) -> Result<(Vec<u32>, Vec<f64>)> {
+        Ok((self.read_words(words, 0, words.len())?, self.read_f64(floats, 0, floats.len())?))
+    }
 
     /// Submits what is recorded, without waiting.
     ///

@@ -516,10 +516,20 @@ impl Context {
     /// [`Error::Shape`] for a range outside the buffer, [`Error::Device`] and [`Error::DeviceLost`] from the device.
     pub fn read<T: bytemuck::Pod>(&mut self, source: &Buffer<T>, offset: usize, len: usize) -> Result<Vec<T>> {
         check_range("read", source.len(), offset, len)?;
-        self.read_bytes(&source.raw, source.head + 4 * offset as u64, 4 * len as u64, bytemuck::pod_collect_to_vec)
+        self.read_bytes(&[(&source.raw, source.head + 4 * offset as u64, 4 * len as u64)], bytemuck::pod_collect_to_vec)
     }
 
-    fn read_bytes<R>(&mut self, source: &wgpu::Buffer, offset: u64, size: u64, convert: impl FnOnce(&[u8]) -> R) -> Result<R> {
+    /// All of both, by one submission. Errors are those of [`read`](Self::read).
+    pub(crate) fn read_both(&mut self, words: &Buffer<u32>, floats: &Buffer<f32>) -> Result<(Vec<u32>, Vec<f32>)> {
+        let sources = [(&words.raw, words.head, 4 * words.len() as u64), (&floats.raw, floats.head, 4 * floats.len() as u64)];
+        let both: Vec<u32> = self.read_bytes(&sources, bytemuck::pod_collect_to_vec)?;
+        let (words, floats) = both.split_at(words.len());
+        Ok((words.to_vec(), bytemuck::pod_collect_to_vec(floats)))
+    }
+
+    /// Ranges of buffers, offset and size each, one behind the other.
+    fn read_bytes<R>(&mut self, sources: &[(&wgpu::Buffer, u64, u64)], convert: impl FnOnce(&[u8]) -> R) -> Result<R> {
+        let size = sources.iter().map(|(_, _, size)| size).sum();
         let staging = match self.staging.take().filter(|s| s.size() >= size) {
             Some(kept) => kept,
             None => {
@@ -527,13 +537,12 @@ impl Context {
                 self.create(size.next_power_of_two(), usage, "read-back")?
             }
         };
-        self.commands.push(Command::Copy {
-            source: source.clone(),
-            source_offset: offset,
-            target: staging.clone(),
-            target_offset: 0,
-            size,
-        });
+        let mut target_offset = 0;
+        for &(source, source_offset, size) in sources {
+            let (source, target) = (source.clone(), staging.clone());
+            self.commands.push(Command::Copy { source, source_offset, target, target_offset, size });
+            target_offset += size;
+        }
         self.flush()?;
         if self.planning.is_some() {
             return Ok(convert(&vec![0; size as usize]));
@@ -559,7 +568,7 @@ impl Context {
         if buffer.head == 0 {
             return Ok(None);
         }
-        let words: Vec<u32> = self.read_bytes(&buffer.raw, 0, buffer.raw.size(), bytemuck::pod_collect_to_vec)?;
+        let words: Vec<u32> = self.read_bytes(&[(&buffer.raw, 0, buffer.raw.size())], bytemuck::pod_collect_to_vec)?;
         let data = GUARD_ELEMENTS..GUARD_ELEMENTS + buffer.len();
         let broken = words.iter().enumerate().position(|(i, &w)| !data.contains(&i) && w != GUARD_WORD);
         Ok(broken.map(|i| i as i64 - GUARD_ELEMENTS as i64))

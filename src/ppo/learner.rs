@@ -537,11 +537,10 @@ impl<B: Backend> Learner<B> {
 
     /// Waits for what was recorded, and says what happened.
     pub(crate) fn finish(&mut self, backend: &mut B, learning_rate: f64) -> Result<UpdateStats> {
-        let control = backend.read_words(&self.state.control, 0, control::WORDS)?;
+        let (control, rows) = backend.read_both(&self.state.control, &self.state.stats)?;
         if control[control::STOP] == stop::NON_FINITE {
             return Err(self.non_finite(control[control::BAD_TENSOR] as usize, control[control::BAD_ELEMENT] as usize));
         }
-        let rows = backend.read_f64(&self.state.stats, 0, self.state.stats.len())?;
         let (rows, _) = rows.as_chunks::<{ stat::COLUMNS }>();
         let steps = control[control::STEPS_DONE] as usize;
         self.updates += 1;
