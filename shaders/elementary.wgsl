@@ -1,10 +1,15 @@
 // Elementary functions, in front of every shader that needs one. The builtins of some devices are off by hundreds of units, or always to the
 // same side, and then so are means over samples, in which errors should cancel. Their twins for f32 are in src/elementary.rs.
 //
+//   is_nan(x)      asked of the bits: compilers may take x != x for false
 //   exp_of(x)      e^x, to a unit in the last place          exp_parts(x)   the same as a power of two and what that lacks
 //   expm1_of(x)    e^x - 1, within three units of 2^-24      log_1_plus(x)  log(1 + x), also where 1 + x would round x away
 //
 // Range         exp_of and exp_parts: any x, NaN too; expm1_of: |x| <= 87; log_1_plus: x >= 0
+
+fn is_nan(x: f32) -> bool {
+    return (bitcast<u32>(x) & 0x7fffffffu) > 0x7f800000u;
+}
 
 // 2^n and e^r - 1, the latter by its series, for x = n ln 2 + r with |r| <= ln 2 / 2, |x| <= 87.
 fn power_and_rest(x: f32) -> vec2<f32> {
@@ -14,10 +19,11 @@ fn power_and_rest(x: f32) -> vec2<f32> {
     return vec2<f32>(bitcast<f32>(u32(i32(n) + 127) << 23u), r + r * r * series);
 }
 
-// Whoever multiplies by the one and by the other shares no rounding with anybody else. Beyond the normal range, and for NaN, the builtin.
+// Whoever multiplies by the one and by the other shares no rounding with anybody else. Beyond the normal range the builtin,
+// which makes infinity of NaN on some devices.
 fn exp_parts(x: f32) -> vec2<f32> {
     if !(abs(x) < 86.0) {
-        return vec2<f32>(exp(x), 0.0);
+        return vec2<f32>(select(exp(x), x, is_nan(x)), 0.0);
     }
     let e = power_and_rest(x);
     return e.x * vec2<f32>(1.0, e.y);

@@ -323,7 +323,7 @@ fn adapters_are_listed_with_what_they_can_do() {
     let output = run("adapters");
     expect_code(&output, 0);
     let listed = text(&output.stdout);
-    for word in [gpu.context.name(), "kind", "driver", "MiB", "f16"] {
+    for word in [gpu.context.name(), "kind", "driver", "iB", "f16"] {
         assert!(listed.contains(word), "{word} is not in\n{listed}");
     }
 }

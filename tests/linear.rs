@@ -20,6 +20,7 @@ const ALL: [Activation; 7] = [
 on_every_backend!(
     a_layer_by_hand,
     activations_have_their_known_values,
+    activations_keep_nan,
     offsets_leave_the_neighbours_alone,
     products_agree_with_the_triple_loop,
     a_long_batch_is_summed_accurately,
@@ -77,6 +78,14 @@ fn activate<B: LinearOps>(backend: &mut B, activation: Activation, x: &[f32]) ->
     let mut slope = backend.alloc_floats(n).unwrap();
     backend.activation_backward(activation, n, saved, &ones, &mut slope).unwrap();
     (values, backend.read_f64(&slope, 0, n).unwrap())
+}
+
+/// As PyTorch's: what is lost here could not be reported.
+fn activations_keep_nan<B: LinearOps>(backend: &mut B) {
+    for activation in ALL {
+        let (y, _) = activate(backend, activation, &[f32::NAN, 1.0]);
+        assert!(y[0].is_nan() && y[1].is_finite(), "{activation:?}: {y:?}");
+    }
 }
 
 fn activations_have_their_known_values<B: LinearOps>(backend: &mut B) {

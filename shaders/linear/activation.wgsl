@@ -3,10 +3,13 @@
 // 0 identity, 1 tanh, 2 relu, 3 elu, 4 silu, 5 gelu (erf), 6 gelu (tanh); the order of `Activation`.
 override ACTIVATION: u32 = 0u;
 
-// From 9.02 on it is 1 to the last bit. The comparison keeps NaN, which min might not.
+// NaN stays NaN in all of them. Devices drop it in min, max and sign, and their compilers may take a comparison for one of these.
+
+// From 9.02 on it is 1 to the last bit.
 fn tanh_of(x: f32) -> f32 {
-    let grown = expm1_of(2.0 * select(abs(x), 9.1, abs(x) > 9.1));
-    return sign(x) * (grown / (grown + 2.0));
+    let grown = expm1_of(2.0 * min(abs(x), 9.1));
+    let magnitude = grown / (grown + 2.0);
+    return select(select(magnitude, -magnitude, x < 0.0), x, is_nan(x));
 }
 
 fn expm1_negative(x: f32) -> f32 {
@@ -43,8 +46,8 @@ fn gelu_tanh_argument(x: f32) -> f32 {
 fn activate(x: f32) -> f32 {
     switch ACTIVATION {
         case 1u: { return tanh_of(x); }
-        case 2u: { return max(x, 0.0); }
-        case 3u: { return select(expm1_negative(min(x, 0.0)), x, x > 0.0); }
+        case 2u: { return select(max(x, 0.0), x, is_nan(x)); }
+        case 3u: { return select(expm1_negative(min(x, 0.0)), x, x > 0.0 || is_nan(x)); }
         case 4u: { return x * sigmoid(x); }
         case 5u: { return x * normal_cdf(x); }
         case 6u: { return 0.5 * x * (1.0 + tanh_of(gelu_tanh_argument(x))); }

@@ -1,4 +1,4 @@
-// The formulas of clipping and of Adam, an element at a time, for shaders that define STATS_COLUMNS.
+// The formulas of clipping and of Adam, an element at a time, behind elementary.wgsl, for shaders that define STATS_COLUMNS.
 // What they are, range and tolerance: optimizer.wgsl.
 
 const GRAD_NORM = 7u;
@@ -13,10 +13,6 @@ const STEPS_DONE = 1u;
 struct Clip {
     norm: f32,
     coef: f32,
-}
-
-fn is_nan(x: f32) -> bool {
-    return (bitcast<u32>(x) & 0x7fffffffu) > 0x7f800000u;
 }
 
 fn clip_of(sum_of_squares: f32, limited: bool, max_grad_norm: f32, epsilon: f32) -> Clip {

@@ -149,7 +149,7 @@ fn row_sums(at: Place) -> RowSums {
         }
     }
     let sum = sum_over_lanes(at, share);
-    return RowSums(maximum, sum, select(0.0, log(max(sum, 1.0)), sum > 0.0));
+    return RowSums(maximum, sum, select(sum, log(max(sum, 1.0)), sum > 0.0));
 }
 
 fn q_row_sums(at: Place) -> RowSums {
@@ -168,7 +168,7 @@ fn q_row_sums(at: Place) -> RowSums {
         }
     }
     let sum = sum_over_lanes(at, share);
-    return RowSums(maximum, sum, select(0.0, log(max(sum, 1.0)), sum > 0.0));
+    return RowSums(maximum, sum, select(sum, log(max(sum, 1.0)), sum > 0.0));
 }
 
 fn log_prob(logit: f32, sums: RowSums) -> f32 {
@@ -235,7 +235,7 @@ fn distribution(
     }
     let best = min_over_lanes(at, first_best);
     if at.inside && at.lane == 0u {
-        logsumexp[at.row] = select(0.0, sums.maximum + sums.log_sum, sums.sum > 0.0);
+        logsumexp[at.row] = select(sums.sum, sums.maximum + sums.log_sum, sums.sum > 0.0);
         mode[at.row] = select(best, 0u, best == NO_ACTION);
     }
 }
@@ -308,7 +308,7 @@ fn sample(
         var action = select(chosen, fallback, chosen == NO_ACTION);
         action = select(action, 0u, sums.sum == 0.0);
         drawn[params.offset + at.row] = action;
-        logp[params.offset + at.row] = select(0.0, action_log_prob(at.row, action, sums), sums.sum > 0.0);
+        logp[params.offset + at.row] = select(action_log_prob(at.row, action, sums), 0.0, sums.sum == 0.0);
     }
 }
 
@@ -333,7 +333,7 @@ fn backward(
         for (var a = at.lane; a < params.actions; a += LANES) {
             let log_p = log_prob(logits[base + a], sums);
             let p = exp_of(log_p);
-            let gradient = d * (select(0.0, 1.0, a == action) - p) - d_entropy[at.row] * p * (log_p + h);
+            let gradient = d * (select(0.0, 1.0, a == action) - p) - p * (log_p + h) * d_entropy[at.row];
             d_logits[base + a] = select(0.0, gradient, valid(base + a));
         }
     }

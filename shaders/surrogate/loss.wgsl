@@ -101,12 +101,13 @@ fn value_terms(value: f32, sample: vec4<f32>, loss: ptr<function, SampleLoss>) {
             v_loss = clipped_loss;
         }
     } else if params.value_loss == VALUE_LOSS_HUBER {
-        if abs(error) < params.value_range {
-            slope = error / params.value_range;
-            v_loss = 0.5 * error * slope;
-        } else {
+        // In this order, so that NaN does not come to sign, which may drop it.
+        if abs(error) >= params.value_range {
             slope = sign(error);
             v_loss = abs(error) - 0.5 * params.value_range;
+        } else {
+            slope = error / params.value_range;
+            v_loss = 0.5 * error * slope;
         }
     }
     (*loss).clipped_value = clipped_value;
@@ -326,7 +327,8 @@ fn categorical_loss(local: u32, lane: u32, first: u32, width: u32, in_batch: boo
             let p = exp_of(z) / (1.0 + without_largest);
             gradient = slope * (select(0.0, 1.0, j == action) - p);
             if p > 0.0 {
-                gradient -= entropy_slope * p * ((z - log_sum) + row_entropy);
+                // The slope last: times p it may be too small for devices without subnormal numbers, although all three factors are not.
+                gradient -= p * ((z - log_sum) + row_entropy) * entropy_slope;
             }
         }
         store_d_logit(first + j, gradient);

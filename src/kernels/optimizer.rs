@@ -263,6 +263,7 @@ mod binding {
     pub(crate) const SHADER: Shader = Shader {
         name: "optimizer",
         source: concat!(
+            include_str!("../../shaders/elementary.wgsl"),
             include_str!("../../shaders/optimizer/formulas.wgsl"),
             include_str!("../../shaders/optimizer/optimizer.wgsl")
         ),

@@ -18,10 +18,16 @@ pub fn activate<T: Real>(activation: Activation, x: T) -> T {
     match activation {
         Activation::Identity => x,
         Activation::Tanh => x.tanh_in_loops(),
-        Activation::Relu => x.max(zero),
+        // Comparisons where max and min would drop a NaN; both sides are computed, so that no branch is left.
+        Activation::Relu => {
+            if x < zero {
+                zero
+            } else {
+                x
+            }
+        }
         Activation::Elu => {
-            // Both sides are computed, so that no branch is left.
-            let below = x.min(zero).exp_m1_in_loops();
+            let below = if x > zero { zero } else { x }.exp_m1_in_loops();
             if x > zero { x } else { below }
         }
         Activation::Silu => x * sigmoid(x),

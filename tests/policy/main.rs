@@ -20,6 +20,7 @@ on_every_backend!(
     weights_of_one_two_three_give_sixths,
     a_certain_action_has_no_entropy,
     the_first_of_equally_likely_actions_is_the_mode,
+    a_logit_that_is_nan_shows_in_its_whole_row,
     gives_the_density_of_a_normal_distribution,
     log_stds_are_read_from_their_offset,
     gives_the_divergence_of_two_normal_distributions,
@@ -99,6 +100,21 @@ fn the_first_of_equally_likely_actions_is_the_mode<B: PolicyOps>(backend: &mut B
     (logits[129], logits[64]) = (1.0, 1.0);
     (logits[130 + 127], logits[130 + 65]) = (2.0, 2.0);
     assert_eq!(Rows::of(130, &logits).distribution(backend).unwrap().mode, [64, 65, 0]);
+}
+
+fn a_logit_that_is_nan_shows_in_its_whole_row<B: PolicyOps>(backend: &mut B) {
+    let nan = f64::NAN;
+    let rows = Rows::of(3, &[0.5, nan, 0.0, nan, nan, nan, 1.0, 2.0, 3.0]);
+    let is_nan = |x: &[f64]| x.iter().map(|x| x.is_nan()).collect::<Vec<_>>();
+    let bad_rows = [true, true, false];
+    let found = rows.distribution(backend).unwrap();
+    assert_eq!(is_nan(&found.logsumexp), bad_rows);
+    assert_eq!(is_nan(&found.log_probs), [true, true, true, true, true, true, false, false, false]);
+    let (logp, entropy) = rows.evaluate(backend).unwrap();
+    assert_eq!((is_nan(&logp), is_nan(&entropy)), (bad_rows.to_vec(), bad_rows.to_vec()));
+    let (actions, logp) = rows.sample(backend, 0).unwrap();
+    assert_eq!(is_nan(&logp), bad_rows);
+    assert!(actions.iter().all(|&a| a < 3), "{actions:?}");
 }
 
 fn gives_the_density_of_a_normal_distribution<B: PolicyOps>(backend: &mut B) {

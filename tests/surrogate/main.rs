@@ -26,6 +26,7 @@ on_every_backend!(
     a_certain_action_keeps_its_entropy,
     masked_actions_take_no_part,
     an_action_that_is_no_index_gives_nan,
+    a_value_that_is_nan_shows_in_loss_and_gradient,
     writes_its_own_columns_and_elements_only,
     stops_on_kl_above_the_threshold,
 );
@@ -347,6 +348,16 @@ fn masked_actions_take_no_part<B: SurrogateOps>(backend: &mut B) {
 fn an_action_that_is_no_index_gives_nan<B: SurrogateOps>(backend: &mut B) {
     let (stats, ..) = categorical(backend, &PLAIN, 2, &[0.0; 2], None, &[2], &[0.0], &[0.0, 1.0, 0.0, 0.0]).unwrap();
     assert!(stats[stat::LOSS].is_nan());
+}
+
+fn a_value_that_is_nan_shows_in_loss_and_gradient<B: SurrogateOps>(backend: &mut B) {
+    for value_loss in [ValueLoss::Mse, ValueLoss::Clipped { clip: 0.2 }, ValueLoss::Huber { delta: 1.0 }] {
+        let op = Surrogate { value_loss, ..PLAIN };
+        let sample = [-0.7, 1.0, 0.0, 0.0];
+        let (stats, d_logits, d_values) = categorical(backend, &op, 2, &[0.0; 2], None, &[1], &[f32::NAN], &sample).unwrap();
+        assert!(stats[stat::LOSS].is_nan() && d_values[0].is_nan(), "{value_loss:?}: {stats:?}, {d_values:?}");
+        assert!(d_logits.iter().all(|d| d.is_finite()), "{value_loss:?}: {d_logits:?}");
+    }
 }
 
 fn writes_its_own_columns_and_elements_only<B: SurrogateOps>(backend: &mut B) {
