@@ -30,7 +30,7 @@ impl common::Case for Rows {
         let op = Gather { rows: self.rows, width: self.width, start: 0, count: self.rows };
         let source = backend.upload_floats(&common::floats(self.rows * self.width)).unwrap();
         let mut indices = backend.alloc_words(self.rows).unwrap();
-        backend.random_permutation(&RandomStream { len: self.rows, seed: 0, stream: 0 }, &mut indices, 0).unwrap();
+        backend.random_permutations(&RandomStream { len: self.rows, seed: 0, stream: 0 }, 1, &mut indices, 0).unwrap();
         let mut target = backend.alloc_floats(self.rows * self.width).unwrap();
         Box::new(move |backend| backend.gather_floats(&op, &source, &indices, &mut target).unwrap())
     }

@@ -45,7 +45,7 @@ impl common::Case for Stretch {
         Box::new(move |backend| match kind {
             Kind::Uniform => backend.random_uniform(&op, &mut floats).unwrap(),
             Kind::Normal => backend.random_normal(&op, &mut floats).unwrap(),
-            Kind::Permutation => backend.random_permutation(&op, &mut words, 0).unwrap(),
+            Kind::Permutation => backend.random_permutations(&op, 1, &mut words, 0).unwrap(),
         })
     }
 }

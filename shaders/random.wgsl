@@ -1,20 +1,20 @@
 // Counter-based random numbers: Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3").
 //
-//   words:       w[4b .. 4b + 3] = philox(counter = (b, 0, stream low, stream high), key = (seed low, seed high))
+//   words:       w[4b .. 4b + 3] = philox(counter = (b, purpose, stream low, stream high), key = (seed low, seed high))
 //   uniform:     out[i] = ((w[i] >> 9) + 1/2) * 2^-23
 //   normal:      Box-Muller of two words (v, w): out = sqrt(-2 log uniform(v)) * (cos, sin)(angle(w))
-//   permutation: out[offset + i] = the first value below len on the cycle i, F(i), F(F(i)), ..., F a Feistel network of 24 rounds
-//                (Mitchell et al. 2021, "Bandwidth-optimal random shuffling for GPUs")
+//   permutations: out[offset + k len + i] = the first value below len on the cycle i, F(i), F(F(i)), ..., F a Feistel network of 24 rounds
+//                (Mitchell et al. 2021, "Bandwidth-optimal random shuffling for GPUs"), keyed by the words of stream + k
 //
-// Shapes        out [len]; of permutation [>= offset + len]
-// Grid          one invocation four elements (uniform, normal) or one (permutation); linear, folded past 65 535 workgroups
+// Shapes        out [len]; of permutations [>= offset + count len]
+// Grid          one invocation four elements (uniform, normal) or one of the workgroups_each of a permutation; linear, folded past 65 535 workgroups
 // Workgroup     WORKGROUP_SIZE invocations
 // Bindings      0 params; 1 out (floats); 2 out (words)
-// Preconditions 1 <= len < 2^32; permutation: low_bits + high_bits <= 32, len <= 2^(low_bits + high_bits)
-//               Indices proven: 4 * block + i < len, and offset + i < offset + len, are compared first; where the network sends i is only written
+// Preconditions 1 <= len < 2^32; permutations: low_bits + high_bits <= 32, len <= 2^(low_bits + high_bits), offset + count len < 2^32
+//               Indices proven: 4 * block + i < len, and k < count, i < len, are compared first; where the network sends i is only written
 // Determinism   every element is a function of (seed, stream, index)
 // Range         uniform: 2^-24 .. 1 - 2^-24, all steps exact; normal: |x| <= sqrt(48 log 2) = 5.77, never 0
-// Tolerance     uniform and permutation exact; normal relative, from the errors of sqrt, log and the two polynomials
+// Tolerance     uniform and permutations exact; normal relative, from the errors of sqrt, log and the two polynomials
 
 struct RandomParams {
     len: u32,
@@ -26,11 +26,21 @@ struct RandomParams {
 
 struct PermutationParams {
     len: u32,
+    count: u32,
     offset: u32,
+    workgroups_each: u32,
     low_bits: u32,
     high_bits: u32,
-    round_keys: array<vec4<u32>, 6>,
+    seed_low: u32,
+    seed_high: u32,
+    stream_low: u32,
+    stream_high: u32,
 }
+
+const NUMBERS = 0u;
+const PERMUTATION = 0x7065726du;
+// Of four rounds each.
+const KEY_BLOCKS = 6u;
 
 override WORKGROUP_SIZE: u32 = 256u;
 
@@ -39,8 +49,10 @@ override WORKGROUP_SIZE: u32 = 256u;
 @group(0) @binding(1) var<storage, read_write> out: array<f32>;
 @group(0) @binding(2) var<storage, read_write> permuted: array<u32>;
 
-fn linear_index(workgroup: vec3<u32>, groups: vec3<u32>, local: u32) -> u32 {
-    return (workgroup.y * groups.x + workgroup.x) * WORKGROUP_SIZE + local;
+var<workgroup> sh_round_keys: array<vec4<u32>, KEY_BLOCKS>;
+
+fn linear_workgroup(workgroup: vec3<u32>, groups: vec3<u32>) -> u32 {
+    return workgroup.y * groups.x + workgroup.x;
 }
 
 // a * b = high * 2^32 + low, by halves of 16 bits; no intermediate sum reaches 2^32. Returns (high, low).
@@ -66,8 +78,8 @@ fn philox(first_counter: vec4<u32>, first_key: vec2<u32>) -> vec4<u32> {
     return counter;
 }
 
-fn block_words(block: u32) -> vec4<u32> {
-    let counter = vec4<u32>(block, 0u, params.stream_low, params.stream_high);
+fn block_of_numbers(block: u32) -> vec4<u32> {
+    let counter = vec4<u32>(block, NUMBERS, params.stream_low, params.stream_high);
     return philox(counter, vec2<u32>(params.seed_low, params.seed_high));
 }
 
@@ -122,11 +134,11 @@ fn uniform_numbers(
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let block = linear_index(workgroup, groups, local);
+    let block = linear_workgroup(workgroup, groups) * WORKGROUP_SIZE + local;
     if block > (params.len - 1u) / 4u {
         return;
     }
-    let words = block_words(block);
+    let words = block_of_numbers(block);
     let values = vec4<f32>(unit_interval(words.x), unit_interval(words.y), unit_interval(words.z), unit_interval(words.w));
     write_block(block, values);
 }
@@ -137,11 +149,11 @@ fn normal_numbers(
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let block = linear_index(workgroup, groups, local);
+    let block = linear_workgroup(workgroup, groups) * WORKGROUP_SIZE + local;
     if block > (params.len - 1u) / 4u {
         return;
     }
-    let words = block_words(block);
+    let words = block_of_numbers(block);
     write_block(block, vec4<f32>(normal_pair(words.x, words.y), normal_pair(words.z, words.w)));
 }
 
@@ -160,8 +172,8 @@ fn feistel(value: u32) -> u32 {
     let high_mask = (1u << permutation_params.high_bits) - 1u;
     var low = value & low_mask;
     var high = value >> permutation_params.low_bits;
-    for (var group = 0u; group < 6u; group++) {
-        let keys = permutation_params.round_keys[group];
+    for (var block = 0u; block < KEY_BLOCKS; block++) {
+        let keys = sh_round_keys[block];
         high ^= mix(low + keys.x) & high_mask;
         low ^= mix(high + keys.y) & low_mask;
         high ^= mix(low + keys.z) & high_mask;
@@ -171,13 +183,22 @@ fn feistel(value: u32) -> u32 {
 }
 
 @compute @workgroup_size(WORKGROUP_SIZE)
-fn permutation(
+fn permutations(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let i = linear_index(workgroup, groups, local);
-    if i >= permutation_params.len {
+    let own_workgroup = linear_workgroup(workgroup, groups);
+    let which = own_workgroup / permutation_params.workgroups_each;
+    let stream_low = permutation_params.stream_low + which;
+    let stream_high = permutation_params.stream_high + select(0u, 1u, stream_low < which);
+    for (var block = local; block < KEY_BLOCKS; block += WORKGROUP_SIZE) {
+        let counter = vec4<u32>(block, PERMUTATION, stream_low, stream_high);
+        sh_round_keys[block] = philox(counter, vec2<u32>(permutation_params.seed_low, permutation_params.seed_high));
+    }
+    workgroupBarrier();
+    let i = (own_workgroup % permutation_params.workgroups_each) * WORKGROUP_SIZE + local;
+    if which >= permutation_params.count || i >= permutation_params.len {
         return;
     }
     // The cycle through i comes back to i, so this ends; it takes less than two steps on average once len > 16.
@@ -185,5 +206,5 @@ fn permutation(
     while value >= permutation_params.len {
         value = feistel(value);
     }
-    permuted[permutation_params.offset + i] = value;
+    permuted[permutation_params.offset + which * permutation_params.len + i] = value;
 }

@@ -336,10 +336,10 @@ fn gaussian(run: &mut Run<'_>) {
 fn random(run: &mut Run<'_>) {
     let op = RandomStream { len: 1001, seed: 5, stream: 7 };
     let (mut uniform, mut normal) = (run.output(op.len), run.output(op.len));
-    let mut permutation = run.gpu.alloc_words(op.len + 3).unwrap();
+    let mut permutation = run.gpu.alloc_words(2 * op.len + 3).unwrap();
     run.gpu.random_uniform(&op, &mut uniform).unwrap();
     run.gpu.random_normal(&op, &mut normal).unwrap();
-    run.gpu.random_permutation(&op, &mut permutation, 3).unwrap();
+    run.gpu.random_permutations(&op, 2, &mut permutation, 3).unwrap();
     run.keep(&[&uniform, &normal]);
     run.keep_words(&permutation);
 }

@@ -16,6 +16,7 @@ on_every_backend!(
     seeds_and_streams_differ,
     every_length_is_permuted,
     permutations_of_five_are_equally_likely,
+    permutations_are_of_streams_in_a_row,
     a_prefix_of_a_stream_does_not_depend_on_its_length,
 );
 
@@ -48,7 +49,7 @@ fn normals<B: RandomOps>(backend: &mut B, op: &RandomStream) -> Vec<f64> {
 
 fn permutation<B: RandomOps>(backend: &mut B, op: &RandomStream) -> Vec<u32> {
     let mut out = backend.alloc_words(op.len).unwrap();
-    backend.random_permutation(op, &mut out, 0).unwrap();
+    backend.random_permutations(op, 1, &mut out, 0).unwrap();
     backend.read_words(&out, 0, op.len).unwrap()
 }
 
@@ -66,7 +67,7 @@ fn the_shaders_philox_gives_the_known_answers_of_random123() {
         let [a, b, c, d] = counter;
         let at_counter = plant(
             include_str!("../shaders/random.wgsl"),
-            "vec4<u32>(block, 0u, params.stream_low, params.stream_high)",
+            "vec4<u32>(block, NUMBERS, params.stream_low, params.stream_high)",
             &format!("vec4<u32>({a}u, {b}u, params.stream_low & {c}u, params.stream_high & {d}u)"),
         );
         gpu.context.replace_shader("random", at_counter);
@@ -168,9 +169,7 @@ fn every_length_is_permuted<B: RandomOps>(backend: &mut B) {
 fn permutations_of_five_are_equally_likely<B: RandomOps>(backend: &mut B) {
     let draws = 2400;
     let mut out = backend.alloc_words(5 * draws).unwrap();
-    for draw in 0..draws {
-        backend.random_permutation(&stream(5, 11, draw as u64), &mut out, 5 * draw).unwrap();
-    }
+    backend.random_permutations(&stream(5, 11, 0), draws, &mut out, 0).unwrap();
     let mut counts = std::collections::HashMap::new();
     for order in backend.read_words(&out, 0, 5 * draws).unwrap().chunks_exact(5) {
         *counts.entry(order.to_vec()).or_insert(0u32) += 1;
@@ -180,6 +179,19 @@ fn permutations_of_five_are_equally_likely<B: RandomOps>(backend: &mut B) {
     let seen: f64 = counts.values().map(|&n| (f64::from(n) - expected).powi(2) / expected).sum();
     let chi_squared = seen + (120 - counts.len()) as f64 * expected;
     assert!(chi_squared < 178.0, "{chi_squared}");
+}
+
+fn permutations_are_of_streams_in_a_row<B: RandomOps>(backend: &mut B) {
+    let (len, offset) = (300, 7);
+    // The last stream of all is followed by the first.
+    for first in [5, u64::from(u32::MAX) - 1, u64::MAX - 1] {
+        let mut out = backend.alloc_words(offset + 4 * len).unwrap();
+        backend.random_permutations(&stream(len, 9, first), 4, &mut out, offset).unwrap();
+        for k in 0..4 {
+            let found = backend.read_words(&out, offset + k * len, len).unwrap();
+            assert_eq!(found, permutation(backend, &stream(len, 9, first.wrapping_add(k as u64))), "{first} + {k}");
+        }
+    }
 }
 
 fn a_prefix_of_a_stream_does_not_depend_on_its_length<B: RandomOps>(backend: &mut B) {
@@ -216,12 +228,14 @@ fn agrees_with_its_twin_at_edge_sizes() {
         let mut floats = both.alloc_floats(len).unwrap();
         both.random_uniform(&op, &mut floats).unwrap();
         both.random_normal(&op, &mut floats).unwrap();
-        let mut words = both.alloc_words(len + 3).unwrap();
-        both.random_permutation(&op, &mut words, 3).unwrap();
+        let mut words = both.alloc_words(3 * len + 3).unwrap();
+        both.random_permutations(&op, 3, &mut words, 3).unwrap();
     }
     let long = 65_536 * 256 + 1;
     let mut words = both.alloc_words(long).unwrap();
-    both.random_permutation(&stream(long, 1, 2), &mut words, 0).unwrap();
+    both.random_permutations(&stream(long, 1, 2), 1, &mut words, 0).unwrap();
+    // As many workgroups of one each, the last rows of which are not all in use.
+    both.random_permutations(&stream(5, 1, 2), 65_537, &mut words, 0).unwrap();
 }
 
 #[test]
@@ -267,26 +281,39 @@ fn the_builtin_logarithm_near_one_is_not_good_enough() {
 }
 
 #[test]
-fn a_permutation_with_a_wrong_round_is_caught() {
-    let Some(mut both) = with_fault("mix(high + keys.w)", "mix(high + keys.x)") else { return };
-    let mut out = both.alloc_words(100).unwrap();
-    let mismatch = expect_mismatch(both.random_permutation(&stream(100, 1, 1), &mut out, 0));
-    assert_eq!((mismatch.operation, mismatch.tensor), ("random_permutation", "out"));
+fn a_wrong_permutation_is_caught() {
+    for (from, to) in [
+        ("mix(high + keys.w)", "mix(high + keys.x)"),
+        ("permutation_params.stream_low + which", "permutation_params.stream_low"),
+        ("select(0u, 1u, stream_low < which)", "0u"),
+        ("which * permutation_params.len + i", "i"),
+    ] {
+        let Some(mut both) = with_fault(from, to) else { return };
+        let mut out = both.alloc_words(200).unwrap();
+        // The second of the two streams has another high word.
+        let mismatch = expect_mismatch(both.random_permutations(&stream(100, 1, u64::from(u32::MAX)), 2, &mut out, 0));
+        assert_eq!((mismatch.operation, mismatch.tensor), ("random_permutations", "out"), "{from}");
+    }
 }
 
 #[test]
 fn names_the_argument_that_does_not_fit() {
     let mut cpu = Cpu::<f32>::new();
     let (mut floats, mut words) = (cpu.alloc_floats(4).unwrap(), cpu.alloc_words(4).unwrap());
-    let mut named = |op: RandomStream, offset: usize| match cpu.random_permutation(&op, &mut words, offset) {
+    let mut named = |op: RandomStream, count: usize, offset: usize| match cpu.random_permutations(&op, count, &mut words, offset)
+    {
         Err(Error::Shape { argument, .. }) => argument,
-        other => panic!("{op:?} at {offset}: {other:?}"),
+        other => panic!("{op:?}, {count} at {offset}: {other:?}"),
     };
-    assert_eq!(named(stream(0, 0, 0), 0), "len");
-    assert_eq!(named(stream(1 << 32, 0, 0), 0), "len");
-    assert_eq!(named(stream(5, 0, 0), 0), "out");
-    assert_eq!(named(stream(4, 0, 0), 1), "out");
-    assert_eq!(named(stream(4, 0, 0), usize::MAX), "offset");
+    assert_eq!(named(stream(0, 0, 0), 1, 0), "len");
+    assert_eq!(named(stream(1 << 32, 0, 0), 1, 0), "len");
+    assert_eq!(named(stream(4, 0, 0), 0, 0), "count");
+    assert_eq!(named(stream(5, 0, 0), 1, 0), "out");
+    assert_eq!(named(stream(2, 0, 0), 3, 0), "out");
+    assert_eq!(named(stream(4, 0, 0), 1, 1), "out");
+    assert_eq!(named(stream(4, 0, 0), 1, usize::MAX), "offset");
+    assert_eq!(named(stream(4, 0, 0), usize::MAX, 0), "count");
+    assert_eq!(named(stream(1 << 20, 0, 0), 1 << 20, 0), "offset");
     assert!(cpu.random_uniform(&stream(5, 0, 0), &mut floats).is_err());
     assert!(cpu.random_normal(&stream(0, 0, 0), &mut floats).is_err());
 }

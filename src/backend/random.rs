@@ -27,12 +27,13 @@ pub trait RandomOps: Memory {
     /// As [`random_uniform`](Self::random_uniform).
     fn random_normal(&mut self, op: &RandomStream, out: &mut Self::Floats) -> Result<()>;
 
-    /// A random permutation of 0..len into `out[offset..]`: a Feistel network keyed by the stream, with cycle walking (Mitchell et al. 2021,
-    /// "Bandwidth-optimal random shuffling for GPUs"). The same numbers on every backend.
+    /// Random permutations of 0..len, `count` of them one after the other into `out[offset..]`, of as many streams from `op.stream` on: Feistel
+    /// networks keyed by their streams, with cycle walking (Mitchell et al. 2021, "Bandwidth-optimal random shuffling for GPUs"). The same numbers on
+    /// every backend.
     ///
     /// # Errors
-    /// As [`random_uniform`](Self::random_uniform); `offset + len` of 2³² and more.
-    fn random_permutation(&mut self, op: &RandomStream, out: &mut Self::Words, offset: usize) -> Result<()>;
+    /// As [`random_uniform`](Self::random_uniform); `count` of zero; `offset + count·len` of 2³² and more.
+    fn random_permutations(&mut self, op: &RandomStream, count: usize, out: &mut Self::Words, offset: usize) -> Result<()>;
 }
 
 #[cfg(feature = "gpu")]
@@ -45,27 +46,29 @@ impl RandomOps for Gpu {
         kernels::record_normal(&mut self.context, op, out)
     }
 
-    fn random_permutation(&mut self, op: &RandomStream, out: &mut Buffer<u32>, offset: usize) -> Result<()> {
-        kernels::record_permutation(&mut self.context, op, out, offset)
+    fn random_permutations(&mut self, op: &RandomStream, count: usize, out: &mut Buffer<u32>, offset: usize) -> Result<()> {
+        kernels::record_permutations(&mut self.context, op, count, out, offset)
     }
 }
 
 impl<T: Real> RandomOps for Cpu<T> {
     fn random_uniform(&mut self, op: &RandomStream, out: &mut Vec<T>) -> Result<()> {
-        op.check(out.len(), 0)?;
+        op.check(out.len())?;
         reference::uniform(op, out);
         Ok(())
     }
 
     fn random_normal(&mut self, op: &RandomStream, out: &mut Vec<T>) -> Result<()> {
-        op.check(out.len(), 0)?;
+        op.check(out.len())?;
         reference::normal(op, out);
         Ok(())
     }
 
-    fn random_permutation(&mut self, op: &RandomStream, out: &mut Vec<u32>, offset: usize) -> Result<()> {
-        op.check(out.len(), offset)?;
-        reference::permutation(op, &mut out[offset..]);
+    fn random_permutations(&mut self, op: &RandomStream, count: usize, out: &mut Vec<u32>, offset: usize) -> Result<()> {
+        op.check_permutations(count, out.len(), offset)?;
+        for (k, out) in (0..count as u64).zip(out[offset..].chunks_exact_mut(op.len)) {
+            reference::permutation(&op.following(k), out);
+        }
         Ok(())
     }
 }
@@ -83,9 +86,9 @@ impl<A: RandomOps, B: RandomOps> RandomOps for CrossCheck<A, B> {
         self.compare("random_normal", "out", out, 0..op.len, &RandomStream::NORMAL_TOLERANCE)
     }
 
-    fn random_permutation(&mut self, op: &RandomStream, out: &mut Self::Words, offset: usize) -> Result<()> {
-        self.a.random_permutation(op, &mut out.a, offset)?;
-        self.b.random_permutation(op, &mut out.b, offset)?;
-        self.compare_words("random_permutation", "out", out, offset..offset + op.len)
+    fn random_permutations(&mut self, op: &RandomStream, count: usize, out: &mut Self::Words, offset: usize) -> Result<()> {
+        self.a.random_permutations(op, count, &mut out.a, offset)?;
+        self.b.random_permutations(op, count, &mut out.b, offset)?;
+        self.compare_words("random_permutations", "out", out, offset..offset + count * op.len)
     }
 }

@@ -184,7 +184,9 @@ impl Case {
             }
             Kind::Permutation { len } => {
                 let mut out = backend.alloc_words(len)?;
-                Ok(Box::new(move |backend| backend.random_permutation(&RandomStream { len, seed: 1, stream: 0 }, &mut out, 0)))
+                Ok(Box::new(move |backend| {
+                    backend.random_permutations(&RandomStream { len, seed: 1, stream: 0 }, 1, &mut out, 0)
+                }))
             }
             Kind::Normal { len } => {
                 let mut out = backend.alloc_floats(len)?;

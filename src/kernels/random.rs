@@ -53,19 +53,36 @@ impl RandomStream {
     /// θ·tan θ ≤ π/4; polynomial: 3 roundings of ½ and a truncation of 2·10⁻⁹ ≪ 1: 2. Final product ½. 2.5 + 4.5 + 3 + 0.5 = 10.5.
     pub const NORMAL_TOLERANCE: Tolerance = Tolerance::Uniform { abs: 0.0, rel: 10.5 * 2.0 * F32_ROUNDOFF };
 
-    pub(crate) fn check(&self, out: usize, offset: usize) -> Result<()> {
+    pub(crate) fn check(&self, out: usize) -> Result<()> {
         require_size("len", self.len)?;
-        let end = offset.checked_add(self.len).filter(|&end| end <= u32::MAX as usize);
-        let end = end.ok_or_else(|| Error::shape("offset", "offset + len below 2^32", offset))?;
+        require_len("out", out, self.len)
+    }
+
+    pub(crate) fn check_permutations(&self, count: usize, out: usize, offset: usize) -> Result<()> {
+        require_size("len", self.len)?;
+        require_size("count", count)?;
+        let end = self.len.checked_mul(count).and_then(|len| len.checked_add(offset)).filter(|&end| end <= u32::MAX as usize);
+        let end = end.ok_or_else(|| Error::shape("offset", "offset + count x len below 2^32", offset))?;
         require_len("out", out, end)
+    }
+
+    /// The stream that is `further` streams on.
+    pub(crate) fn following(&self, further: u64) -> Self {
+        Self { stream: self.stream.wrapping_add(further), ..*self }
+    }
+
+    /// Bits of the lower and the upper half of the network that permutes `0..len`.
+    fn halves(&self) -> [u32; 2] {
+        let largest = self.len.saturating_sub(1) as u32;
+        let bits = (u32::BITS - largest.leading_zeros()).max(LEAST_BITS);
+        [bits.div_ceil(2), bits / 2]
     }
 
     /// The network that permutes `0..len`.
     pub fn feistel(&self) -> Feistel {
-        let largest = self.len.saturating_sub(1) as u32;
-        let bits = (u32::BITS - largest.leading_zeros()).max(LEAST_BITS);
+        let [low_bits, high_bits] = self.halves();
         let round_keys = std::array::from_fn(|block| block_words(self.seed, self.stream, PERMUTATION, block as u32));
-        Feistel { low_bits: bits.div_ceil(2), high_bits: bits / 2, round_keys }
+        Feistel { low_bits, high_bits, round_keys }
     }
 }
 
@@ -74,7 +91,7 @@ pub(crate) use binding::*;
 
 #[cfg(feature = "gpu")]
 mod binding {
-    use super::{ROUNDS, RandomStream};
+    use super::RandomStream;
     use crate::error::Result;
     use crate::gpu::{Buffer, Context, Grid, Indices, Shader, ShaderParams, bind, shader_params};
     use crate::kernels::ShaderInfo;
@@ -87,7 +104,7 @@ mod binding {
             (RandomParams::NAME, size_of::<RandomParams>(), RandomParams::FIELDS),
             (PermutationParams::NAME, size_of::<PermutationParams>(), PermutationParams::FIELDS),
         ],
-        entries: &[("uniform_numbers", &[&[]]), ("normal_numbers", &[&[]]), ("permutation", &[&[]])],
+        entries: &[("uniform_numbers", &[&[]]), ("normal_numbers", &[&[]]), ("permutations", &[&[]])],
     }];
 
     /// The shader's default. 256 is the most that WebGPU promises.
@@ -106,22 +123,27 @@ mod binding {
     shader_params! {
         struct PermutationParams {
             len: u32,
+            count: u32,
             offset: u32,
+            workgroups_each: u32,
             low_bits: u32,
             high_bits: u32,
-            round_keys: [[u32; 4]; ROUNDS / 4],
+            seed_low: u32,
+            seed_high: u32,
+            stream_low: u32,
+            stream_high: u32,
         }
     }
 
+    /// Low and high word.
+    fn words(x: u64) -> [u32; 2] {
+        [x as u32, (x >> 32) as u32]
+    }
+
     fn record_numbers(context: &mut Context, entry: &'static str, op: &RandomStream, out: &Buffer<f32>) -> Result<()> {
-        op.check(out.len(), 0)?;
-        let params = RandomParams {
-            len: op.len as u32,
-            seed_low: op.seed as u32,
-            seed_high: (op.seed >> 32) as u32,
-            stream_low: op.stream as u32,
-            stream_high: (op.stream >> 32) as u32,
-        };
+        op.check(out.len())?;
+        let ([seed_low, seed_high], [stream_low, stream_high]) = (words(op.seed), words(op.stream));
+        let params = RandomParams { len: op.len as u32, seed_low, seed_high, stream_low, stream_high };
         context.dispatch(SHADER, entry, &[], &params, &[bind(1, out)], Grid::covering(op.len.div_ceil(4), WORKGROUP_SIZE))
     }
 
@@ -133,16 +155,29 @@ mod binding {
         record_numbers(context, "normal_numbers", op, out)
     }
 
-    pub(crate) fn record_permutation(context: &mut Context, op: &RandomStream, out: &Buffer<u32>, offset: usize) -> Result<()> {
-        op.check(out.len(), offset)?;
-        let feistel = op.feistel();
+    pub(crate) fn record_permutations(
+        context: &mut Context,
+        op: &RandomStream,
+        count: usize,
+        out: &Buffer<u32>,
+        offset: usize,
+    ) -> Result<()> {
+        op.check_permutations(count, out.len(), offset)?;
+        let ([seed_low, seed_high], [stream_low, stream_high]) = (words(op.seed), words(op.stream));
+        let [low_bits, high_bits] = op.halves();
+        let workgroups_each = op.len.div_ceil(WORKGROUP_SIZE);
         let params = PermutationParams {
             len: op.len as u32,
+            count: count as u32,
             offset: offset as u32,
-            low_bits: feistel.low_bits,
-            high_bits: feistel.high_bits,
-            round_keys: feistel.round_keys,
+            workgroups_each: workgroups_each as u32,
+            low_bits,
+            high_bits,
+            seed_low,
+            seed_high,
+            stream_low,
+            stream_high,
         };
-        context.dispatch(SHADER, "permutation", &[], &params, &[bind(2, out)], Grid::covering(op.len, WORKGROUP_SIZE))
+        context.dispatch(SHADER, "permutations", &[], &params, &[bind(2, out)], Grid::Linear(count * workgroups_each))
     }
 }

@@ -355,7 +355,12 @@ impl<B: Backend> Learner<B> {
                 require_len("permutations", given.len(), len)?;
                 backend.write_words(&mut self.permutations, 0, &given[..len])
             }
-            None => self.shuffle(backend),
+            None => {
+                let epochs = self.config.update_epochs;
+                let stream = purpose::PERMUTATION + self.updates * epochs as u64;
+                let op = RandomStream { len: self.config.batch_size(), seed: self.config.seed, stream };
+                backend.random_permutations(&op, epochs, &mut self.permutations, 0)
+            }
         }
     }
 
@@ -427,16 +432,6 @@ impl<B: Backend> Learner<B> {
             epsilon: self.config.norm_adv_epsilon,
             epsilon_mode: self.config.norm_adv_epsilon_mode,
         }
-    }
-
-    fn shuffle(&mut self, backend: &mut B) -> Result<()> {
-        let (batch, epochs) = (self.config.batch_size(), self.config.update_epochs);
-        for epoch in 0..epochs {
-            let stream = purpose::PERMUTATION + self.updates * epochs as u64 + epoch as u64;
-            let op = RandomStream { len: batch, seed: self.config.seed, stream };
-            backend.random_permutation(&op, &mut self.permutations, epoch * batch)?;
-        }
-        Ok(())
     }
 
     /// Records minibatch step `step` of the update.

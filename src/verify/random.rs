@@ -21,10 +21,12 @@ pub(super) fn cases<B: RandomOps>(runner: &mut Runner<B>) -> Result<()> {
             let mut out = backend.alloc_floats(len)?;
             backend.random_normal(&op, &mut out)
         })?;
-        runner.case("random_permutation", format!("len {len}"), |backend, draw| {
+        // One of the longest.
+        let count = (MOST[0] / len).clamp(1, 3);
+        runner.case("random_permutations", format!("{count} of len {len}"), |backend, draw| {
             let (op, offset) = (RandomStream { len, seed: draw.seed(), stream: draw.seed() }, draw.below(3));
-            let mut out = backend.alloc_words(offset + len)?;
-            backend.random_permutation(&op, &mut out, offset)
+            let mut out = backend.alloc_words(offset + count * len)?;
+            backend.random_permutations(&op, count, &mut out, offset)
         })?;
     }
     let nothing = RandomStream { len: 0, seed: 1, stream: 1 };
@@ -36,8 +38,8 @@ pub(super) fn cases<B: RandomOps>(runner: &mut Runner<B>) -> Result<()> {
         let mut out = backend.alloc_floats(1)?;
         backend.random_normal(&nothing, &mut out)
     })?;
-    runner.refuses("random_permutation", "len 0", |backend| {
+    runner.refuses("random_permutations", "len 0", |backend| {
         let mut out = backend.alloc_words(1)?;
-        backend.random_permutation(&nothing, &mut out, 0)
+        backend.random_permutations(&nothing, 1, &mut out, 0)
     })
 }
