@@ -109,6 +109,17 @@ fn an_output_that_nobody_wrote_is_a_miss() {
 }
 
 #[test]
+fn workgroup_memory_that_nobody_wrote_is_a_miss() {
+    let Some(mut gpu) = guarded() else { return };
+    let source = common::shader("surrogate");
+    gpu.context.replace_shader("surrogate", plant(source, "stage_nothing(local);", ""));
+    let options = Options { kernels: vec!["surrogate"], ..few() };
+    let (_, reports) = run(gpu, &options, |_| {}).unwrap();
+    let misses = reports.iter().flat_map(|report| &report.misses);
+    assert!(misses.clone().any(|miss| miss.concerns("surrogate", "stats")), "{:?}", misses.collect::<Vec<_>>());
+}
+
+#[test]
 fn a_write_past_an_output_is_a_miss() {
     let Some(mut gpu) = guarded() else { return };
     let source = include_str!("../shaders/gather.wgsl");

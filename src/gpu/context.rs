@@ -1,9 +1,12 @@
 //! One device, its pipelines, and the operations recorded but not yet submitted.
 
+mod guards;
 mod open;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+
+use guards::{GUARD_ELEMENTS, GUARD_WORD, POISON_WORD};
 
 use super::adapter::CooperativeMatrix;
 use super::autotune::Autotune;
@@ -15,12 +18,6 @@ use super::timing::Timing;
 use super::tuning::Tuner;
 use crate::error::{Error, Result};
 
-/// Elements of guard before and after each buffer in guarded mode. 64 elements are 256 bytes, WebGPU's strictest offset alignment.
-const GUARD_ELEMENTS: usize = 64;
-/// What guard regions hold. As `f32` it is a NaN with a payload no arithmetic makes.
-const GUARD_WORD: u32 = 0x7fc0_dead;
-/// What fresh buffers hold in guarded mode: a NaN, so that an output nobody wrote is noticed.
-const POISON_WORD: u32 = 0x7fc0_beef;
 /// Bind groups kept for reuse. A whole update of the largest networks needs a few hundred.
 const BIND_GROUPS_KEPT: usize = 4096;
 
@@ -155,11 +152,6 @@ impl Context {
     /// How often something was submitted.
     pub fn submissions(&self) -> u64 {
         self.submissions
-    }
-
-    /// From now on, surrounds each new buffer with guard regions and fills it with NaN; see [`check_guards`](Self::check_guards).
-    pub fn set_guards(&mut self, guards: bool) {
-        self.guards = guards;
     }
 
     /// Whether shaders recorded from now on check their indices even where those are [proven](Indices::Proven) to be in bounds: true
@@ -365,6 +357,21 @@ impl Context {
         buffers: &[(u32, Buffer<u32>)],
         grid: Grid,
     ) -> Result<()> {
+        if self.guards {
+            self.poison_workgroup_memory()?;
+        }
+        self.record(shader, entry, constants, params, buffers, grid)
+    }
+
+    fn record<P: ShaderParams>(
+        &mut self,
+        shader: Shader,
+        entry: &'static str,
+        constants: &[(&'static str, f64)],
+        params: &P,
+        buffers: &[(u32, Buffer<u32>)],
+        grid: Grid,
+    ) -> Result<()> {
         let groups = self.fold(grid)?;
         let pipeline = self.pipeline(shader, entry, constants)?;
         let key = BindGroupKey {
@@ -431,7 +438,8 @@ impl Context {
             layout: None,
             module,
             entry_point: Some(entry),
-            compilation_options: wgpu::PipelineCompilationOptions { constants, ..Default::default() },
+            // Kernels write what they read.
+            compilation_options: wgpu::PipelineCompilationOptions { constants, zero_initialize_workgroup_memory: false },
             cache: may_keep.then(|| self.tuner.pipeline_cache(&self.device)).flatten(),
         });
         if let Some(error) = pollster::block_on(scope.pop()) {
@@ -557,21 +565,6 @@ impl Context {
         staging.unmap();
         self.staging = Some(staging);
         Ok(result)
-    }
-
-    /// In guarded mode, the index of the first guard word near `buffer` that was overwritten: negative before the first element,
-    /// at least `len` after the last.
-    ///
-    /// # Errors
-    /// Those of [`read`](Self::read).
-    pub fn check_guards<T>(&mut self, buffer: &Buffer<T>) -> Result<Option<i64>> {
-        if buffer.head == 0 {
-            return Ok(None);
-        }
-        let words: Vec<u32> = self.read_bytes(&[(&buffer.raw, 0, buffer.raw.size())], bytemuck::pod_collect_to_vec)?;
-        let data = GUARD_ELEMENTS..GUARD_ELEMENTS + buffer.len();
-        let broken = words.iter().enumerate().position(|(i, &w)| !data.contains(&i) && w != GUARD_WORD);
-        Ok(broken.map(|i| i as i64 - GUARD_ELEMENTS as i64))
     }
 }
 
