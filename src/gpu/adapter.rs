@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 pub enum Selection {
     /// A discrete, else an integrated GPU; software adapters are refused.
     Hardware,
-    /// The best there is: discrete, integrated, virtual, software, in that order.
+    /// The best there is: discrete, integrated, virtual, software, in that order, and not by D3D12 where there is another way.
     Best,
     /// The first whose name contains this text, without regard to case.
     Named(String),
@@ -89,20 +89,22 @@ fn instance() -> wgpu::Instance {
     wgpu::Instance::new(descriptor)
 }
 
-fn preference(kind: wgpu::DeviceType) -> u8 {
-    match kind {
+/// The kind of device first. On Windows a GPU is there twice; D3D12 may come with a compiler that is not up to our shaders.
+fn preference(info: &wgpu::AdapterInfo) -> (u8, bool) {
+    let kind = match info.device_type {
         wgpu::DeviceType::DiscreteGpu => 0,
         wgpu::DeviceType::IntegratedGpu => 1,
         wgpu::DeviceType::VirtualGpu => 2,
         wgpu::DeviceType::Other => 3,
         wgpu::DeviceType::Cpu => 4,
-    }
+    };
+    (kind, info.backend == wgpu::Backend::Dx12)
 }
 
 fn usable() -> Vec<wgpu::Adapter> {
     let mut found = pollster::block_on(instance().enumerate_adapters(wgpu::Backends::PRIMARY));
     found.retain(|a| a.get_downlevel_capabilities().flags.contains(wgpu::DownlevelFlags::COMPUTE_SHADERS));
-    found.sort_by_key(|a| preference(a.get_info().device_type));
+    found.sort_by_key(|a| preference(&a.get_info()));
     found
 }
 
