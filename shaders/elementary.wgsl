@@ -2,13 +2,18 @@
 // same side, and then so are means over samples, in which errors should cancel. Their twins for f32 are in src/elementary.rs.
 //
 //   is_nan(x)      asked of the bits: compilers may take x != x for false
+//   log_of(x)      log x for x >= 1; 0 and NaN stay as they are, where the builtin is 89 on some devices
 //   exp_of(x)      e^x, to a unit in the last place          exp_parts(x)   the same as a power of two and what that lacks
 //   expm1_of(x)    e^x - 1, within three units of 2^-24      log_1_plus(x)  log(1 + x), also where 1 + x would round x away
 //
-// Range         exp_of and exp_parts: any x, NaN too; expm1_of: |x| <= 87; log_1_plus: x >= 0
+// Range         exp_of and exp_parts: any x, NaN too; expm1_of: |x| <= 87; log_1_plus: x >= 0; log_of: x >= 1 or 0
 
 fn is_nan(x: f32) -> bool {
     return (bitcast<u32>(x) & 0x7fffffffu) > 0x7f800000u;
+}
+
+fn log_of(x: f32) -> f32 {
+    return select(x, log(max(x, 1.0)), x > 0.0);
 }
 
 // 2^n and e^r - 1, the latter by its series, for x = n ln 2 + r with |r| <= ln 2 / 2, |x| <= 87.

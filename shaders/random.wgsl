@@ -3,7 +3,7 @@
 //   words:       w[4b .. 4b + 3] = philox(counter = (b, purpose, stream low, stream high), key = (seed low, seed high))
 //   uniform:     out[i] = ((w[i] >> 9) + 1/2) * 2^-23
 //   normal:      Box-Muller of two words (v, w): out = sqrt(-2 log uniform(v)) * (cos, sin)(angle(w))
-//   permutations: out[offset + k len + i] = the first value below len on the cycle i, F(i), F(F(i)), ..., F a Feistel network of 24 rounds
+//   permuted:    out[offset + k len + i] = the first value below len on the cycle i, F(i), F(F(i)), ..., F a Feistel network of 24 rounds
 //                (Mitchell et al. 2021, "Bandwidth-optimal random shuffling for GPUs"), keyed by the words of stream + k
 //
 // Shapes        out [len]; of permutations [>= offset + count len]

@@ -227,7 +227,7 @@ fn draw_categorical(row: u32) {
         is_found = is_found || cumulative > wanted;
     }
     drawn[row] = action;
-    logp[row] = (logit(action) - largest) - select(sum, log(sum), sum > 0.0);
+    logp[row] = (logit(action) - largest) - log_of(sum);
 }
 
 fn draw_gaussian(row: u32) {

@@ -149,7 +149,7 @@ fn row_sums(at: Place) -> RowSums {
         }
     }
     let sum = sum_over_lanes(at, share);
-    return RowSums(maximum, sum, select(sum, log(max(sum, 1.0)), sum > 0.0));
+    return RowSums(maximum, sum, log_of(sum));
 }
 
 fn q_row_sums(at: Place) -> RowSums {
@@ -168,7 +168,7 @@ fn q_row_sums(at: Place) -> RowSums {
         }
     }
     let sum = sum_over_lanes(at, share);
-    return RowSums(maximum, sum, select(sum, log(max(sum, 1.0)), sum > 0.0));
+    return RowSums(maximum, sum, log_of(sum));
 }
 
 fn log_prob(logit: f32, sums: RowSums) -> f32 {

@@ -130,7 +130,7 @@ fn a_planted_fault_of_acting_is_noticed() {
         (true, "output[i * params.width + a] = logit(a);", "output[i * params.width + a] = logit(0u);", "head"),
         (true, "noise[row] * sum", "noise[0] * sum", "actions"),
         (true, "!is_found && cumulative > wanted", "cumulative > wanted", "actions"),
-        (true, "select(sum, log(sum), sum > 0.0)", "0.0", "logp"),
+        (true, "- log_of(sum)", "", "logp"),
         (false, "exp_of(log_std) * z", "z", "vectors"),
         (false, "0.5 * z * z + log_std", "0.5 * z * z", "logp"),
     ] {
