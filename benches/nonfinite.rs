@@ -4,6 +4,7 @@ mod common;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use ppo_kernels::backend::Backend;
+use ppo_kernels::kernels::nonfinite::Watched;
 use ppo_kernels::kernels::optimizer::control;
 
 struct Find {
@@ -27,7 +28,7 @@ impl common::Case for Find {
         let len = self.len;
         let x = backend.upload_floats(&common::floats(len)).unwrap();
         let mut control = backend.upload_words(&control::INITIAL).unwrap();
-        Box::new(move |backend| backend.find_nonfinite(1, len, &x, &mut control).unwrap())
+        Box::new(move |backend| backend.find_nonfinite(&[Watched { tensor: 1, len, x: &x }], &mut control).unwrap())
     }
 }
 

@@ -13,6 +13,7 @@ use ppo_kernels::kernels::actor_critic::{ActorCritic, Form, Layer, MinibatchStep
 use ppo_kernels::kernels::advantage::{DiscountedReturns, Gae};
 use ppo_kernels::kernels::gather::Gather;
 use ppo_kernels::kernels::linear::{Activation, Linear, Product};
+use ppo_kernels::kernels::nonfinite::Watched;
 use ppo_kernels::kernels::normalize::{EpsilonMode, Normalize};
 use ppo_kernels::kernels::optimizer::{Adam, GradientNorm, control, schedule};
 use ppo_kernels::kernels::policy::{Categorical, Gaussian, KlArgument, SquashedGaussian};
@@ -236,7 +237,11 @@ fn nonfinite(run: &mut Run<'_>) {
         (data[len / 2], data[len - 1]) = (f32::NAN, f32::INFINITY);
         let x = run.gpu.upload_floats(&data).unwrap();
         let mut control = run.gpu.upload_words(&control::INITIAL).unwrap();
-        run.gpu.find_nonfinite(3, len, &x, &mut control).unwrap();
+        run.gpu.find_nonfinite(&[Watched { tensor: 3, len, x: &x }], &mut control).unwrap();
+        run.keep_words(&control);
+        let mut control = run.gpu.upload_words(&control::INITIAL).unwrap();
+        let both = [1, 2].map(|tensor| Watched { tensor, len: len / 2 * tensor as usize, x: &x });
+        run.gpu.find_nonfinite(&both, &mut control).unwrap();
         run.keep_words(&control);
     }
 }

@@ -12,6 +12,7 @@ use crate::error::Result;
 use crate::kernels::advantage::Gae;
 use crate::kernels::gather::Gather;
 use crate::kernels::linear::{Activation, Linear};
+use crate::kernels::nonfinite::Watched;
 use crate::kernels::optimizer::{Adam, GradientNorm, control, schedule};
 use crate::kernels::policy::{Categorical, Gaussian};
 use crate::kernels::random::RandomStream;
@@ -180,7 +181,7 @@ impl Case {
             Kind::Nonfinite { len } => {
                 let x = backend.upload_floats(&inputs.floats(len, 1.0))?;
                 let mut control = backend.upload_words(&control::INITIAL)?;
-                Ok(Box::new(move |backend| backend.find_nonfinite(1, len, &x, &mut control)))
+                Ok(Box::new(move |backend| backend.find_nonfinite(&[Watched { tensor: 1, len, x: &x }], &mut control)))
             }
             Kind::Permutation { len } => {
                 let mut out = backend.alloc_words(len)?;

@@ -7,6 +7,8 @@ mod tests;
 
 pub use stats::{StopReason, UpdateStats};
 
+use smallvec::{SmallVec, smallvec};
+
 use super::rollout::wrong_actions;
 use super::{Actions, AdvantageScope, Config, Ends, KlStop, Network, NetworkSpec, ParameterTensor, PolicyKind, Rollout};
 use crate::backend::{
@@ -16,6 +18,7 @@ use crate::error::{Error, Result};
 use crate::kernels::actor_critic::MinibatchStep;
 use crate::kernels::advantage::Gae;
 use crate::kernels::gather::Gather;
+use crate::kernels::nonfinite::Watched;
 use crate::kernels::normalize::Normalize;
 use crate::kernels::optimizer::{Adam, GradientNorm, control, schedule, stop};
 use crate::kernels::policy::Categorical;
@@ -376,21 +379,26 @@ impl<B: Backend> Learner<B> {
     fn watch_inputs(&mut self, backend: &mut B, rollout: &Rollout<B>) -> Result<()> {
         let rows = self.config.batch_size();
         let spec = self.network.spec();
-        let mut watch = |name: &str, len: usize, x: &B::Floats| {
-            let code = WATCHED.iter().position(|w| *w == name).map_or(0, |i| i as u32 + 1);
-            backend.find_nonfinite(code, len, x, &mut self.state.control)
+        let watched = |name: &str, len: usize, x| Watched {
+            tensor: WATCHED.iter().position(|w| *w == name).map_or(0, |i| i as u32 + 1),
+            len,
+            x,
         };
-        watch("rewards", rows, &rollout.rewards)?;
-        watch("values", rows, &rollout.values)?;
-        watch("logp", rows, &rollout.logp)?;
-        watch("observations", rows * spec.observation_size, &rollout.observations)?;
+        let mut tensors: SmallVec<[_; GRADIENTS]> = smallvec![
+            watched("rewards", rows, &rollout.rewards),
+            watched("values", rows, &rollout.values),
+            watched("logp", rows, &rollout.logp),
+            match &rollout.ends {
+                Ends::BeforeStep { next_value, .. } => watched("bootstrap values", self.config.num_envs, next_value),
+                Ends::AfterStep { next_values, .. } => watched("bootstrap values", rows, next_values),
+            },
+        ];
         if let Actions::Continuous(actions) = &rollout.actions {
-            watch("actions", rows * spec.policy.outputs(), actions)?;
+            tensors.push(watched("actions", rows * spec.policy.outputs(), actions));
         }
-        match &rollout.ends {
-            Ends::BeforeStep { next_value, .. } => watch("bootstrap values", self.config.num_envs, next_value),
-            Ends::AfterStep { next_values, .. } => watch("bootstrap values", rows, next_values),
-        }
+        // The longest last: those before it are looked through together.
+        tensors.push(watched("observations", rows * spec.observation_size, &rollout.observations));
+        backend.find_nonfinite(&tensors, &mut self.state.control)
     }
 
     fn compute_advantages(&mut self, backend: &mut B, rollout: &Rollout<B>) -> Result<()> {

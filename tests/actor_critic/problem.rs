@@ -6,6 +6,7 @@ use ppo_kernels::backend::{
 };
 use ppo_kernels::kernels::actor_critic::{ActorCritic, Layer, MinibatchStep};
 use ppo_kernels::kernels::linear::{Activation, Linear};
+use ppo_kernels::kernels::nonfinite::Watched;
 use ppo_kernels::kernels::optimizer::{Adam, GradientNorm, control, schedule};
 use ppo_kernels::kernels::policy::{Categorical, Gaussian};
 use ppo_kernels::kernels::surrogate::{Surrogate, ValueLoss, sample, stat};
@@ -124,7 +125,7 @@ impl Problem {
             } else {
                 compose_minibatch_gradient(backend, networks, op, params.flat(), &inputs, actor, critic, grads, stats)?;
             }
-            backend.find_nonfinite(TENSOR, parameters, grads, control)?;
+            backend.find_nonfinite(&[Watched { tensor: TENSOR, len: parameters, x: grads }], control)?;
             backend.gradient_norm(&step.norm, grads, stats)?;
             backend.adam_step(&step.adam, params.flat_mut(), grads, m, v, schedule, stats, control)?;
         }

@@ -14,6 +14,7 @@ use super::{Cpu, CrossCheck, GatherOps, Length, LinearOps, NonfiniteOps, Optimiz
 use crate::error::Result;
 use crate::kernels::actor_critic::{ActorCritic, Layer, MinibatchStep};
 use crate::kernels::gather::Gather;
+use crate::kernels::nonfinite::Watched;
 use crate::kernels::surrogate::{Surrogate, sample};
 use crate::real::Real;
 use crate::reference::actor_critic as reference;
@@ -228,7 +229,7 @@ fn compose_minibatch_step<B: ActorCriticOps + ?Sized>(
     let inputs = gathered(observations, actions, samples, rows.head)?;
     let TrainState { params, m, v, grads, schedule, stats, control } = state;
     backend.minibatch_gradient(networks, &step.loss, params.flat(), &inputs, actor, critic, grads, stats)?;
-    backend.find_nonfinite(step.tensor, step.norm.len, grads, control)?;
+    backend.find_nonfinite(&[Watched { tensor: step.tensor, len: step.norm.len, x: grads }], control)?;
     backend.gradient_norm(&step.norm, grads, stats)?;
     if let Some(max_kl) = step.max_kl {
         backend.stop_on_kl(max_kl, step.loss.stats_row, stats, control)?;
