@@ -6,7 +6,7 @@ mod open;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use guards::{GUARD_ELEMENTS, GUARD_WORD, POISON_WORD};
+use guards::{GUARD_ELEMENTS, GUARD_WORD, POISON, POISON_WORD};
 
 use super::adapter::CooperativeMatrix;
 use super::autotune::Autotune;
@@ -357,21 +357,9 @@ impl Context {
         buffers: &[(u32, Buffer<u32>)],
         grid: Grid,
     ) -> Result<()> {
-        if self.guards {
+        if self.guards && shader.name != POISON {
             self.poison_workgroup_memory()?;
         }
-        self.record(shader, entry, constants, params, buffers, grid)
-    }
-
-    fn record<P: ShaderParams>(
-        &mut self,
-        shader: Shader,
-        entry: &'static str,
-        constants: &[(&'static str, f64)],
-        params: &P,
-        buffers: &[(u32, Buffer<u32>)],
-        grid: Grid,
-    ) -> Result<()> {
         let groups = self.fold(grid)?;
         let pipeline = self.pipeline(shader, entry, constants)?;
         let key = BindGroupKey {

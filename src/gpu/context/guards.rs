@@ -12,6 +12,9 @@ pub(super) const GUARD_WORD: u32 = 0x7fc0_dead;
 /// What fresh buffers and workgroup memory hold in guarded mode: a NaN, so that an output nobody wrote is noticed.
 pub(super) const POISON_WORD: u32 = 0x7fc0_beef;
 
+/// The shader's name, and its entry point's.
+pub(super) const POISON: &str = "poison";
+
 shader_params! {
     struct PoisonParams {
         word: u32,
@@ -21,7 +24,7 @@ shader_params! {
 
 /// As much workgroup memory as WebGPU promises. What is read back decides nothing, but keeps compilers from leaving out the writes.
 const SHADER: Shader = Shader {
-    name: "poison",
+    name: POISON,
     source: "
         struct PoisonParams {
             word: u32,
@@ -78,9 +81,9 @@ impl Context {
     /// Records a dispatch that leaves NaN in the device's workgroup memory. No API promises that the next one finds it there, but where memory is
     /// not zeroed for it, it does.
     pub(super) fn poison_workgroup_memory(&mut self) -> Result<()> {
-        let seen = self.scratch::<u32>("poison", 1)?;
+        let seen = self.scratch::<u32>(POISON, 1)?;
         let workgroups = if self.is_software() { WORKGROUPS_ON_SOFTWARE } else { WORKGROUPS };
         let params = PoisonParams { word: POISON_WORD, looked_at: 0 };
-        self.record(SHADER, "poison", &[], &params, &[bind(1, &seen)], Grid::Linear(workgroups))
+        self.dispatch(SHADER, POISON, &[], &params, &[bind(1, &seen)], Grid::Linear(workgroups))
     }
 }
