@@ -7,7 +7,7 @@
 
 use super::{Surrogate, ValueLoss, WORKGROUP_SIZE, lanes, sample, stat, term};
 use crate::kernels::policy::{Categorical, Gaussian};
-use crate::reference::surrogate::{SampleLoss, sample_loss};
+use crate::reference::surrogate::{CriticLoss, PolicyLoss, critic_loss, policy_loss};
 use crate::tolerance::F32_ROUNDOFF as U;
 
 /// Below this a result may be flushed to zero.
@@ -91,14 +91,14 @@ struct RoughLoss {
 
 impl RoughLoss {
     fn new(op: &Surrogate, logp: Rough, value: f64, row: &[f64]) -> Self {
-        let at = |logp: f64| sample_loss(op, logp, value, row);
+        let at = |logp: f64| policy_loss(op, logp - row[sample::OLD_LOGP], row[sample::ADVANTAGE]);
         let exact = at(logp.value);
         let log_ratio = Rough::new(exact.log_ratio, logp.error + U * exact.log_ratio.abs());
         // The clip's edges and the dual clip are rounded too: one u of the ratio they are compared with, and one of the loss they give.
         let shift = log_ratio.error + exp_error(exact.log_ratio) + 2.0 * U;
         let ends = [at(logp.value - shift), at(logp.value + shift)];
         let advantage = row[sample::ADVANTAGE].abs();
-        let spread = |part: fn(&SampleLoss<f64>) -> f64, roundings: f64| {
+        let spread = |part: fn(&PolicyLoss<f64>) -> f64, roundings: f64| {
             let [low, high] = ends.map(|end| (part(&end) - part(&exact)).abs());
             Rough::new(part(&exact), low.max(high) + roundings * U * part(&exact).abs() + TINY * advantage)
         };
@@ -109,14 +109,14 @@ impl RoughLoss {
         let live = if stays { advantage * exact.ratio } else { 0.0 };
         let pulled = if op.kl_coef == 0.0 { 0.0 } else { op.kl_coef * (-exact.log_ratio).exp_m1().abs() };
         let d_logp = spread(|loss| loss.d_logp, 0.0);
-        let [clipped_value, v_loss, d_value] = value_bounds(op, value, row, &exact);
+        let [clipped_value, v_loss, d_value] = value_bounds(op, value, row);
         Self {
             ratio: spread(|loss| loss.ratio, 1.0),
             clipped_ratio: spread(|loss| loss.clipped_ratio, 1.0),
             pg_loss: spread(|loss| loss.pg_loss, 3.0),
             k3: exp_residual_bound(exact.log_ratio, log_ratio.error, exact.k3),
             kl_penalty: exp_residual_bound(-exact.log_ratio, log_ratio.error, exact.kl_penalty),
-            outside: Rough::new(f64::from(u8::from(exact.outside)), f64::from(u8::from(flips))),
+            outside: Rough::new(exact.outside, f64::from(u8::from(flips))),
             // Two products, a sum, 1/batch and its product; a constant for the KL penalty.
             d_logp: Rough::new(d_logp.value, d_logp.error + 6.0 * U * (live + pulled) / batch),
             log_ratio,
@@ -136,7 +136,8 @@ fn exp_residual_bound(x: f64, x_error: f64, residual: f64) -> Rough {
 }
 
 /// Clipped value, value loss and derivative.
-fn value_bounds(op: &Surrogate, value: f64, row: &[f64], exact: &SampleLoss<f64>) -> [Rough; 3] {
+fn value_bounds(op: &Surrogate, value: f64, row: &[f64]) -> [Rough; 3] {
+    let exact: CriticLoss<f64> = critic_loss(op, value, row[sample::RETURN], row[sample::OLD_VALUE]);
     let error = (value - row[sample::RETURN]).abs();
     let square = 0.5 * error * error;
     // Difference, coefficient, product, 1/batch, product.

@@ -1,0 +1,278 @@
+//! The loss through a categorical head.
+
+use super::losses::policy_losses;
+use super::tile::{LANES, Lanes, column, padded, transpose_from, transpose_into};
+use super::{LaneSums, Sums};
+use crate::elementary::{ln_1p, vectorised};
+use crate::kernels::surrogate::{Surrogate, sample};
+use crate::real::Real;
+use crate::scratch::with_room;
+
+/// Actions from which on those of one sample lie side by side, instead of those of a tile's samples.
+const WIDE: usize = 48;
+/// Elements of a tile of wide rows, which then stays in the nearest cache with what is made of it.
+const WIDE_TILE: usize = 4096;
+
+/// What a log-softmax needs, from logits `[groups, LANES]`, each column of its own.
+struct LogSoftmax<T> {
+    largest: Lanes<T>,
+    /// How many logits are the largest.
+    ties: Lanes<f64>,
+    /// Σ e^(logit − largest) over all others.
+    others: Lanes<f64>,
+    /// Σ (largest − logit)·e^(logit − largest).
+    weighted: Lanes<f64>,
+}
+
+impl<T: Real> LogSoftmax<T> {
+    #[inline(always)]
+    fn new() -> Self {
+        Self { largest: [T::min_value(); LANES], ties: [0.0; LANES], others: [0.0; LANES], weighted: [0.0; LANES] }
+    }
+
+    #[inline(always)]
+    fn find_largest(&mut self, logits: &[T]) {
+        for group in logits.chunks_exact(LANES) {
+            for (largest, &logit) in self.largest.iter_mut().zip(group) {
+                *largest = if logit > *largest { logit } else { *largest };
+            }
+        }
+    }
+
+    /// Leaves logit − largest in `logits` and its exponential in `exps`.
+    #[inline(always)]
+    fn add_exponentials(&mut self, logits: &mut [T], exps: &mut [T]) {
+        for (z, exp_z) in logits.chunks_exact_mut(LANES).zip(exps.chunks_exact_mut(LANES)) {
+            for i in 0..LANES {
+                z[i] = z[i] - self.largest[i];
+                exp_z[i] = z[i].exp_in_loops();
+                let is_largest = z[i] == T::zero();
+                self.ties[i] += if is_largest { 1.0 } else { 0.0 };
+                self.others[i] += if is_largest { 0.0 } else { exp_z[i].f64() };
+                // Not −∞·0.
+                self.weighted[i] -= if exp_z[i] == T::zero() { 0.0 } else { z[i].f64() * exp_z[i].f64() };
+            }
+        }
+    }
+
+    /// Of a single row of logits: what its columns come to.
+    #[inline(always)]
+    fn of_row(row: &mut [T], exps: &mut [T]) -> (T, [f64; 3]) {
+        let mut columns = Self::new();
+        columns.find_largest(row);
+        let mut largest = T::min_value();
+        for &of_column in &columns.largest {
+            largest = if of_column > largest { of_column } else { largest };
+        }
+        columns.largest = [largest; LANES];
+        columns.add_exponentials(row, exps);
+        (largest, [columns.ties, columns.others, columns.weighted].map(|lanes| lanes.iter().sum()))
+    }
+}
+
+/// Of a tile's samples.
+struct Distribution<T> {
+    log_sum: Lanes<T>,
+    inverse_sum: Lanes<T>,
+    entropy: Lanes<T>,
+    /// Mean of largest − logit: log p + H is logit − largest plus this.
+    mean_distance: Lanes<T>,
+}
+
+impl<T: Real> Distribution<T> {
+    #[inline(always)]
+    fn new(softmax: &LogSoftmax<T>) -> Self {
+        let zeros = [T::zero(); LANES];
+        let mut tile = Self { log_sum: zeros, inverse_sum: zeros, entropy: zeros, mean_distance: zeros };
+        for i in 0..LANES {
+            // A row without a valid action has logp 0 and entropy 0.
+            let is_empty = (softmax.ties[i] == 0.0) & (softmax.others[i] == 0.0);
+            // The sum without the largest itself: small, and so precise, where one action is all but certain.
+            let others = if is_empty { 0.0 } else { softmax.others[i] + (softmax.ties[i] - 1.0) };
+            let inverse_sum = 1.0 / (1.0 + others);
+            let mean_distance = softmax.weighted[i] * inverse_sum;
+            tile.log_sum[i] = T::of(ln_1p(others));
+            tile.inverse_sum[i] = T::of(inverse_sum);
+            tile.entropy[i] = T::of(tile.log_sum[i].f64() + mean_distance);
+            tile.mean_distance[i] = T::of(mean_distance);
+        }
+        tile
+    }
+}
+
+/// Derivative with respect to a logit, `z` below the largest.
+#[inline(always)]
+fn logit_gradient<T: Real>(is_taken: bool, z: T, exp_z: T, inverse_sum: T, mean_distance: T, d_logp: T, d_entropy: T) -> T {
+    let p = exp_z * inverse_sum;
+    let through_logp = d_logp * (if is_taken { T::one() } else { T::zero() } - p);
+    // Not −∞·0.
+    if p > T::zero() { through_logp - d_entropy * p * (z + mean_distance) } else { through_logp }
+}
+
+/// The policy's part of successive samples; every slice starts with the first of them. Means are over `op.batch`.
+pub(in crate::reference) fn categorical_rows<T: Real>(
+    op: &Surrogate,
+    width: usize,
+    logits: &[T],
+    mask: Option<&[u32]>,
+    actions: &[u32],
+    samples: &[T],
+    d_logits: &mut [T],
+) -> Sums {
+    // A wide row is padded to whole groups of lanes.
+    let stride = width.next_multiple_of(LANES);
+    let is_wide = width >= WIDE;
+    let rows = if is_wide { (WIDE_TILE / stride).clamp(1, LANES) } else { LANES };
+    let elements = if is_wide { rows * stride } else { width * LANES };
+    with_room(2 * elements, |room: &mut [T]| {
+        let (z, exps) = room.split_at_mut(elements);
+        let mut sums = LaneSums::new();
+        for (tile, d_logits) in d_logits.chunks_mut(rows * width).enumerate() {
+            let elements = tile * rows * width..tile * rows * width + d_logits.len();
+            let rows = elements.start / width..elements.end / width;
+            let samples = &samples[rows.start * sample::COLUMNS..rows.end * sample::COLUMNS];
+            let mask = mask.map(|mask| &mask[elements.clone()]);
+            let tile = Tile { width, is_wide, logits: &logits[elements], mask, actions: &actions[rows] };
+            vectorised!(tile.loss(op, samples, d_logits, z, exps, &mut sums));
+        }
+        sums.total()
+    })
+}
+
+/// At most [`LANES`] samples.
+struct Tile<'a, T> {
+    width: usize,
+    is_wide: bool,
+    logits: &'a [T],
+    mask: Option<&'a [u32]>,
+    actions: &'a [u32],
+}
+
+impl<T: Real> Tile<'_, T> {
+    #[inline(always)]
+    fn loss(self, op: &Surrogate, samples: &[T], d_logits: &mut [T], z: &mut [T], exps: &mut [T], sums: &mut LaneSums) {
+        let softmax = if self.is_wide { self.softmax_by_row(z, exps) } else { self.softmax_by_column(z, exps) };
+        let mut distribution = Distribution::new(&softmax);
+        distribution.entropy[self.actions.len()..].fill(T::zero());
+        let logp = self.log_probs(&softmax.largest, &distribution.log_sum);
+        let mut loss = policy_losses(op, &logp, &column(samples, sample::OLD_LOGP), &column(samples, sample::ADVANTAGE));
+        for (i, d_logp) in loss.d_logp[..self.actions.len()].iter_mut().enumerate() {
+            *d_logp = if self.took_invalid(i) { T::zero() } else { *d_logp };
+        }
+        let d_entropy = T::of(-op.ent_coef / op.batch as f64);
+        if self.is_wide {
+            self.gradient_by_row(&distribution, &loss.d_logp, d_entropy, z, exps, d_logits);
+        } else {
+            self.gradient_by_column(&distribution, &loss.d_logp, d_entropy, z, exps, d_logits);
+        }
+        if let Some(mask) = self.mask {
+            for (d_logit, &valid) in d_logits.iter_mut().zip(mask) {
+                *d_logit = if valid == 0 { T::zero() } else { *d_logit };
+            }
+        }
+        sums.add_policy(&loss, &distribution.entropy);
+    }
+
+    /// Whether sample `i` took an action that exists and is masked.
+    #[inline(always)]
+    fn took_invalid(&self, i: usize) -> bool {
+        let action = self.actions[i] as usize;
+        action < self.width && self.mask.is_some_and(|mask| mask[i * self.width + action] == 0)
+    }
+
+    /// Each row of logits in a row of `z [rows, stride]`.
+    #[inline(always)]
+    fn softmax_by_row(&self, z: &mut [T], exps: &mut [T]) -> LogSoftmax<T> {
+        let mut softmax = LogSoftmax::new();
+        let stride = self.width.next_multiple_of(LANES);
+        let rows = z.chunks_exact_mut(stride).zip(exps.chunks_exact_mut(stride)).zip(self.logits.chunks_exact(self.width));
+        for (i, ((z, exps), logits)) in rows.enumerate() {
+            z[..self.width].copy_from_slice(logits);
+            z[self.width..].fill(T::neg_infinity());
+            if let Some(mask) = self.mask {
+                for (z, &valid) in z.iter_mut().zip(&mask[i * self.width..][..self.width]) {
+                    *z = if valid == 0 { T::neg_infinity() } else { *z };
+                }
+            }
+            (softmax.largest[i], [softmax.ties[i], softmax.others[i], softmax.weighted[i]]) = LogSoftmax::of_row(z, exps);
+        }
+        softmax
+    }
+
+    /// Each row of logits in a column of `z [width, LANES]`.
+    #[inline(always)]
+    fn softmax_by_column(&self, z: &mut [T], exps: &mut [T]) -> LogSoftmax<T> {
+        if self.actions.len() < LANES {
+            z.fill(T::zero());
+        }
+        transpose_into(self.logits, self.width, z);
+        if let Some(mask) = self.mask {
+            for (i, mask) in mask.chunks_exact(self.width).enumerate() {
+                for (column, &valid) in z.chunks_exact_mut(LANES).zip(mask) {
+                    column[i] = if valid == 0 { T::neg_infinity() } else { column[i] };
+                }
+            }
+        }
+        let mut softmax = LogSoftmax::new();
+        softmax.find_largest(z);
+        softmax.add_exponentials(z, exps);
+        softmax
+    }
+
+    /// Of the actions taken: 0 where it is masked, NaN where it does not exist.
+    #[inline(always)]
+    fn log_probs(&self, largest: &Lanes<T>, log_sum: &Lanes<T>) -> Lanes<f64> {
+        let mut logp = [0.0; LANES];
+        for (i, (&action, logits)) in self.actions.iter().zip(self.logits.chunks_exact(self.width)).enumerate() {
+            logp[i] = match logits.get(action as usize) {
+                None => f64::NAN,
+                Some(_) if self.took_invalid(i) => 0.0,
+                Some(&logit) => logit.f64() - largest[i].f64() - log_sum[i].f64(),
+            };
+        }
+        logp
+    }
+
+    #[inline(always)]
+    fn gradient_by_row(
+        &self,
+        distribution: &Distribution<T>,
+        d_logp: &Lanes<T>,
+        d_entropy: T,
+        z: &[T],
+        exps: &[T],
+        d_logits: &mut [T],
+    ) {
+        let stride = self.width.next_multiple_of(LANES);
+        let rows = z.chunks_exact(stride).zip(exps.chunks_exact(stride)).zip(d_logits.chunks_exact_mut(self.width));
+        for (i, ((z, exps), d_logits)) in rows.enumerate() {
+            let (inverse_sum, mean_distance) = (distribution.inverse_sum[i], distribution.mean_distance[i]);
+            let (d_logp, taken) = (d_logp[i], self.actions[i]);
+            for (j, ((d_logit, &z), &exp_z)) in d_logits.iter_mut().zip(z).zip(exps).enumerate() {
+                *d_logit = logit_gradient(j as u32 == taken, z, exp_z, inverse_sum, mean_distance, d_logp, d_entropy);
+            }
+        }
+    }
+
+    /// Leaves the gradient's transpose in `z`.
+    #[inline(always)]
+    fn gradient_by_column(
+        &self,
+        distribution: &Distribution<T>,
+        d_logp: &Lanes<T>,
+        d_entropy: T,
+        z: &mut [T],
+        exps: &[T],
+        d_logits: &mut [T],
+    ) {
+        let Distribution { inverse_sum, mean_distance, .. } = distribution;
+        let taken = padded(self.actions);
+        for (j, (z, exps)) in z.chunks_exact_mut(LANES).zip(exps.chunks_exact(LANES)).enumerate() {
+            for i in 0..LANES {
+                let is_taken = j as u32 == taken[i];
+                z[i] = logit_gradient(is_taken, z[i], exps[i], inverse_sum[i], mean_distance[i], d_logp[i], d_entropy);
+            }
+        }
+        transpose_from(z, self.width, d_logits);
+    }
+}
