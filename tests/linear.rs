@@ -23,6 +23,7 @@ on_every_backend!(
     activations_keep_nan,
     offsets_leave_the_neighbours_alone,
     products_agree_with_the_triple_loop,
+    a_gradient_goes_through_the_activation_below,
     a_long_batch_is_summed_accurately,
     the_same_input_gives_the_same_bits,
 );
@@ -130,8 +131,14 @@ fn offsets_leave_the_neighbours_alone<B: LinearOps>(backend: &mut B) {
     assert_eq!(backend.read_floats(&grads, 0, 6).unwrap(), [-1.0, 1.0, 2.0, 7.0, 14.0, -1.0]);
 }
 
+/// Batch, inputs and outputs of a layer that the CPU shares among its threads by blocks of rows, or of outputs, none of which they divide.
+const IN_BLOCKS: (usize, usize, usize) = (1030, 60, 35);
+
 fn products_agree_with_the_triple_loop<B: LinearOps>(backend: &mut B) {
-    let (m, k, n) = (19, 23, 13);
+    [(19, 23, 13), IN_BLOCKS].into_iter().for_each(|sizes| agrees_with_the_triple_loop(backend, sizes));
+}
+
+fn agrees_with_the_triple_loop<B: LinearOps>(backend: &mut B, (m, k, n): (usize, usize, usize)) {
     let layer = layer(m, k, n);
     let mut draw = Draw::new(4);
     let (x, params, d_pre) = (draw.floats(m * k, 1.0), draw.floats(k * n + n, 1.0), draw.floats(m * n, 1.0));
@@ -164,6 +171,20 @@ fn products_agree_with_the_triple_loop<B: LinearOps>(backend: &mut B) {
         let allowed = if backend.product_precision(&layer) == Precision::F32 { 1e-6 } else { 2f64.powi(-10) };
         assert!(error < allowed, "{name}: {error:e}");
     }
+}
+
+fn a_gradient_goes_through_the_activation_below<B: LinearOps>(backend: &mut B) {
+    let (m, k, n) = IN_BLOCKS;
+    let layer = layer(m, k, n);
+    let mut draw = Draw::new(7);
+    let [params, d_pre, saved] = [k * n + n, m * n, m * k].map(|len| backend.upload_floats(&draw.floats(len, 0.5)).unwrap());
+    let [mut at_once, mut d_y, mut in_two] = [(); 3].map(|()| backend.alloc_floats(m * k).unwrap());
+    backend.linear_backward_input(&layer, &d_pre, &params, Some((Activation::Tanh, &saved)), &mut at_once).unwrap();
+    backend.linear_backward_input(&layer, &d_pre, &params, None, &mut d_y).unwrap();
+    backend.activation_backward(Activation::Tanh, m * k, &saved, &d_y, &mut in_two).unwrap();
+    let [at_once, in_two] = [at_once, in_two].map(|buffer| backend.read_f64(&buffer, 0, m * k).unwrap());
+    let error = common::relative_error(&at_once, &in_two);
+    assert!(error < 1e-6, "{error:e}");
 }
 
 fn a_long_batch_is_summed_accurately<B: LinearOps>(backend: &mut B) {
@@ -531,6 +552,8 @@ fn names_the_argument_that_does_not_fit() {
         (Linear { weight_offset: 5, ..fits }, 0, "params"),
         (Linear { weight_offset: usize::MAX, ..fits }, 0, "weight_offset"),
         (Linear { bias_offset: 13, ..fits }, 0, "params"),
+        (Linear { bias_offset: 11, ..fits }, 0, "bias_offset"),
+        (Linear { weight_offset: 3, bias_offset: 0, ..fits }, 0, "bias_offset"),
         (Linear { batch: 1 << 31, in_features: 4, ..fits }, 0, "x"),
         (fits, 1, "x"),
         (fits, usize::MAX, "x_offset"),

@@ -26,7 +26,7 @@ pub trait LinearOps: Memory {
     /// x·Wᵀ + b `[batch, out]`, which [`linear_backward_input`](Self::linear_backward_input) needs for activations that say so.
     ///
     /// # Errors
-    /// A size of zero or of 2³² and more; a buffer too small; a limit of the adapter.
+    /// A size of zero or of 2³² and more; a buffer too small; a bias among the weights; a limit of the adapter.
     fn linear_forward(
         &mut self,
         layer: &Linear,

@@ -148,8 +148,18 @@ impl Linear {
         let end = |argument: &str, offset: usize, size: usize| {
             offset.checked_add(size).ok_or_else(|| Error::shape(argument, "an offset inside the buffer", offset))
         };
-        require_len(name, len, end("weight_offset", self.weight_offset, self.weights())?)?;
-        if with_bias { require_len(name, len, end("bias_offset", self.bias_offset, self.out_features)?) } else { Ok(()) }
+        let weights_end = end("weight_offset", self.weight_offset, self.weights())?;
+        require_len(name, len, weights_end)?;
+        if !with_bias {
+            return Ok(());
+        }
+        let bias_end = end("bias_offset", self.bias_offset, self.out_features)?;
+        require_len(name, len, bias_end)?;
+        if self.bias_offset < weights_end && self.weight_offset < bias_end {
+            let weights = format!("none of the weights, {} to {}", self.weight_offset, weights_end - 1);
+            return Err(Error::shape("bias_offset", weights, self.bias_offset));
+        }
+        Ok(())
     }
 
     /// Checks the buffers of a forward pass.

@@ -8,6 +8,10 @@ use crate::real::Real;
 
 /// Multiply-adds from which a second thread pays.
 const PARALLEL_PRODUCT: usize = 1 << 21;
+/// Rows of a block that one thread takes through a small layer: product, bias and activation while they are in its cache.
+const BLOCK_ROWS: usize = 256;
+/// Outputs of a block of its weights' gradient.
+const BLOCK_OUTPUTS: usize = 32;
 /// Elements from which elementwise loops run on all threads, in pieces of this size.
 const PARALLEL_ELEMENTS: usize = 1 << 15;
 
@@ -122,11 +126,22 @@ pub(super) enum Target {
     AddTo,
 }
 
-/// c (+)= a·b for a `[m, k]`, b `[k, n]`, c `[m, n]` row-major, all of them at least 1.
+/// c (+)= a·b for a `[m, k]`, b `[k, n]`, c `[m, n]` row-major, all of them at least 1; on all threads where that pays.
+fn matmul<T: Real>(shape: [usize; 3], a: (&[T], Layout), b: (&[T], Layout), c: &mut [T], target: Target) {
+    let pays = shape.iter().product::<usize>() >= PARALLEL_PRODUCT;
+    matmul_on(if pays { gemm::Parallelism::Rayon(0) } else { gemm::Parallelism::None }, shape, a, b, c, target);
+}
+
 #[allow(unsafe_code)]
-fn matmul<T: Real>([m, k, n]: [usize; 3], a: (&[T], Layout), b: (&[T], Layout), c: &mut [T], target: Target) {
+fn matmul_on<T: Real>(
+    parallelism: gemm::Parallelism,
+    [m, k, n]: [usize; 3],
+    a: (&[T], Layout),
+    b: (&[T], Layout),
+    c: &mut [T],
+    target: Target,
+) {
     assert!(a.1.last_element(m, k) < a.0.len() && b.1.last_element(k, n) < b.0.len() && m * n <= c.len());
-    let parallelism = if m * n * k >= PARALLEL_PRODUCT { gemm::Parallelism::Rayon(0) } else { gemm::Parallelism::None };
     // SAFETY: the last element that each matrix reaches lies inside its slice, as asserted above, and `c` is borrowed mutably.
     unsafe {
         gemm::gemm(
@@ -160,6 +175,19 @@ fn by_rows<T: Real>(data: &mut [T], width: usize, body: impl Fn(usize, &mut [T])
     }
     let piece = PARALLEL_ELEMENTS.next_multiple_of(width);
     data.par_chunks_mut(piece).enumerate().for_each(|(i, chunk)| body(i * piece, chunk));
+}
+
+/// Whether all threads take blocks of a layer's product each, because the whole pays for threads and a block does not.
+fn is_shared_by_blocks(layer: &Linear) -> bool {
+    layer.batch * layer.weights() >= PARALLEL_PRODUCT && BLOCK_ROWS * layer.weights() < PARALLEL_PRODUCT
+}
+
+/// `body(first row, rows of data)` for `data [batch, width]`.
+fn by_blocks<T: Real>(layer: &Linear, width: usize, data: &mut [T], body: impl Fn(usize, &mut [T]) + Sync) {
+    if !is_shared_by_blocks(layer) {
+        return body(0, data);
+    }
+    data.par_chunks_mut(BLOCK_ROWS * width).enumerate().for_each(|(i, rows)| body(i * BLOCK_ROWS, rows));
 }
 
 /// y = act(x·Wᵀ + b), and the pre-activation where asked for.
@@ -202,17 +230,21 @@ fn forward_with<T: Real>(
     activation: Activation,
     x: &[T],
     params: &[T],
-    mut pre: Option<&mut [T]>,
+    pre: Option<&mut [T]>,
     y: &mut [T],
 ) {
     let Linear { batch, in_features, out_features, bias_offset, .. } = *layer;
     let y = &mut y[..batch * out_features];
     let bias = &params[bias_offset..bias_offset + out_features];
-    matmul([batch, in_features, out_features], (x, Layout::row_major(in_features)), weights, y, Target::Overwrite);
-    let Some(pre) = &mut pre else {
-        return by_rows(y, out_features, |_, rows| add_bias_and_activate(activation, bias, rows));
+    let with_bias = |activation: Activation, y: &mut [T]| {
+        by_blocks(layer, out_features, y, |first, y| {
+            let (rows, x) = (y.len() / out_features, (&x[first * in_features..], Layout::row_major(in_features)));
+            matmul([rows, in_features, out_features], x, weights, y, Target::Overwrite);
+            by_rows(y, out_features, |_, rows| add_bias_and_activate(activation, bias, rows));
+        });
     };
-    by_rows(y, out_features, |_, rows| add_bias_and_activate(Activation::Identity, bias, rows));
+    let Some(pre) = pre else { return with_bias(activation, y) };
+    with_bias(Activation::Identity, y);
     pre[..y.len()].copy_from_slice(y);
     by_rows(y, 1, |_, piece| activate_all(activation, piece));
 }
@@ -278,9 +310,14 @@ pub fn backward_input<T: Real>(layer: &Linear, d_pre: &[T], params: &[T], throug
     let Linear { batch, in_features, out_features, weight_offset, .. } = *layer;
     let d_x = &mut d_x[..batch * in_features];
     let weights = (&params[weight_offset..], Layout::row_major(in_features));
-    matmul([batch, out_features, in_features], (d_pre, Layout::row_major(out_features)), weights, d_x, Target::Overwrite);
-    let Some((activation, saved)) = through.filter(|(activation, _)| *activation != Activation::Identity) else { return };
-    by_rows(d_x, 1, |first, piece| scale_by_derivative(activation, &saved[first..], piece));
+    let through = through.filter(|(activation, _)| *activation != Activation::Identity);
+    by_blocks(layer, in_features, d_x, |first, d_x| {
+        let (rows, d_pre) = (d_x.len() / in_features, (&d_pre[first * out_features..], Layout::row_major(out_features)));
+        matmul([rows, out_features, in_features], d_pre, weights, d_x, Target::Overwrite);
+        let Some((activation, saved)) = through else { return };
+        let saved = &saved[first * in_features..];
+        by_rows(d_x, 1, |first, piece| scale_by_derivative(activation, &saved[first..], piece));
+    });
 }
 
 /// dW = d_preᵀ·x and db = Σ d_pre.
@@ -290,19 +327,42 @@ pub fn backward_params<T: Real>(layer: &Linear, d_pre: &[T], x: &[T], grads: &mu
 
 pub(super) fn backward_params_into<T: Real>(layer: &Linear, d_pre: &[T], x: &[T], grads: &mut [T], target: Target) {
     let Linear { batch, in_features, out_features, weight_offset, bias_offset } = *layer;
-    let d_weights = &mut grads[weight_offset..weight_offset + layer.weights()];
-    let transposed = (d_pre, Layout::transposed(out_features));
-    matmul([out_features, batch, in_features], transposed, (x, Layout::row_major(in_features)), d_weights, target);
     let d_pre = &d_pre[..batch * out_features];
+    let (d_weights, d_bias) = if weight_offset < bias_offset {
+        let (before, d_bias) = grads.split_at_mut(bias_offset);
+        (&mut before[weight_offset..], d_bias)
+    } else {
+        let (before, d_weights) = grads.split_at_mut(weight_offset);
+        (d_weights, &mut before[bias_offset..])
+    };
+    let (d_weights, d_bias) = (&mut d_weights[..layer.weights()], &mut d_bias[..out_features]);
+    let x = (x, Layout::row_major(in_features));
+    let transposed = |first: usize| (&d_pre[first..], Layout::transposed(out_features));
+    if is_shared_by_blocks(layer) {
+        let blocks = d_weights.par_chunks_mut(BLOCK_OUTPUTS * in_features).zip(d_bias.par_chunks_mut(BLOCK_OUTPUTS));
+        blocks.enumerate().for_each(|(i, (d_weights, d_bias))| {
+            let shape = [d_bias.len(), batch, in_features];
+            let first = i * BLOCK_OUTPUTS;
+            matmul_on(gemm::Parallelism::None, shape, transposed(first), x, d_weights, target);
+            sum_columns(d_pre, out_features, first, d_bias, target);
+        });
+    } else {
+        matmul([out_features, batch, in_features], transposed(0), x, d_weights, target);
+        sum_columns(d_pre, out_features, 0, d_bias, target);
+    }
+}
+
+/// sums (+)= Σ of the columns of a row-major matrix from `first` on.
+fn sum_columns<T: Real>(matrix: &[T], width: usize, first: usize, sums: &mut [T], target: Target) {
     let store = |d: &mut T, sum: f64| *d = if target == Target::AddTo { *d + T::of(sum) } else { T::of(sum) };
-    let (whole, rest) = grads[bias_offset..bias_offset + out_features].as_chunks_mut::<COLUMNS>();
-    let summed = whole.len() * COLUMNS;
-    for (i, d_bias) in whole.iter_mut().enumerate() {
-        let sums = vectorised!(column_sums::<T, COLUMNS>(d_pre, out_features, i * COLUMNS));
-        d_bias.iter_mut().zip(sums).for_each(|(d, sum)| store(d, sum));
+    let (whole, rest) = sums.as_chunks_mut::<COLUMNS>();
+    let rest_first = first + whole.len() * COLUMNS;
+    for (i, results) in whole.iter_mut().enumerate() {
+        let sums = vectorised!(column_sums::<T, COLUMNS>(matrix, width, first + i * COLUMNS));
+        results.iter_mut().zip(sums).for_each(|(d, sum)| store(d, sum));
     }
     for (column, d) in rest.iter_mut().enumerate() {
-        let [sum] = column_sums(d_pre, out_features, summed + column);
+        let [sum] = column_sums(matrix, width, rest_first + column);
         store(d, sum);
     }
 }
