@@ -15,7 +15,7 @@ GAE = [(128, 8), (2048, 1), (128, 4096), (16, 65536), (1024, 1024), (8192, 64)]
 MLP = [(64, (4, 64, 64, 2)), (2048, (17, 64, 64, 6)), (4096, (48, 256, 256, 12)),
        (16384, (64, 512, 256, 128, 16)), (65536, (128, 1024, 1024, 32))]
 LOSS = [(kind, width, batch) for kind, widths in (("cat", (2, 6, 18)), ("gauss", (6, 21)))
-        for width in widths for batch in (1 << 14, 1 << 20)]
+        for width in widths for batch in (1 << 14, 1 << 20)] + [("token", 32000, 4096)]
 UPDATES = {
     "i_cartpole": dict(envs=4, steps=128, epochs=4, minibatches=4, obs=4, out=2, kind="cat",
                        hidden=(64, 64), activation="tanh", lr=2.5e-4, ent=0.01),
@@ -98,18 +98,25 @@ class Gae:
         return deviation, all(d <= 1e-3 for d in deviation.values())
 
 
+def loss_name(kind, width, batch):
+    return f"loss_token/N{batch}_V{width}" if kind == "token" else f"loss_{kind}/A{width}_B{batch}"
+
+
 class Loss:
-    """The clipped loss with normalised advantages, clipped values and entropy, and its gradients through a head."""
+    """The clipped loss with normalised advantages, clipped values and entropy, and its gradients through a head. Of a vocabulary: the clipped
+    loss alone, of advantages as they are."""
 
     section = "loss"
 
     def __init__(self, kind, width, batch):
-        self.name, self.kind = f"loss_{kind}/A{width}_B{batch}", kind
+        self.name, self.kind = loss_name(kind, width, batch), kind
         rng = np.random.default_rng(1)
         normal = lambda *shape: rng.standard_normal(shape).astype(np.float32)
         self.head, self.values = normal(batch, width), normal(batch)
         self.log_std = 0.3 * normal(width)
-        if kind == "cat":
+        if kind == "token":
+            self.head *= 2
+        if kind != "gauss":
             self.actions = rng.integers(0, width, batch)
             logp = categorical_logp64(self.head, self.actions)
         else:
@@ -127,6 +134,14 @@ class Loss:
         middle = (self.values + clipped) / 2
         self.returns = np.where(np.abs(self.returns - middle) < 1e-3, middle + 2e-3, self.returns).astype(np.float32)
         self.reference = None  # loss and gradients, set by whoever has automatic differentiation in float64
+
+    def differentiated(self):
+        """Inputs that gradients are of, as the loss takes them."""
+        return {"cat": [self.head, self.values], "gauss": [self.head, self.log_std, self.values], "token": [self.head]}[self.kind]
+
+    def constants(self):
+        inputs = [self.actions, self.old_logp, self.advantages]
+        return inputs if self.kind == "token" else [*inputs, self.returns, self.old_values]
 
     def check(self, found, precision):
         loss, gradients = found
@@ -210,7 +225,7 @@ def every():
     """All cases, as (name, how to make it): making one draws its inputs."""
     cases = [(f"update/{name}", lambda name=name: Update(name)) for name in UPDATES]
     cases += [(f"gae/T{t}_N{n}", lambda t=t, n=n: Gae(t, n)) for t, n in GAE]
-    cases += [(f"loss_{k}/A{w}_B{b}", lambda k=k, w=w, b=b: Loss(k, w, b)) for k, w, b in LOSS]
+    cases += [(loss_name(*loss), lambda loss=loss: Loss(*loss)) for loss in LOSS]
     for batch, widths in MLP:
         for backward in (False, True):
             name = f"mlp_{'fwdbwd' if backward else 'fwd'}/B{batch}_" + "-".join(map(str, widths))

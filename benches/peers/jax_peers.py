@@ -93,12 +93,18 @@ def objective(logp, entropy, values, old_logp, advantages, returns, old_values, 
     return surrogate - ent_coef * entropy.mean() + VF_COEF * value_loss
 
 
+def token_loss(logits, actions, old_logp, advantages):
+    logp = jnp.take_along_axis(logits, actions[:, None], -1)[:, 0] - jax.nn.logsumexp(logits, -1)
+    ratio = jnp.exp(logp - old_logp)
+    return jnp.maximum(-advantages * ratio, -advantages * jnp.clip(ratio, 1 - CLIP, 1 + CLIP)).mean()
+
+
 def loss_peers(case):
-    heads = [case.head, case.values] if case.kind == "cat" else [case.head, case.log_std, case.values]
-    heads = [put(x) for x in heads]
-    rest = [put(x) for x in (case.actions, case.old_logp, case.advantages, case.returns, case.old_values)]
+    heads, rest = [put(x) for x in case.differentiated()], [put(x) for x in case.constants()]
 
     def loss(heads, actions, *rest):
+        if case.kind == "token":
+            return token_loss(*heads, actions, *rest)
         logp, entropy = (categorical if case.kind == "cat" else gaussian)(*heads[:-1], actions)
         return objective(logp, entropy, heads[-1], *rest)
 

@@ -137,16 +137,23 @@ def objective(logp, entropy, values, old_logp, advantages, returns, old_values, 
     return surrogate - ent_coef * entropy.mean() + VF_COEF * value_loss
 
 
+def token_loss(logits, actions, old_logp, advantages):
+    logp = logits.gather(-1, actions[:, None])[:, 0] - torch.logsumexp(logits, -1)
+    ratio = (logp - old_logp).exp()
+    return torch.max(-advantages * ratio, -advantages * torch.clamp(ratio, 1 - CLIP, 1 + CLIP)).mean()
+
+
 def loss_of_head(kind):
+    if kind == "token":
+        return token_loss
     if kind == "cat":
         return lambda head, values, actions, *rest: objective(*categorical(head, actions), values, *rest)
     return lambda head, log_std, values, actions, *rest: objective(*gaussian(head, log_std, actions), values, *rest)
 
 
 def loss_call(case, function, dtype=torch.float32):
-    heads = [case.head, case.values] if case.kind == "cat" else [case.head, case.log_std, case.values]
-    heads = [tensor(x, dtype).requires_grad_() for x in heads]
-    rest = [tensor(x, dtype) for x in (case.actions, case.old_logp, case.advantages, case.returns, case.old_values)]
+    heads = [tensor(x, dtype).requires_grad_() for x in case.differentiated()]
+    rest = [tensor(x, dtype) for x in case.constants()]
 
     def call():
         loss = function(*heads, *rest)
