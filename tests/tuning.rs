@@ -107,7 +107,11 @@ fn no_choice_changes_a_bit() {
         assert_eq!(forced.context.candidates_timed(), 0, "{way} was read");
     }
     let mut other_numbers = tuning(Autotune::Off).unwrap();
-    assert_ne!(run_layer(&mut other_numbers, &Linear { bias_offset: 0, ..layer }), bits, "the comparison sees a difference");
+    assert_ne!(
+        run_layer(&mut other_numbers, &Linear { weight_offset: 21, bias_offset: 0, ..layer }),
+        bits,
+        "the comparison sees a difference"
+    );
 }
 
 #[test]

@@ -26,7 +26,7 @@ pub trait LinearOps: Memory {
     /// x·Wᵀ + b `[batch, out]`, which [`linear_backward_input`](Self::linear_backward_input) needs for activations that say so.
     ///
     /// # Errors
-    /// A size of zero or of 2³² and more; a buffer too small; a bias among the weights; a limit of the adapter.
+    /// A size of zero or of 2³² and more; a buffer too small; a limit of the adapter.
     fn linear_forward(
         &mut self,
         layer: &Linear,
@@ -70,7 +70,7 @@ pub trait LinearOps: Memory {
     /// dW = d_preᵀ·x `[out, in]` and db = Σ_batch d_pre `[out]`, written to `grads` at the layer's offsets.
     ///
     /// # Errors
-    /// As [`linear_forward`](Self::linear_forward).
+    /// As [`linear_forward`](Self::linear_forward); a bias that lies among the weights.
     fn linear_backward_params(
         &mut self,
         layer: &Linear,

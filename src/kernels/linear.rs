@@ -148,18 +148,8 @@ impl Linear {
         let end = |argument: &str, offset: usize, size: usize| {
             offset.checked_add(size).ok_or_else(|| Error::shape(argument, "an offset inside the buffer", offset))
         };
-        let weights_end = end("weight_offset", self.weight_offset, self.weights())?;
-        require_len(name, len, weights_end)?;
-        if !with_bias {
-            return Ok(());
-        }
-        let bias_end = end("bias_offset", self.bias_offset, self.out_features)?;
-        require_len(name, len, bias_end)?;
-        if self.bias_offset < weights_end && self.weight_offset < bias_end {
-            let weights = format!("none of the weights, {} to {}", self.weight_offset, weights_end - 1);
-            return Err(Error::shape("bias_offset", weights, self.bias_offset));
-        }
-        Ok(())
+        require_len(name, len, end("weight_offset", self.weight_offset, self.weights())?)?;
+        if with_bias { require_len(name, len, end("bias_offset", self.bias_offset, self.out_features)?) } else { Ok(()) }
     }
 
     /// Checks the buffers of a forward pass.
@@ -189,7 +179,13 @@ impl Linear {
         self.check_sizes()?;
         require_len("d_pre", d_pre, self.batch * self.out_features)?;
         require_len("x", x, self.batch * self.in_features)?;
-        self.check_params("grads", grads, true)
+        self.check_params("grads", grads, true)?;
+        let (weights_end, bias_end) = (self.weight_offset + self.weights(), self.bias_offset + self.out_features);
+        if self.bias_offset < weights_end && self.weight_offset < bias_end {
+            let expected = format!("none of the weights, {} to {}", self.weight_offset, weights_end - 1);
+            return Err(Error::shape("bias_offset", expected, self.bias_offset));
+        }
+        Ok(())
     }
 }
 
