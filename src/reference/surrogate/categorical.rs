@@ -42,16 +42,26 @@ impl<T: Real> LogSoftmax<T> {
     /// Leaves logit − largest in `logits` and its exponential in `exps`.
     #[inline(always)]
     fn add_exponentials(&mut self, logits: &mut [T], exps: &mut [T]) {
-        for (z, exp_z) in logits.chunks_exact_mut(LANES).zip(exps.chunks_exact_mut(LANES)) {
-            for i in 0..LANES {
-                z[i] = z[i] - self.largest[i];
-                exp_z[i] = z[i].exp_in_loops();
-                let is_largest = z[i] == T::zero();
-                self.ties[i] += if is_largest { 1.0 } else { 0.0 };
-                self.others[i] += if is_largest { 0.0 } else { exp_z[i].f64() };
-                // Not −∞·0.
-                self.weighted[i] -= if exp_z[i] == T::zero() { 0.0 } else { z[i].f64() * exp_z[i].f64() };
+        // Few enough for their sums to stay in registers.
+        const BLOCK: usize = 16;
+        for first in (0..LANES).step_by(BLOCK) {
+            let (mut ties, mut others, mut weighted) = ([0.0; BLOCK], [0.0; BLOCK], [0.0; BLOCK]);
+            let largest = &self.largest[first..first + BLOCK];
+            for (z, exp_z) in logits.chunks_exact_mut(LANES).zip(exps.chunks_exact_mut(LANES)) {
+                let (z, exp_z) = (&mut z[first..first + BLOCK], &mut exp_z[first..first + BLOCK]);
+                for i in 0..BLOCK {
+                    z[i] = z[i] - largest[i];
+                    exp_z[i] = z[i].exp_in_loops();
+                    let is_largest = z[i] == T::zero();
+                    ties[i] += if is_largest { 1.0 } else { 0.0 };
+                    others[i] += if is_largest { 0.0 } else { exp_z[i].f64() };
+                    // Not −∞·0.
+                    weighted[i] -= if exp_z[i] == T::zero() { 0.0 } else { z[i].f64() * exp_z[i].f64() };
+                }
             }
+            self.ties[first..first + BLOCK].copy_from_slice(&ties);
+            self.others[first..first + BLOCK].copy_from_slice(&others);
+            self.weighted[first..first + BLOCK].copy_from_slice(&weighted);
         }
     }
 
