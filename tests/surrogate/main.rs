@@ -343,6 +343,11 @@ fn masked_actions_take_no_part<B: SurrogateOps>(backend: &mut B) {
     assert_eq!(masked.1, [0.0, d_logits[0], 0.0, d_logits[1]]);
     let (stats, d_logits, _) = categorical(backend, &op, 2, &[0.3, -0.4], Some(&[0, 0]), &[1], &[0.0], &sample).unwrap();
     assert_eq!((stats[stat::ENTROPY], d_logits), (0.0, vec![0.0, 0.0]), "a row without a valid action");
+    let lost = [-0.7, f32::NAN, 0.0, 0.0];
+    let (_, d_logits, _) =
+        categorical(backend, &op, 4, &[9.0, 0.3, 0.1, -0.4], Some(&[0, 1, 0, 1]), &[3], &[0.0], &lost).unwrap();
+    assert_eq!(d_logits.iter().map(|d| d.is_nan()).collect::<Vec<_>>(), [false, true, false, true], "{d_logits:?}");
+    assert_eq!((d_logits[0], d_logits[2]), (0.0, 0.0), "a NaN goes where actions are valid");
 }
 
 fn an_action_that_is_no_index_gives_nan<B: SurrogateOps>(backend: &mut B) {

@@ -4,7 +4,7 @@ use crate::kernels::policy::{Gaussian, KlArgument, SquashedGaussian};
 use crate::real::Real;
 
 /// ½·log 2π.
-const HALF_LOG_TWO_PI: f64 = 0.918_938_533_204_672_7;
+pub(in crate::reference) const HALF_LOG_TWO_PI: f64 = 0.918_938_533_204_672_7;
 
 /// −½z² − s − ½log 2π.
 fn log_density<T: Real>(z: T, s: T) -> f64 {

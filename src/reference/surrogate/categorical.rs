@@ -39,9 +39,9 @@ impl<T: Real> LogSoftmax<T> {
         }
     }
 
-    /// Leaves logit − largest in `logits` and its exponential in `exps`.
+    /// Leaves logit − largest in `logits` and its exponential in `exps`, and sums these.
     #[inline(always)]
-    fn add_exponentials(&mut self, logits: &mut [T], exps: &mut [T]) {
+    fn exponentiate(&mut self, logits: &mut [T], exps: &mut [T]) {
         // Few enough for their sums to stay in registers.
         const BLOCK: usize = 16;
         for first in (0..LANES).step_by(BLOCK) {
@@ -75,7 +75,7 @@ impl<T: Real> LogSoftmax<T> {
             largest = if of_column > largest { of_column } else { largest };
         }
         columns.largest = [largest; LANES];
-        columns.add_exponentials(row, exps);
+        columns.exponentiate(row, exps);
         (largest, [columns.ties, columns.others, columns.weighted].map(|lanes| lanes.iter().sum()))
     }
 }
@@ -225,7 +225,7 @@ impl<T: Real> Tile<'_, T> {
         }
         let mut softmax = LogSoftmax::new();
         softmax.find_largest(z);
-        softmax.add_exponentials(z, exps);
+        softmax.exponentiate(z, exps);
         softmax
     }
 

@@ -6,10 +6,8 @@ use super::{LaneSums, Sums};
 use crate::elementary::vectorised;
 use crate::kernels::surrogate::{Surrogate, sample};
 use crate::real::Real;
+use crate::reference::policy::gaussian::HALF_LOG_TWO_PI;
 use crate::scratch::with_room;
-
-/// ½·log 2π.
-const HALF_LOG_TWO_PI: f64 = 0.918_938_533_204_672_7;
 
 /// Where the gradient with respect to the log-std goes.
 pub(in crate::reference) enum StdGradient<'a, T> {

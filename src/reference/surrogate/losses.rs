@@ -54,7 +54,7 @@ const fn reciprocal_factorials(first: usize) -> [f64; 10] {
     all
 }
 
-/// x² times this series, in even powers of x from x⁰ on: as many terms as f64 needs below 1, or f32.
+/// Σ coefficientₙ·x2ⁿ: as many terms as f64 needs for x2 below 1, or f32.
 #[inline(always)]
 fn series<T: Real>(coefficients: &[f64; 10], x2: T) -> T {
     let terms = if T::UNIT_ROUNDOFF < 1e-12 { 10 } else { 6 };
