@@ -341,6 +341,9 @@ fn masked_actions_take_no_part<B: SurrogateOps>(backend: &mut B) {
     let masked = categorical(backend, &op, 4, &[9.0, 0.3, f32::NAN, -0.4], Some(&[0, 1, 0, 1]), &[3], &[0.0], &sample).unwrap();
     assert_eq!(stats, masked.0);
     assert_eq!(masked.1, [0.0, d_logits[0], 0.0, d_logits[1]]);
+    let never = f32::NEG_INFINITY;
+    let masked = categorical(backend, &op, 4, &[never, 0.3, never, -0.4], None, &[3], &[0.0], &sample).unwrap();
+    assert_eq!((stats, masked.1), (masked.0, vec![0.0, d_logits[0], 0.0, d_logits[1]]), "masked by their logits");
     let (stats, d_logits, _) = categorical(backend, &op, 2, &[0.3, -0.4], Some(&[0, 0]), &[1], &[0.0], &sample).unwrap();
     assert_eq!((stats[stat::ENTROPY], d_logits), (0.0, vec![0.0, 0.0]), "a row without a valid action");
     let lost = [-0.7, f32::NAN, 0.0, 0.0];
