@@ -12,14 +12,14 @@ const NON_FINITE = 2u;
 
 // Every invocation adds up the same squares in the same order, so none has to wait for another. What an invocation reads in `control` may be
 // what another has just written there: where that happens, both stop anyway.
-@compute @workgroup_size(WORKGROUP_SIZE)
+@compute @workgroup_size(VECTOR_LANES)
 fn update_parameters(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
     join_subgroup();
-    let invocation = workgroup.x * WORKGROUP_SIZE + local;
+    let invocation = workgroup.x * VECTOR_LANES + local;
     var all = Written(0.0, NOWHERE);
     for (var block = 0u; block < params.square_groups; block += BLOCK) {
         let own = squares_window.vectors[min(block + own_of_block, MOST_GROUPS - 1u)];
@@ -58,7 +58,7 @@ fn update_parameters(
         return;
     }
     for (var n = 0u; n < VECTORS_EACH; n++) {
-        step_vector(invocation + n * groups.x * WORKGROUP_SIZE, clip.coef, adam);
+        step_vector(invocation + n * groups.x * VECTOR_LANES, clip.coef, adam);
     }
 }
 

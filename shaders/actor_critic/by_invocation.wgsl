@@ -6,6 +6,7 @@ const VECTORS_EACH = 1u;
 // Vectors that are read together, and which of them this invocation reads.
 const BLOCK = 1u;
 const own_of_block = 0u;
+const UNROLLED = 1u;
 
 fn join_subgroup() {}
 

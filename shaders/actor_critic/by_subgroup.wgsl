@@ -5,6 +5,8 @@
 // What an invocation of update_parameters does before its first vector is worth several.
 const VECTORS_EACH = 4u;
 const BLOCK = 8u;
+// Of a block, what parameters_gradient adds before it stores sums again: a variable in a loop is in memory, and masked.
+const UNROLLED = 2u;
 var<private> own_of_block: u32;
 
 // Before anything else here, and before any invocation leaves.

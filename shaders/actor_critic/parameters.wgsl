@@ -46,53 +46,74 @@ fn sum_of_partials(column: u32, rows: u32) -> f32 {
     return sum;
 }
 
-// Four inputs by eight outputs, summed over samples.
-struct Tile {
-    rows: array<vec4<f32>, 8>,
-    low_bias: vec4<f32>,
-    high_bias: vec4<f32>,
-}
-
-fn add_sample(tile: ptr<function, Tile>, h: vec4<f32>, low: vec4<f32>, high: vec4<f32>) {
-    (*tile).rows[0] += low.x * h;
-    (*tile).rows[1] += low.y * h;
-    (*tile).rows[2] += low.z * h;
-    (*tile).rows[3] += low.w * h;
-    (*tile).rows[4] += high.x * h;
-    (*tile).rows[5] += high.y * h;
-    (*tile).rows[6] += high.z * h;
-    (*tile).rows[7] += high.w * h;
-    (*tile).low_bias += low;
-    (*tile).high_bias += high;
-}
-
-// Of eight outputs.
+// Of sixteen outputs.
 struct OutputGradient {
-    low: vec4<f32>,
-    high: vec4<f32>,
+    a: vec4<f32>,
+    b: vec4<f32>,
+    c: vec4<f32>,
+    d: vec4<f32>,
 }
 
-// Where the gradient of this invocation's sample of a block begins, for outputs from vector o on.
-fn own_place(block: u32, place: Place, o: u32) -> u32 {
-    return min(block + own_of_block, params.batch - 1u) * place.d_stride + place.d_at + o;
+// Four inputs by sixteen outputs, summed over samples.
+struct Tile {
+    rows: array<vec4<f32>, 16>,
+    biases: array<vec4<f32>, 4>,
 }
 
-// For software adapters, which execute both sides of a branch anyway, both windows that a value may come from are read.
-fn actor_gradient(at: u32, is_last: bool) -> OutputGradient {
-    let hidden_at = select(at, 0u, is_last);
-    let output_at = select(0u, at, is_last);
+fn add_four(tile: ptr<function, Tile>, outputs: u32, h: vec4<f32>, d: vec4<f32>) {
+    (*tile).rows[4u * outputs] += d.x * h;
+    (*tile).rows[4u * outputs + 1u] += d.y * h;
+    (*tile).rows[4u * outputs + 2u] += d.z * h;
+    (*tile).rows[4u * outputs + 3u] += d.w * h;
+    (*tile).biases[outputs] += d;
+}
+
+// Sample i of a block, of which `own` has the gradients of this invocation's sample.
+fn add_sample(tile: ptr<function, Tile>, h: vec4<f32>, own: OutputGradient, i: u32) {
+    add_four(tile, 0u, h, of_block(own.a, i));
+    add_four(tile, 1u, h, of_block(own.b, i));
+    add_four(tile, 2u, h, of_block(own.c, i));
+    add_four(tile, 3u, h, of_block(own.d, i));
+}
+
+// What the gradients of this invocation's sample of a block are in the windows of hidden layers and of the output. For software adapters, which
+// execute both sides of a branch anyway, both are read: one of them at 0.
+struct Own {
+    hidden_at: u32,
+    output_at: u32,
+    // Vectors on to the second eight outputs. Where a layer has no more than eight, they are the first again, and are not stored.
+    second: u32,
+    is_last: bool,
+    is_sample: bool,
+}
+
+// `more`: whether the layer has vectors of outputs from o + 2 on.
+fn own_of(block: u32, place: Place, o: u32, more: bool, is_last: bool) -> Own {
+    let sample = block + own_of_block;
+    let at = min(sample, params.batch - 1u) * place.d_stride + place.d_at + o;
+    return Own(select(at, 0u, is_last), select(0u, at, is_last), select(0u, 2u, more), is_last, sample < params.batch);
+}
+
+// A sample past the end adds nothing.
+fn chosen(own: Own, hidden: vec4<f32>, output: vec4<f32>) -> vec4<f32> {
+    return select(vec4<f32>(), select(hidden, output, own.is_last), own.is_sample);
+}
+
+fn actor_gradient(own: Own) -> OutputGradient {
     return OutputGradient(
-        select(actor_d_hidden.vectors[hidden_at], actor_d_output.vectors[output_at], is_last),
-        select(actor_d_hidden.vectors[hidden_at + 1u], actor_d_output.vectors[output_at + 1u], is_last),
+        chosen(own, actor_d_hidden.vectors[own.hidden_at], actor_d_output.vectors[own.output_at]),
+        chosen(own, actor_d_hidden.vectors[own.hidden_at + 1u], actor_d_output.vectors[own.output_at + 1u]),
+        chosen(own, actor_d_hidden.vectors[own.hidden_at + own.second], actor_d_output.vectors[own.output_at + own.second]),
+        chosen(own, actor_d_hidden.vectors[own.hidden_at + own.second + 1u], actor_d_output.vectors[own.output_at + own.second + 1u]),
     );
 }
 
-fn critic_gradient(at: u32, is_last: bool) -> OutputGradient {
-    let hidden_at = select(at, 0u, is_last);
-    let output_at = select(0u, at, is_last);
+fn critic_gradient(own: Own) -> OutputGradient {
     return OutputGradient(
-        select(critic_d_hidden.vectors[hidden_at], critic_d_output.vectors[output_at], is_last),
-        select(critic_d_hidden.vectors[hidden_at + 1u], critic_d_output.vectors[output_at + 1u], is_last),
+        chosen(own, critic_d_hidden.vectors[own.hidden_at], critic_d_output.vectors[own.output_at]),
+        chosen(own, critic_d_hidden.vectors[own.hidden_at + 1u], critic_d_output.vectors[own.output_at + 1u]),
+        chosen(own, critic_d_hidden.vectors[own.hidden_at + own.second], critic_d_output.vectors[own.output_at + own.second]),
+        chosen(own, critic_d_hidden.vectors[own.hidden_at + own.second + 1u], critic_d_output.vectors[own.output_at + own.second + 1u]),
     );
 }
 
@@ -111,46 +132,62 @@ fn parameters_gradient(
     // Networks of fewer layers than the other have nothing to do in the last workgroups.
     let layer = min(workgroup.y, layers - 1u);
     let vectors = params.packed_layers[first_layer + layer];
-    let o = 2u * workgroup.x;
+    let o = 4u * workgroup.x;
+    let more = o + 2u < vectors.y;
     let is_first = layer == 0u;
     let is_last = layer + 1u == layers;
     let place = place_of(layer, layers, first_layer);
     let inputs = select(0u, vectors.x, o < vectors.y && workgroup.y < layers);
-    // Two of the three loops over samples have none to go through: software adapters skip that, and not a branch.
-    let observation_samples = select(0u, params.batch, is_first);
-    let actor_samples = select(params.batch, 0u, is_first || is_critic);
-    let critic_samples = select(0u, params.batch, !is_first && is_critic);
+    // Three of the four loops over samples have none to go through: software adapters skip that, and not a branch.
+    let of_actor = select(params.batch, 0u, is_critic);
+    let of_critic = select(0u, params.batch, is_critic);
+    let first_of_actor = select(0u, of_actor, is_first);
+    let first_of_critic = select(0u, of_critic, is_first);
+    let later_of_actor = select(of_actor, 0u, is_first);
+    let later_of_critic = select(of_critic, 0u, is_first);
+    let last = params.batch - 1u;
     written = Written(0.0, NOWHERE);
     for (var first_input = 0u; first_input < inputs; first_input += INPUT_LANES) {
         let k = min(first_input + local, inputs - 1u);
         var tile: Tile;
-        for (var block = 0u; block < observation_samples; block += BLOCK) {
-            let own_at = own_place(block, place, o);
-            let of_actor = actor_gradient(select(own_at, 0u, is_critic), is_last);
-            let of_critic = critic_gradient(select(0u, own_at, is_critic), is_last);
-            let own_low = select(of_actor.low, of_critic.low, is_critic);
-            let own_high = select(of_actor.high, of_critic.high, is_critic);
-            for (var i = 0u; i < min(observation_samples - block, BLOCK); i++) {
-                let h = observation_window.vectors[(block + i) * place.input_stride + k];
-                add_sample(&tile, h, of_block(own_low, i), of_block(own_high, i));
+        for (var block = 0u; block < first_of_actor; block += BLOCK) {
+            let own = actor_gradient(own_of(block, place, o, more, is_last));
+            for (var i = 0u; i < min(first_of_actor - block, BLOCK); i += UNROLLED) {
+                add_sample(&tile, observation_window.vectors[(block + i) * place.input_stride + k], own, i);
+                if UNROLLED == 2u {
+                    add_sample(&tile, observation_window.vectors[min(block + i + 1u, last) * place.input_stride + k], own, i + 1u);
+                }
             }
         }
-        for (var block = 0u; block < actor_samples; block += BLOCK) {
-            let own = actor_gradient(own_place(block, place, o), is_last);
-            for (var i = 0u; i < min(actor_samples - block, BLOCK); i++) {
-                let h = actor_hidden.vectors[(block + i) * place.input_stride + place.input_at + k];
-                add_sample(&tile, h, of_block(own.low, i), of_block(own.high, i));
+        for (var block = 0u; block < later_of_actor; block += BLOCK) {
+            let own = actor_gradient(own_of(block, place, o, more, is_last));
+            for (var i = 0u; i < min(later_of_actor - block, BLOCK); i += UNROLLED) {
+                add_sample(&tile, actor_hidden.vectors[(block + i) * place.input_stride + place.input_at + k], own, i);
+                if UNROLLED == 2u {
+                    add_sample(&tile, actor_hidden.vectors[min(block + i + 1u, last) * place.input_stride + place.input_at + k], own, i + 1u);
+                }
             }
         }
-        for (var block = 0u; block < critic_samples; block += BLOCK) {
-            let own = critic_gradient(own_place(block, place, o), is_last);
-            for (var i = 0u; i < min(critic_samples - block, BLOCK); i++) {
-                let h = critic_hidden.vectors[(block + i) * place.input_stride + place.input_at + k];
-                add_sample(&tile, h, of_block(own.low, i), of_block(own.high, i));
+        for (var block = 0u; block < first_of_critic; block += BLOCK) {
+            let own = critic_gradient(own_of(block, place, o, more, is_last));
+            for (var i = 0u; i < min(first_of_critic - block, BLOCK); i += UNROLLED) {
+                add_sample(&tile, observation_window.vectors[(block + i) * place.input_stride + k], own, i);
+                if UNROLLED == 2u {
+                    add_sample(&tile, observation_window.vectors[min(block + i + 1u, last) * place.input_stride + k], own, i + 1u);
+                }
+            }
+        }
+        for (var block = 0u; block < later_of_critic; block += BLOCK) {
+            let own = critic_gradient(own_of(block, place, o, more, is_last));
+            for (var i = 0u; i < min(later_of_critic - block, BLOCK); i += UNROLLED) {
+                add_sample(&tile, critic_hidden.vectors[(block + i) * place.input_stride + place.input_at + k], own, i);
+                if UNROLLED == 2u {
+                    add_sample(&tile, critic_hidden.vectors[min(block + i + 1u, last) * place.input_stride + place.input_at + k], own, i + 1u);
+                }
             }
         }
         let sizes = params.layers[first_layer + layer];
-        for (var row = 0u; row < 8u; row++) {
+        for (var row = 0u; row < 16u; row++) {
             let out = 4u * o + row;
             if out < sizes.y && first_input + local < inputs {
                 let first = sizes.z + out * sizes.x + 4u * k;
@@ -160,7 +197,7 @@ fn parameters_gradient(
                     }
                 }
                 if k == 0u {
-                    store_gradient(sizes.w + out, select(tile.low_bias[row % 4u], tile.high_bias[row % 4u], row >= 4u));
+                    store_gradient(sizes.w + out, tile.biases[row / 4u][row % 4u]);
                 }
             }
         }

@@ -12,10 +12,10 @@
 //   sum_tiles            the sums of these over workgroups, and what else parameters_gradient makes
 //   update_parameters    norm and clip factor, what is not finite (nonfinite.wgsl), Adam (optimizer.wgsl), and the packed weights anew
 //
-// Behind this stand samples.wgsl and parameters.wgsl, which take a sample an invocation, or tiles.wgsl, which takes a tile of them a workgroup, and
-// then adam.wgsl. In front of the former by_invocation.wgsl or by_subgroup.wgsl say who reads what all invocations of a workgroup read alike.
-// A sample an invocation reads what is read often from uniform buffers, windows of 64 KiB: on llvmpipe the only memory whose loads are not made
-// lane by lane. Its entry points leave everything in `trace`, windows one after the other: observations; activations of hidden layers, their
+// Behind this stand samples.wgsl and parameters.wgsl, where an invocation takes whole samples, or tiles.wgsl, where a workgroup takes a tile of them,
+// and then adam.wgsl. In front of the former by_invocation.wgsl or by_subgroup.wgsl say who reads what all invocations of a workgroup read alike.
+// The former read what is read often from uniform buffers, windows of 64 KiB: on llvmpipe the only memory whose loads are not made
+// lane by lane. They leave everything in `trace`, windows one after the other: observations; activations of hidden layers, their
 // gradients, the output's gradient of the actor; the same three of the critic; partial sums.
 //
 // Shapes        observations [rows, observation_size], actions [rows] or [rows, width], indices [first_index + batch or more], samples
@@ -25,23 +25,24 @@
 //               [partial_rows / 2, packed_vectors, 4], then [partial_rows, partial_width]
 // Grid          pack_weights: an invocation a packed vector; update_parameters: one for VECTORS_EACH; samples_*, tiles_*: a workgroup of samples
 //               in x, networks in y; tiles_gradient takes as many tiles as there are, partial_rows / 2 at a time; parameters_gradient:
-//               8 outputs a workgroup in x, layers in y, networks in z; sum_tiles: an invocation a packed vector, and one workgroup
-// Workgroup     WORKGROUP_SIZE invocations; samples_act: ACT_LANES; parameters_gradient: INPUT_LANES, each with 4 inputs; tiles_*: TILE_LANES,
-//               with TILE samples; sum_tiles: SUM_LANES
+//               16 outputs a workgroup in x, layers in y, networks in z; sum_tiles: an invocation a packed vector, and one workgroup
+// Workgroup     pack_weights, update_parameters: VECTOR_LANES invocations; samples_act: ACT_LANES, a sample each; samples_gradient: WORKGROUP_SIZE,
+//               2 samples each; parameters_gradient: INPUT_LANES, 4 inputs each; tiles_*: TILE_LANES, with TILE samples; sum_tiles: SUM_LANES
 // Bindings      0 params; samples_*: 1 weights (window); these and tiles_*: 2 observations, 6 output, 8 values; *_act: 9 noise, 20 drawn actions
 //               (words: indices, or the Gaussian's floats), 21 logp; samples_gradient, tiles_gradient: 3 actions, 4 samples, 7 indices;
 //               samples_gradient: 5 trace; tiles_*: 30 packed weights; tiles_gradient, sum_tiles: 31 tile_gradients;
 //               parameters_gradient: windows 12 observations, 13 partial sums, 22 activations, 23 their gradients, 24 d_output of the actor,
 //               25 to 27 of the critic; this and sum_tiles: 16 grads, 17 squares, 18 stats; update_parameters: 10 parameters, 11 packed,
 //               14 m, 15 v, 16 grads, 18 stats, 19 control, 28 schedule, 29 squares (window)
-// Preconditions what Plan::new checks: no more than KEPT vectors a sample; of samples_* that everything fits its window; hidden activations among
-//               identity, tanh, relu and elu. An action that is no index gives NaN; an index >= rows is clamped to rows - 1
+// Preconditions what Plan::new checks: no more than KEPT vectors a sample, of samples_* from first_hidden on; of these that everything fits its
+//               window; hidden activations among identity, tanh, relu and elu. An action that is no index gives NaN; an index >= rows is
+//               clamped to rows - 1
 //               Indices proven: sizes in vectors are even and add up to KEPT at most, samples times them (samples_*) and all packed vectors to
-//               WINDOW, by Plan::new; samples past the end are clamped to the last one; what indices hold is clamped to rows - 1; an action
-//               from a buffer < width is compared first; square_groups counts the workgroups of parameters_gradient or sum_tiles, MOST_GROUPS
-//               at most; elements of a vector are clamped to len - 1 where they are read, and compared where they are written, as packed
-//               vectors are with packed_vectors before; a block of samples ends at the last one, one of workgroups at MOST_GROUPS, one of
-//               log_std at LOG_STD_BLOCK; width is 4 KEPT at most
+//               WINDOW, by Plan::new; a second eight outputs are read where the layer has them; samples past the end are clamped to the last
+//               one; what indices hold is clamped to rows - 1; an action from a buffer < width is compared first; square_groups counts the
+//               workgroups of parameters_gradient or sum_tiles, MOST_GROUPS at most; elements of a vector are clamped to len - 1 where they
+//               are read, and compared where they are written, as packed vectors are with packed_vectors before; a block of samples ends at
+//               the last one, one of workgroups at MOST_GROUPS, one of log_std at LOG_STD_BLOCK; width is 4 KEPT at most
 // Determinism   every sum has one order that depends on the shapes and the form alone
 // Range         as surrogate.wgsl
 // Tolerance     that of the single operations it stands for, see tests/actor_critic.rs
@@ -68,6 +69,7 @@ struct ActorCriticParams {
     not_a_number: f32,
     observation_size: u32,
     observation_vectors: u32,
+    first_hidden: u32,
     actor_layers: u32,
     critic_layers: u32,
     packed_log_std: u32,
@@ -98,7 +100,10 @@ override GAUSSIAN: bool = false;
 // Samples a workgroup of samples_act. Software adapters compute lanes without a sample like any other.
 override ACT_LANES: u32 = 32u;
 
-const WORKGROUP_SIZE = 32u;
+// Of samples_gradient, whose invocations take two samples each.
+const WORKGROUP_SIZE = 16u;
+// Of pack_weights and update_parameters.
+const VECTOR_LANES = 32u;
 const INPUT_LANES = 8u;
 const MOST_LAYERS = 4u;
 // Vectors of four that an invocation keeps: a sample's observation, hidden activations and output. Just enough for two hidden layers of 64:
@@ -158,9 +163,9 @@ fn packed_at(i: u32) -> Packed {
     return Packed(layer.w + row, min(beyond(layer.y, row), 4u), i);
 }
 
-@compute @workgroup_size(WORKGROUP_SIZE)
+@compute @workgroup_size(VECTOR_LANES)
 fn pack_weights(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) local: u32) {
-    let i = workgroup.x * WORKGROUP_SIZE + local;
+    let i = workgroup.x * VECTOR_LANES + local;
     let at = packed_at(i);
     var vector = vec4<f32>();
     for (var c = 0u; c < at.count; c++) {

@@ -6,7 +6,7 @@ use ppo_kernels::kernels::linear::Activation;
 use ppo_kernels::kernels::optimizer::{control, stop};
 
 use crate::common::{self, relative_error};
-use crate::problem::{ACTED, Problem, TENSOR, Way, first_difference};
+use crate::problem::{ACTED, Outcome, Problem, TENSOR, Way, first_difference};
 
 /// A text, what it becomes, and the first tensor that is wrong.
 type Fault = (&'static str, &'static str, &'static str);
@@ -25,11 +25,18 @@ const FAULTS: [Fault; 10] = [
     ("z * z - 1.0", "z * z", "grads"),
 ];
 
-const FAULTS_BY_SAMPLE: [Fault; 8] = [
-    ("(*tile).low_bias += low;", "", "grads"),
-    ("low = activate_all(low);", "", "grads"),
-    ("kept[output_at].x, sample, &loss", "0.0, sample, &loss", "grads of the critic"),
-    ("params.first_index + sample_index", "sample_index", "grads"),
+const FAULTS_BY_SAMPLE: [Fault; 15] = [
+    ("(*tile).biases[outputs] += d;", "", "grads"),
+    ("select(0u, 2u, more)", "0u", "grads"),
+    ("y = Units(activate_all(units.low), activate_all(units.high));", "", "grads"),
+    ("value_terms(logit(0u), sample", "value_terms(0.0, sample", "grads of the critic"),
+    ("sample_of(workgroup.x, local, 1u)", "sample_of(workgroup.x, local, 0u)", "grads"),
+    ("is_second = s == 1u;", "is_second = false;", "grads"),
+    ("select(first_kept[i], second_kept[i], is_second)", "first_kept[i]", "grads"),
+    ("add_products(&other, w, second_kept", "add_products(&other, w, first_kept", "grads"),
+    ("add_transposed(&other, w, second_kept", "add_transposed(&other, w, first_kept", "grads"),
+    ("derive(&second_kept, below + k, other);", "", "grads"),
+    ("indices[params.first_index + ", "indices[", "grads"),
     ("params.first_sample + sample_index", "sample_index", "grads"),
     ("actions[source_row", "actions[sample_index", "grads"),
     ("sh_written[block + own_of_block]", "sh_written[0]", "norm"),
@@ -169,7 +176,8 @@ fn a_fault_planted_in_one_form_is_noticed_in_that_alone() {
         (FORMS[1], "(own_of_block % 4u) * stride", "(own_of_block % 2u) * stride", true),
         (FORMS[1], "subgroupShuffle(own.w, i)", "own.w", true),
         (FORMS[1], "subgroupShuffle(own, i)", "own", true),
-        (FORMS[1], "n * groups.x * WORKGROUP_SIZE", "n * params.len", true),
+        (FORMS[1], "n * groups.x * VECTOR_LANES", "n * params.len", true),
+        (FORMS[1], "sample < params.batch);", "true);", true),
     ] {
         gpu.context.replace_shader(shader, common::plant(common::shader(shader), from, to));
         for (allowed, faulty) in [(by_subgroup, true), (!by_subgroup, false)] {
@@ -180,6 +188,24 @@ fn a_fault_planted_in_one_form_is_noticed_in_that_alone() {
         }
         gpu.context.replace_shader(shader, common::shader(shader).to_owned());
     }
+}
+
+/// The output's gradient takes the place of the observation, of which nothing may be left: 0 times infinity would spread.
+#[test]
+fn an_infinite_observation_is_no_weights_gradient_but_its_own() {
+    let Some(mut gpu) = common::gpu() else { return };
+    let mut problem = Problem::new(33, &[5, 16], 3, Activation::Tanh, true);
+    problem.observations[5 * 32 + 4] = f32::INFINITY;
+    let reported = |outcome: Outcome| outcome.into_iter().find(|(name, _)| *name == "control").unwrap().1;
+    let expected = reported(problem.solve(&mut Cpu::<f64>::new(), Way::Step).unwrap());
+    assert_eq!(expected[control::BAD_ELEMENT], 4.0);
+    for form in [Form::ByInvocation, Form::BySubgroup, Form::ByTile] {
+        gpu.fused_form = Some(form);
+        assert_eq!(reported(problem.solve(&mut gpu, Way::Step).unwrap()), expected, "{form:?}");
+    }
+    gpu.fused_form = Some(Form::BySubgroup);
+    plant_in_forms(&mut gpu, Form::BySubgroup, "store_d_logit(k, 0.0);", "");
+    assert_ne!(reported(problem.solve(&mut gpu, Way::Step).unwrap()), expected);
 }
 
 /// Every element in turn, of either network and of the log-std: the first one is reported, and what was reported before stays.

@@ -8,10 +8,14 @@ use crate::kernels::linear::Activation;
 use crate::kernels::optimizer::{AdamParams, NormParams};
 use crate::kernels::surrogate::{SurrogateParams, record_stop_on_kl};
 
-/// As in the shader.
-const WORKGROUP_SIZE: usize = 32;
-/// Of `samples_act`, for up to [`FEW`] samples.
+/// As in the shader, as are the names below.
+const WORKGROUP_SIZE: usize = 16;
+/// Samples a workgroup of `samples_gradient`.
+const WORKGROUP_SAMPLES: usize = 2 * WORKGROUP_SIZE;
+const VECTOR_LANES: usize = 32;
+/// Samples a workgroup of `samples_act`, up to [`FEW`] samples and beyond.
 const FEW_LANES: usize = 8;
+const MANY_LANES: usize = 32;
 const FEW: usize = 64;
 const MOST_LAYERS: usize = 4;
 const MOST_GROUPS: usize = 160;
@@ -47,6 +51,7 @@ shader_params! {
         not_a_number: f32,
         observation_size: u32,
         observation_vectors: u32,
+        first_hidden: u32,
         actor_layers: u32,
         critic_layers: u32,
         packed_log_std: u32,
@@ -122,8 +127,10 @@ impl Plan {
         }
         let (mut layers, mut packed_layers) = ([[0; 4]; 2 * MOST_LAYERS], [[0; 4]; 2 * MOST_LAYERS]);
         let mut packed = 0;
+        // By sample the output's gradient takes the place of the observation.
+        let first_hidden = vectors(if by_tile { observation_size } else { observation_size.max(width) });
         for (first, network) in [(0, actor), (MOST_LAYERS, critic)] {
-            let mut kept = vectors(observation_size);
+            let mut kept = first_hidden;
             let mut hidden = 0;
             for (i, layer) in network.iter().enumerate() {
                 let linear = &layer.linear;
@@ -142,7 +149,7 @@ impl Plan {
         }
         let packed_log_std = packed;
         packed += if log_std_offset.is_some() { vectors(width) } else { 0 };
-        let tiles = if by_tile { batch.div_ceil(TILE).min(MOST_TILES) } else { batch.div_ceil(WORKGROUP_SIZE) };
+        let tiles = if by_tile { batch.div_ceil(TILE).min(MOST_TILES) } else { batch.div_ceil(WORKGROUP_SAMPLES) };
         let partial_rows = 2 * tiles;
         let partial_width = SurrogateParams::partial_width(width, log_std_offset.is_some());
         let too_large = batch * vectors(observation_size) > WINDOW || partial_rows * partial_width > 4 * WINDOW;
@@ -157,6 +164,7 @@ impl Plan {
             log_std_offset: log_std_offset.unwrap_or(0) as u32,
             observation_size: observation_size as u32,
             observation_vectors: vectors(observation_size) as u32,
+            first_hidden: first_hidden as u32,
             actor_layers: actor.len() as u32,
             critic_layers: critic.len() as u32,
             packed_log_std: packed_log_std as u32,
@@ -168,7 +176,7 @@ impl Plan {
         let widest = actor.iter().chain(critic).map(|layer| vectors(layer.linear.out_features)).max()?;
         // By tile the last one has the statistics.
         let parameter_groups =
-            if by_tile { [packed.div_ceil(SUM_LANES) + 1, 1, 1] } else { [widest / 2, actor.len().max(critic.len()), 2] };
+            if by_tile { [packed.div_ceil(SUM_LANES) + 1, 1, 1] } else { [widest.div_ceil(4), actor.len().max(critic.len()), 2] };
         debug_assert!(parameter_groups.iter().product::<usize>() <= MOST_GROUPS);
         let places = actor
             .iter()
@@ -207,7 +215,7 @@ impl Plan {
 
     /// Enough invocations for all packed vectors, when each takes so many.
     fn packed_grid(&self, vectors_each: usize) -> Grid {
-        Grid::covering(self.params.packed_vectors as usize, WORKGROUP_SIZE * vectors_each)
+        Grid::covering(self.params.packed_vectors as usize, VECTOR_LANES * vectors_each)
     }
 
     /// Records the packing of parameters.
@@ -238,7 +246,7 @@ impl Plan {
             let grid = Grid::Xyz(batch.div_ceil(TILE), 2, 1);
             return context.dispatch(self.form.shader(), "tiles_act", &self.constants(), &step, &buffers, grid);
         }
-        let lanes = if batch <= FEW { FEW_LANES } else { WORKGROUP_SIZE };
+        let lanes = if batch <= FEW { FEW_LANES } else { MANY_LANES };
         let [activation, policy] = self.constants();
         let constants = [activation, policy, ("ACT_LANES", lanes as f64)];
         let grid = Grid::Xyz(batch.div_ceil(lanes), 2, 1);

@@ -59,7 +59,7 @@ pub struct MinibatchStep {
 /// another order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
-    /// An invocation a sample. Needs nothing that WebGPU does not give everybody.
+    /// An invocation a sample, two where it learns. Needs nothing that WebGPU does not give everybody.
     ByInvocation,
     /// The same, where subgroups of eight invocations or more read together what all need: for software adapters. The former, where the
     /// adapter has none.
