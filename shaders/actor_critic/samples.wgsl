@@ -217,18 +217,19 @@ fn load_observation(row: u32) {
     }
 }
 
-// Hidden activations, or later their gradients, into a window of the trace.
-fn store_hidden(window: u32) {
-    let hidden = output_at - params.first_hidden;
-    for (var k = 0u; k < hidden; k++) {
-        trace[window * WINDOW + sample_index * hidden + k] = own_kept(params.first_hidden + k);
+// Of both samples `count` vectors from `first` on, into a window of the trace.
+fn store_trace(workgroup: u32, local: u32, window: u32, first: u32, count: u32) {
+    let i = sample_of(workgroup, local, 0u);
+    let other = sample_of(workgroup, local, 1u);
+    if i < params.batch {
+        for (var k = 0u; k < count; k++) {
+            trace[window * WINDOW + i * count + k] = first_kept[first + k];
+        }
     }
-}
-
-// What stands where the observation stood, into a window of the trace.
-fn store_first(window: u32, vectors: u32) {
-    for (var k = 0u; k < vectors; k++) {
-        trace[window * WINDOW + sample_index * vectors + k] = own_kept(k);
+    if other < params.batch {
+        for (var k = 0u; k < count; k++) {
+            trace[window * WINDOW + other * count + k] = second_kept[first + k];
+        }
     }
 }
 
@@ -276,39 +277,34 @@ fn samples_gradient(
     }
     forward(first_layer, layers, true);
 
+    let hidden = output_at - params.first_hidden;
     let output_vectors = params.packed_layers[first_layer + layers - 1u].y;
+    store_trace(workgroup.x, local, select(1u, 4u, is_critic), params.first_hidden, hidden);
+    store_trace(workgroup.x, local, 0u, 0u, select(params.observation_vectors, 0u, is_critic));
     var d_logp = vec2<f32>();
     stage_nothing(local);
     for (var s = 0u; s < 2u; s++) {
         take_sample(workgroup.x, local, s);
         let sample = samples[params.first_sample + sample_index];
-        if in_batch {
-            store_hidden(select(1u, 4u, is_critic));
-            if is_critic {
-                values[sample_index] = logit(0u);
-            } else {
-                store_first(0u, params.observation_vectors);
-                for (var a = 0u; a < params.width; a++) {
-                    output[sample_index * params.width + a] = logit(a);
-                }
-            }
-        }
         for (var k = 0u; k < 4u * output_vectors; k++) {
             store_d_logit(k, 0.0);
         }
-        if is_critic {
-            if in_batch {
-                var loss: SampleLoss;
-                value_terms(logit(0u), sample, &loss);
-                stage_value_sum(local, loss);
-                store_d_logit(0u, loss.d_value);
+        if is_critic && in_batch {
+            values[sample_index] = logit(0u);
+            var loss: SampleLoss;
+            value_terms(logit(0u), sample, &loss);
+            stage_value_sum(local, loss);
+            store_d_logit(0u, loss.d_value);
+        }
+        if !is_critic {
+            for (var a = 0u; a < select(0u, params.width, in_batch); a++) {
+                output[sample_index * params.width + a] = logit(a);
             }
-        } else if GAUSSIAN {
-            if in_batch {
+            if !GAUSSIAN {
+                categorical_loss(local, 0u, 0u, select(0u, params.width, in_batch), in_batch, actions[source_row], sample);
+            } else if in_batch {
                 d_logp[s] = gaussian_loss(local, 0u, sample);
             }
-        } else {
-            categorical_loss(local, 0u, 0u, select(0u, params.width, in_batch), in_batch, actions[source_row], sample);
         }
     }
     write_partial_sums(group, local);
@@ -317,11 +313,6 @@ fn samples_gradient(
     }
 
     backward(first_layer, layers);
-    for (var s = 0u; s < 2u; s++) {
-        take_sample(workgroup.x, local, s);
-        if in_batch {
-            store_hidden(select(2u, 5u, is_critic));
-            store_first(select(3u, 6u, is_critic), output_vectors);
-        }
-    }
+    store_trace(workgroup.x, local, select(2u, 5u, is_critic), params.first_hidden, hidden);
+    store_trace(workgroup.x, local, select(3u, 6u, is_critic), 0u, output_vectors);
 }
