@@ -76,7 +76,7 @@ fn add_sample(tile: ptr<function, Tile>, h: vec4<f32>, own: OutputGradient, i: u
     add_four(tile, 3u, h, of_block(own.d, i));
 }
 
-// What the gradients of this invocation's sample of a block are in the windows of hidden layers and of the output. For software adapters, which
+// Where the gradients of this invocation's sample of a block are, in the windows of hidden layers and of the output. For software adapters, which
 // execute both sides of a branch anyway, both are read: one of them at 0.
 struct Own {
     hidden_at: u32,
