@@ -69,6 +69,7 @@ struct ActorCriticParams {
     not_a_number: f32,
     observation_size: u32,
     observation_vectors: u32,
+    // Where hidden activations begin in what samples_* keep.
     first_hidden: u32,
     actor_layers: u32,
     critic_layers: u32,
@@ -106,7 +107,7 @@ const WORKGROUP_SIZE = 16u;
 const VECTOR_LANES = 32u;
 const INPUT_LANES = 8u;
 const MOST_LAYERS = 4u;
-// Vectors of four that an invocation keeps: a sample's observation, hidden activations and output. Just enough for two hidden layers of 64:
+// Vectors of four that are kept of a sample: observation, hidden activations and output. Just enough for two hidden layers of 64:
 // software adapters take time and compile time in proportion to what is declared.
 const KEPT = 40u;
 

@@ -190,6 +190,24 @@ fn a_fault_planted_in_one_form_is_noticed_in_that_alone() {
     }
 }
 
+/// Of a minibatch that all but fills its windows, invocations past the end would write into the next one. Neither sample of theirs does.
+#[test]
+fn samples_past_the_end_leave_nothing_in_the_next_window() {
+    let Some(mut gpu) = common::gpu() else { return };
+    gpu.fused_form = Some(Form::BySubgroup);
+    let problem = Problem::new(227, &[4, 72], 2, Activation::Tanh, true);
+    let expected = problem.solve(&mut Cpu::<f64>::new(), Way::Composed).unwrap();
+    let mut difference = |from: &str, to: &str| {
+        plant_in_forms(&mut gpu, Form::BySubgroup, from, to);
+        first_difference(&problem.solve(&mut gpu, Way::Step).unwrap(), &expected, 1e-4)
+    };
+    for guard in ["if i < params.batch {\n        for", "if other < params.batch {\n        for"] {
+        assert_eq!(difference(guard, guard), None);
+        let found = difference(guard, "if true {\n        for");
+        assert!(found.as_deref().is_some_and(|found| found.starts_with("grads")), "{guard}: {found:?}");
+    }
+}
+
 /// The output's gradient takes the place of the observation, of which nothing may be left: 0 times infinity would spread.
 #[test]
 fn an_infinite_observation_is_no_weights_gradient_but_its_own() {
