@@ -208,26 +208,34 @@ fn gather(run: &mut Run<'_>) {
 
 fn linear(run: &mut Run<'_>) {
     // The second has more inputs than outputs, more than a tile of 64 of each, and more samples than one stretch.
-    for (batch, in_features, out_features) in [(13, 5, 11), (300, 67, 65)] {
+    let shapes = [(13, 5, 11), (300, 67, 65)];
+    Product::ALL.into_iter().for_each(|way| products(run, &shapes, Some(way)));
+}
+
+/// In tiles of either size, with and without vectors of four.
+fn linear_on_tensor_cores(run: &mut Run<'_>) {
+    products(run, &[(13, 5, 11), (300, 67, 65), (300, 68, 64), (16_390, 20, 124), (16_390, 123, 19)], None);
+}
+
+fn products(run: &mut Run<'_>, shapes: &[(usize, usize, usize)], way: Option<Product>) {
+    run.gpu.product = way;
+    for &(batch, in_features, out_features) in shapes {
         let (weight_offset, bias_offset) = (3, 3 + in_features * out_features);
         let layer = Linear { batch, in_features, out_features, weight_offset, bias_offset };
         let (x, d_pre) = (run.floats(batch * in_features), run.floats(batch * out_features));
         let params = run.floats(bias_offset + out_features);
         let mut y = run.output(batch * out_features);
         let (mut d_x, mut grads) = (run.output(batch * in_features), run.output(bias_offset + out_features));
-        for way in Product::ALL {
-            run.gpu.product = Some(way);
-            for activation in [Activation::Tanh, Activation::GeluErf] {
-                run.gpu.linear_forward(&layer, activation, &x, 0, &params, None, &mut y, 0).unwrap();
-                run.gpu.linear_backward_input(&layer, &d_pre, &params, Some((activation, &x)), &mut d_x).unwrap();
-                run.keep(&[&y, &d_x]);
-                run.gpu.activation_backward(activation, batch * out_features, &d_pre, &d_pre, &mut y).unwrap();
-                run.keep(&[&y]);
-            }
-            run.gpu.linear_backward_input(&layer, &d_pre, &params, None, &mut d_x).unwrap();
-            run.gpu.linear_backward_params(&layer, &d_pre, &x, &mut grads).unwrap();
-            run.keep(&[&d_x, &grads]);
+        for activation in [Activation::Tanh, Activation::GeluErf] {
+            run.gpu.linear_forward(&layer, activation, &x, 0, &params, None, &mut y, 0).unwrap();
+            run.gpu.linear_backward_input(&layer, &d_pre, &params, Some((activation, &x)), &mut d_x).unwrap();
+            run.keep(&[&y, &d_x]);
+            run.gpu.activation_backward(activation, batch * out_features, &d_pre, &d_pre, &mut y).unwrap();
+            run.keep(&[&y]);
         }
+        run.gpu.linear_backward_input(&layer, &d_pre, &params, None, &mut d_x).unwrap();
+        run.gpu.linear_backward_params(&layer, &d_pre, &x, &mut grads).unwrap();
+        run.keep(&[&d_x, &grads]);
     }
 }
 
@@ -452,7 +460,7 @@ fn without_bounds_checks_every_proven_shader_computes_the_same_bits() {
 #[test]
 fn without_bounds_checks_tensor_cores_compute_the_same_bits() {
     let Some(mut gpu) = common::gpu_on_tensor_cores() else { return };
-    assert_same("linear", both_forms(&mut gpu, linear));
+    assert_same("linear", both_forms(&mut gpu, linear_on_tensor_cores));
     assert!(gpu.take_used_tensor_cores(), "they were in use");
     assert_same(
         "tensor_core_peak",

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Draw, check_gradient, checked, checked_on_tensor_cores, expect_mismatch, gpu, plant};
+use common::{Draw, check_gradient, checked, checked_on_tensor_cores, expect_mismatch, gpu, gpu_on_tensor_cores, plant};
 use ppo_kernels::Error;
 use ppo_kernels::backend::{Cpu, CrossCheck, Gpu, LinearOps, Memory, Precision, Variant};
 use ppo_kernels::kernels::linear::{Activation, Linear, Product};
@@ -275,7 +275,8 @@ fn every_way_agrees_with_the_twin_at_edge_sizes() {
 fn tensor_cores_agree_with_the_twin_at_edge_sizes() {
     let Some((mut both, _)) = checked_on_tensor_cores() else { return };
     let mut draw = Draw::new(12);
-    // Around matrices of 8 and 16, the depth of 32 in workgroup memory, the tile of 64 and the stretch of 2048 samples.
+    // Around matrices of 8 and 16, the depth of 32 in workgroup memory, the tile of 64 and the stretch of 2048 samples, with and without vectors of
+    // four; then, for each product, enough of it for tiles of 128, which end beyond its last row and column.
     for (i, (batch, inputs, outputs)) in [
         (1, 1, 1),
         (7, 8, 9),
@@ -290,6 +291,12 @@ fn tensor_cores_agree_with_the_twin_at_edge_sizes() {
         (2047, 17, 5),
         (2049, 9, 66),
         (4097, 1, 1),
+        (5, 4, 8),
+        (68, 132, 60),
+        (2052, 36, 68),
+        (16_390, 20, 124),
+        (16_390, 123, 19),
+        (8192, 252, 252),
     ]
     .into_iter()
     .enumerate()
@@ -299,6 +306,21 @@ fn tensor_cores_agree_with_the_twin_at_edge_sizes() {
     for activation in ALL {
         run_layer(&mut both, &mut draw, &layer(33, 17, 29), activation);
     }
+}
+
+#[test]
+fn the_size_of_a_tile_on_tensor_cores_changes_no_bit() {
+    let Some(mut gpu) = gpu_on_tensor_cores() else { return };
+    let (many, few) = (16_384, 64);
+    let mut draw = Draw::new(15);
+    let x = gpu.upload_floats(&draw.floats(many * 48, 1.0)).unwrap();
+    let params = gpu.upload_floats(&draw.floats(48 * 128 + 128, 1.0)).unwrap();
+    let [in_large_tiles, in_small_ones] = [many, few].map(|batch| {
+        let mut y = gpu.alloc_floats(batch * 128).unwrap();
+        gpu.linear_forward(&layer(batch, 48, 128), Activation::Tanh, &x, 0, &params, None, &mut y, 0).unwrap();
+        gpu.read_floats(&y, 0, few * 128).unwrap()
+    });
+    assert_eq!(in_large_tiles, in_small_ones);
 }
 
 #[test]
@@ -511,8 +533,8 @@ fn wrong_products_on_tensor_cores_are_caught() {
     // A bias, an operand's last elements, one of the four matrices, one step of the depth.
     for (right, wrong) in [
         ("b[params.bias_offset + column]", "b[params.bias_offset + row]"),
-        ("element % DEPTH", "min(element % DEPTH, 30u)"),
-        ("coopMultiplyAdd(a_lower, b_right", "coopMultiplyAdd(a_upper, b_right"),
+        ("select(vector % ALONG * 4u + FOUR,", "select(min(vector % ALONG * 4u + FOUR, vec4<u32>(30u)),"),
+        ("coopMultiplyAdd(a1, b_right", "coopMultiplyAdd(a0, b_right"),
         ("k < DEPTH; k += SIZE", "k + SIZE < DEPTH; k += SIZE"),
     ] {
         both.a.context.replace_shader(shader, plant(source, right, wrong));
@@ -528,8 +550,9 @@ fn wrong_products_on_tensor_cores_are_caught() {
     for (right, wrong, tensor) in [
         ("power_of_two(-exponent_not_below(params.depth))", "0.5", "d_weights"),
         ("params.bias_offset + row, column + 1u", "params.bias_offset, column + 1u", "d_bias"),
-        ("other < WORKGROUP_SIZE; other += TILE", "other < TILE; other += TILE", "d_bias"),
-        ("first + row < params.rows && begin + k < end", "first + row < params.rows", "d_bias"),
+        ("other < 4u * WORKGROUP_SIZE; other += TILE", "other < TILE; other += TILE", "d_bias"),
+        ("return select(vec4<f32>(), read_a(at), k < vec4<u32>(end));", "return read_a(at);", "d_bias"),
+        ("vec4<u32>(params.rows - 1u)", "vec4<u32>(params.rows - 2u)", "d_weights"),
     ] {
         both.a.context.replace_shader(shader, plant(source, right, wrong));
         let caught = expect_mismatch(both.linear_backward_params(&layer, &d_pre, &x, &mut grads));

@@ -76,15 +76,19 @@ fn the_self_test_finds_wrong_tensor_cores() {
     let Some((both, shader)) = checked_on_tensor_cores() else { return };
     let source = common::shader(shader);
     let mut gpu = both.a;
-    let of_a = |to: &str| plant(source, "f16(value * scale)", &format!("f16({to})"));
-    // A matrix of the tile, the rounding of operands, and their range: an adapter that truncates, one without subnormals, one that saturates.
-    let truncated = plant(&of_a("truncated(value * scale)"), "f16(select(0.0, b[at],", "f16(select(0.0, truncated(b[at]),")
-        + "fn truncated(x: f32) -> f32 { return bitcast<f32>(bitcast<u32>(x) & 0xffffe000u); }";
+    let of_a = |to: &str| plant(source, "vec4<f16>(next_a[i] * scale)", &format!("vec4<f16>({to})"));
+    // Matrices of the smaller and of the larger tile, vectors, the rounding of operands, and their range: an adapter that truncates, one without
+    // subnormals, one that saturates.
+    let truncated = plant(&of_a("truncated(next_a[i] * scale)"), "vec4<f16>(next_b[i])", "vec4<f16>(truncated(next_b[i]))")
+        + "fn truncated(x: vec4<f32>) -> vec4<f32> { return bitcast<vec4<f32>>(bitcast<vec4<u32>>(x) & vec4<u32>(0xffffe000u)); }";
     for (fault, message) in [
-        (plant(source, "coopMultiplyAdd(a_lower, b_right", "coopMultiplyAdd(a_upper, b_right"), "they differ by"),
+        (plant(source, "coopMultiplyAdd(a1, b_right", "coopMultiplyAdd(a0, b_right"), "they differ by"),
+        (plant(source, "coopMultiplyAdd(a3, b_left", "coopMultiplyAdd(a2, b_left"), "they differ by"),
+        (plant(source, "a_vectors[at.x / 4u]", "a_vectors[at.x / 4u].yxzw"), "they differ by"),
+        (plant(source, "b_vectors[at.x / 4u]", "b_vectors[at.x / 4u].yxzw"), "they differ by"),
         (truncated, "they differ by"),
-        (of_a("select(value * scale, 0.0, abs(value * scale) < 6.1035e-5)"), "they differ by"),
-        (of_a("clamp(value * scale, -65504.0, 65504.0)"), "a result that is not finite"),
+        (of_a("select(next_a[i] * scale, vec4<f32>(), abs(next_a[i] * scale) < vec4<f32>(6.1035e-5))"), "they differ by"),
+        (of_a("clamp(next_a[i] * scale, vec4<f32>(-65504.0), vec4<f32>(65504.0))"), "a result that is not finite"),
         ("this is not WGSL".to_owned(), "the device reported"),
     ] {
         gpu.context.replace_shader(shader, fault);

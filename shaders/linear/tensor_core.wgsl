@@ -8,38 +8,66 @@
 // the product divided by that again, both exact.
 //
 // Shapes        as in linear.wgsl
-// Grid          one workgroup 64×64 outputs and a stretch of `depth_per_split`; linear, folded past 65 535 workgroups
-// Workgroup     WORKGROUP_SIZE invocations, a multiple of 64, which are SUBGROUPS subgroups of the adapter's size; 14 KiB of workgroup memory. A subgroup
-//               has 2×2 matrices of sums. Barriers, loads and stores of matrices stand in control flow that is uniform within a workgroup
-// Bindings      those of edges.wgsl
-// Preconditions sizes >= 1, batch <= 2^31, rows * columns * splits < 2^32
-//               Indices proven: rows, columns and depth past the end are clamped before they are read, where zeros take their place, and compared before
-//               outputs are written; a place in workgroup memory is a remainder by the size of what it lies in, or the first element of a matrix: row
-//               <= 64 - SIZE and depth <= 32 - SIZE of a tile, whose SIZE rows and SIZE elements each end within it, the subgroup's number being clamped
-// Determinism   fixed order: over depth within a stretch as the adapter's matrices sum, then over stretches
+// Grid          one workgroup TILE×TILE outputs and a stretch of `depth_per_split`; linear, folded past 65 535 workgroups
+// Workgroup     WORKGROUP_SIZE invocations, which are SUBGROUPS subgroups of the adapter's size; 14 KiB of workgroup memory, 28 KiB for tiles of 128. A
+//               subgroup has 2×2 matrices of sums. Barriers stand in control flow that is uniform within a workgroup, loads and stores of matrices in
+//               such that is uniform within a subgroup
+// Loads         an invocation fetches whole vectors of four elements, into registers while the stage before is multiplied; they follow what is contiguous
+//               in memory, and stay so in workgroup memory: matrices are loaded from there by rows or by columns. No branch stands between two
+//               loads: the latter would wait for the former
+// Bindings      those of edges.wgsl; a and b again as vectors, which are read if VECTORS says so
+// Preconditions sizes >= 1, batch <= 2^31, rows * columns * splits < 2^32; WORKGROUP_SIZE a power of two from 64 to TILE * DEPTH / 4. With VECTORS
+//               offsets and sizes of layers are multiples of four
+//               Indices proven: rows, columns and depth past the end are clamped before they are read, depth replaced by zeros after that, and all compared
+//               before outputs are written; a vector of a stage is below TILE * DEPTH / 4, as is its place in workgroup memory for either order; matrices
+//               begin at row <= TILE - SIZE and depth <= DEPTH - SIZE, the subgroup's number being clamped, and are SIZE long both ways
+// Determinism   fixed order: over depth within a stretch as the adapter's matrices sum, then over stretches. TILE changes no bit of a product
 // Range         |x|, |W| and |d_pre|·2^⌈log2 batch⌉ below 65 520, the end of f16: beyond, an operand is infinite and its outputs are not finite. In a
 //               gradient the learner finds that before a step is taken, and reports it with nothing lost
 // Tolerance     with operands |a|(1 + 2⁻¹¹) + 2⁻²⁵ (2⁻²⁵ over the scale for d_pre) in place of |a|: what that adds to Σ|a||b|, and (depth + 2)·2⁻²³ of it
 //               for the sums, whose roundings adapters may truncate; edges as in linear.wgsl; derived in src/kernels/linear/tensor_core.rs
 
 override WORKGROUP_SIZE: u32 = 128u;
+// Outputs of a workgroup in each direction: 64 or 128.
+override TILE: u32 = 64u;
+// Whether a and b can be read by vectors.
+override VECTORS: bool = false;
+// Whether they are contiguous in memory across the depth: a of backward_params, b of both gradients.
+override A_ACROSS: bool = false;
+override B_ACROSS: bool = false;
 
-// Outputs of a workgroup in each direction, and how much of the depth is in workgroup memory at once.
-const TILE: u32 = 64u;
+// How much of the depth is in workgroup memory at once.
 const DEPTH: u32 = 32u;
-// Elements from one row of a tile to the next: 80 bytes, so that eight rows of a matrix lie in different banks, and each is aligned to 16 bytes.
-const STRIDE: u32 = 40u;
-// Matrices of sums along an edge of a subgroup's part, subgroups along an edge of the workgroup's tile, and in all.
-const PART: u32 = 2u * SIZE;
-const EDGE: u32 = TILE / PART;
-const SUBGROUPS: u32 = EDGE * EDGE;
+// Vectors in a row of a tile along the depth, and across it.
+const ALONG: u32 = DEPTH / 4u;
+override ACROSS: u32 = TILE / 4u;
+// Elements from one row to the next, either way: 80, 144 or 272 bytes, so that eight rows of a matrix lie in different banks, each aligned to 16 bytes.
+const ALONG_STRIDE: u32 = DEPTH + 8u;
+override ACROSS_STRIDE: u32 = TILE + 8u;
+// Vectors of a and of b that an invocation fetches a stage, and the most that may be.
+override SHARE: u32 = TILE * DEPTH / 4u / WORKGROUP_SIZE;
+const MOST: u32 = 8u;
+// A subgroup's part of the tile, of 2×2 matrices of sums or, in large tiles, 4×2; subgroups side by side, and in all.
+override PART_ROWS: u32 = TILE / 32u * SIZE;
+const PART_COLUMNS: u32 = 2u * SIZE;
+override SUBGROUP_COLUMNS: u32 = TILE / PART_COLUMNS;
+override SUBGROUPS: u32 = TILE / PART_ROWS * SUBGROUP_COLUMNS;
 const ELEMENTS: u32 = SIZE * SIZE;
 
-// [row or column of the tile][depth]
-var<workgroup> a_tile: array<f16, TILE * STRIDE>;
-var<workgroup> b_tile: array<f16, TILE * STRIDE>;
-// A matrix of sums for each subgroup; at the end of backward_params also the parts of db.
-var<workgroup> staging: array<f32, SUBGROUPS * ELEMENTS>;
+@group(0) @binding(5) var<storage, read> a_vectors: array<vec4<f32>>;
+@group(0) @binding(6) var<storage, read> b_vectors: array<vec4<f32>>;
+
+// [row or column of the tile][depth], or [depth][row or column] where these are contiguous in memory.
+var<workgroup> a_tile: array<f16, TILE * ALONG_STRIDE>;
+var<workgroup> b_tile: array<f16, TILE * ALONG_STRIDE>;
+// A matrix of sums for each subgroup; at the end of backward_params the parts of db.
+var<workgroup> staging: array<f32, max(SUBGROUPS * ELEMENTS, 4u * WORKGROUP_SIZE)>;
+
+// A subgroup's matrices; the last four in large tiles only.
+struct Sums {
+    left0: MatrixC, right0: MatrixC, left1: MatrixC, right1: MatrixC,
+    left2: MatrixC, right2: MatrixC, left3: MatrixC, right3: MatrixC,
+}
 
 // The tile of a workgroup.
 struct Place {
@@ -68,65 +96,133 @@ fn exponent_not_below(n: u32) -> i32 {
     return i32(32u - countLeadingZeros(n - 1u));
 }
 
-// Neighbouring invocations read neighbouring elements: along rows or columns where those are contiguous, else along the depth. In the former case,
-// that of backward_params, an invocation reads only one row of a; the sum of what it reads is its part of that row's db.
-fn load_a(first: u32, begin: u32, end: u32, scale: f32, local: u32) -> f32 {
-    let along_depth = params.a_row_stride > 1u;
-    var sum = 0.0;
-    for (var i = 0u; i < TILE * DEPTH / WORKGROUP_SIZE; i += 1u) {
-        let element = i * WORKGROUP_SIZE + local;
-        let row = select(element % TILE, element / DEPTH, along_depth);
-        let k = select(element / TILE, element % DEPTH, along_depth);
-        let at = params.a_offset + min(first + row, params.rows - 1u) * params.a_row_stride + min(begin + k, end - 1u) * params.a_depth_stride;
-        let value = select(0.0, a[at], first + row < params.rows && begin + k < end);
-        sum += value;
-        a_tile[row * STRIDE + k] = f16(value * scale);
+fn read_a(at: vec4<u32>) -> vec4<f32> {
+    if VECTORS {
+        return a_vectors[at.x / 4u];
     }
-    return sum;
+    return vec4<f32>(a[at.x], a[at.y], a[at.z], a[at.w]);
 }
 
-fn load_b(first: u32, columns: u32, begin: u32, end: u32, local: u32) {
-    let along_depth = params.b_column_stride > 1u;
-    for (var i = 0u; i < TILE * DEPTH / WORKGROUP_SIZE; i += 1u) {
-        let element = i * WORKGROUP_SIZE + local;
-        let column = select(element % TILE, element / DEPTH, along_depth);
-        let k = select(element / TILE, element % DEPTH, along_depth);
-        let at = params.b_offset + min(first + column, columns - 1u) * params.b_column_stride + min(begin + k, end - 1u) * params.b_depth_stride;
-        b_tile[column * STRIDE + k] = f16(select(0.0, b[at], first + column < columns && begin + k < end));
+fn read_b(at: vec4<u32>) -> vec4<f32> {
+    if VECTORS {
+        return b_vectors[at.x / 4u];
     }
+    return vec4<f32>(b[at.x], b[at.y], b[at.z], b[at.w]);
 }
 
-// Adds to a subgroup's sums, 2×2 matrices; returns the invocation's part of db.
-fn multiply_tile(
-    tile: Place,
-    columns: u32,
-    scale: f32,
-    subgroup: u32,
-    local: u32,
-    upper_left: ptr<function, MatrixC>,
-    upper_right: ptr<function, MatrixC>,
-    lower_left: ptr<function, MatrixC>,
-    lower_right: ptr<function, MatrixC>,
-) -> f32 {
-    let slot = min(subgroup, SUBGROUPS - 1u);
-    let a_base = slot / EDGE * PART * STRIDE;
-    let b_base = slot % EDGE * PART * STRIDE;
+const FOUR = vec4<u32>(0u, 1u, 2u, 3u);
+
+fn a_rows(rows: vec4<u32>) -> vec4<u32> {
+    return params.a_offset + min(rows, vec4<u32>(params.rows - 1u)) * params.a_row_stride;
+}
+
+fn b_columns(columns: vec4<u32>, count: u32) -> vec4<u32> {
+    return params.b_offset + min(columns, vec4<u32>(count - 1u)) * params.b_column_stride;
+}
+
+fn fetch_a(rows: vec4<u32>, k: vec4<u32>, end: u32) -> vec4<f32> {
+    let at = rows + min(k, vec4<u32>(end - 1u)) * params.a_depth_stride;
+    return select(vec4<f32>(), read_a(at), k < vec4<u32>(end));
+}
+
+fn fetch_b(columns: vec4<u32>, k: vec4<u32>, end: u32) -> vec4<f32> {
+    let at = columns + min(k, vec4<u32>(end - 1u)) * params.b_depth_stride;
+    return select(vec4<f32>(), read_b(at), k < vec4<u32>(end));
+}
+
+// Of a vector of a stage: its place in workgroup memory, its rows or columns from the tile's first, and its steps of depth from the stage's.
+fn place_of(vector: u32, across: bool) -> u32 {
+    return select(vector / ALONG * ALONG_STRIDE + vector % ALONG * 4u, vector / ACROSS * ACROSS_STRIDE + vector % ACROSS * 4u, across);
+}
+
+fn lines_of(vector: u32, across: bool) -> vec4<u32> {
+    return select(vec4<u32>(vector / ALONG), vector % ACROSS * 4u + FOUR, across);
+}
+
+fn depth_of(vector: u32, across: bool) -> vec4<u32> {
+    return select(vector % ALONG * 4u + FOUR, vec4<u32>(vector / ACROSS), across);
+}
+
+fn put_a(at: u32, vector: vec4<f16>) {
+    a_tile[at] = vector.x;
+    a_tile[at + 1u] = vector.y;
+    a_tile[at + 2u] = vector.z;
+    a_tile[at + 3u] = vector.w;
+}
+
+fn put_b(at: u32, vector: vec4<f16>) {
+    b_tile[at] = vector.x;
+    b_tile[at + 1u] = vector.y;
+    b_tile[at + 2u] = vector.z;
+    b_tile[at + 3u] = vector.w;
+}
+
+fn load_a(row: u32, k: u32) -> MatrixA {
+    if A_ACROSS {
+        return coopLoad<MatrixA>(&a_tile[k * ACROSS_STRIDE + row], ACROSS_STRIDE);
+    }
+    return coopLoadT<MatrixA>(&a_tile[row * ALONG_STRIDE + k], ALONG_STRIDE);
+}
+
+fn load_b(column: u32, k: u32) -> MatrixB {
+    if B_ACROSS {
+        return coopLoadT<MatrixB>(&b_tile[k * ACROSS_STRIDE + column], ACROSS_STRIDE);
+    }
+    return coopLoad<MatrixB>(&b_tile[column * ALONG_STRIDE + k], ALONG_STRIDE);
+}
+
+// Where a subgroup's part of the tile begins.
+fn part_of(slot: u32) -> vec2<u32> {
+    return vec2<u32>(slot / SUBGROUP_COLUMNS * PART_ROWS, slot % SUBGROUP_COLUMNS * PART_COLUMNS);
+}
+
+// Adds to a subgroup's sums. Returns the sums over the depth of an invocation's four rows of a, its part of db, if a lies across the depth.
+fn multiply_tile(tile: Place, columns: u32, scale: f32, subgroup: u32, local: u32, sums: ptr<function, Sums>) -> vec4<f32> {
+    let part = part_of(min(subgroup, SUBGROUPS - 1u));
     let range = stretch(tile.split);
-    var bias = 0.0;
+    var a_lines: array<vec4<u32>, MOST>;
+    var b_lines: array<vec4<u32>, MOST>;
+    var next_a: array<vec4<f32>, MOST>;
+    var next_b: array<vec4<f32>, MOST>;
+    for (var i = 0u; i < SHARE; i += 1u) {
+        let vector = i * WORKGROUP_SIZE + local;
+        a_lines[i] = a_rows(tile.row + lines_of(vector, A_ACROSS));
+        b_lines[i] = b_columns(tile.column + lines_of(vector, B_ACROSS), columns);
+        next_a[i] = fetch_a(a_lines[i], range.begin + depth_of(vector, A_ACROSS), range.end);
+        next_b[i] = fetch_b(b_lines[i], range.begin + depth_of(vector, B_ACROSS), range.end);
+    }
+    var bias = vec4<f32>();
     for (var begin = range.begin; begin < range.end; begin += DEPTH) {
         workgroupBarrier();
-        bias += load_a(tile.row, begin, range.end, scale, local);
-        load_b(tile.column, columns, begin, range.end, local);
+        for (var i = 0u; i < SHARE; i += 1u) {
+            let vector = i * WORKGROUP_SIZE + local;
+            bias += next_a[i];
+            put_a(place_of(vector, A_ACROSS), vec4<f16>(next_a[i] * scale));
+            put_b(place_of(vector, B_ACROSS), vec4<f16>(next_b[i]));
+        }
         workgroupBarrier();
+        for (var i = 0u; i < SHARE; i += 1u) {
+            let vector = i * WORKGROUP_SIZE + local;
+            next_a[i] = fetch_a(a_lines[i], begin + DEPTH + depth_of(vector, A_ACROSS), range.end);
+            next_b[i] = fetch_b(b_lines[i], begin + DEPTH + depth_of(vector, B_ACROSS), range.end);
+        }
         for (var k = 0u; k < DEPTH; k += SIZE) {
-            let a_upper = coopLoadT<MatrixA>(&a_tile[a_base + k], STRIDE);
-            let a_lower = coopLoadT<MatrixA>(&a_tile[a_base + SIZE * STRIDE + k], STRIDE);
-            let b_left = coopLoad<MatrixB>(&b_tile[b_base + k], STRIDE);
-            let b_right = coopLoad<MatrixB>(&b_tile[b_base + SIZE * STRIDE + k], STRIDE);
-            *upper_left = coopMultiplyAdd(a_upper, b_left, *upper_left);
-            *upper_right = coopMultiplyAdd(a_upper, b_right, *upper_right);
-            *lower_left = coopMultiplyAdd(a_lower, b_left, *lower_left);
-            *lower_right = coopMultiplyAdd(a_lower, b_right, *lower_right);
+            let b_left = load_b(part.y, k);
+            let b_right = load_b(part.y + SIZE, k);
+            let a0 = load_a(part.x, k);
+            let a1 = load_a(part.x + SIZE, k);
+            (*sums).left0 = coopMultiplyAdd(a0, b_left, (*sums).left0);
+            (*sums).right0 = coopMultiplyAdd(a0, b_right, (*sums).right0);
+            (*sums).left1 = coopMultiplyAdd(a1, b_left, (*sums).left1);
+            (*sums).right1 = coopMultiplyAdd(a1, b_right, (*sums).right1);
+            if TILE > 64u {
+                let a2 = load_a(part.x + 2u * SIZE, k);
+                let a3 = load_a(part.x + 3u * SIZE, k);
+                (*sums).left2 = coopMultiplyAdd(a2, b_left, (*sums).left2);
+                (*sums).right2 = coopMultiplyAdd(a2, b_right, (*sums).right2);
+                (*sums).left3 = coopMultiplyAdd(a3, b_left, (*sums).left3);
+                (*sums).right3 = coopMultiplyAdd(a3, b_right, (*sums).right3);
+            }
         }
     }
     return bias;
@@ -139,12 +235,11 @@ fn stage(sums: MatrixC, subgroup: u32) {
     workgroupBarrier();
 }
 
-// Row and column of a staged element of the matrices at (row, column), 0 or 1 each, of the subgroups' parts.
+// Row and column of a staged element of the matrices at (row, column) of the subgroups' parts.
 fn staged_place(tile: Place, element: u32, row: u32, column: u32) -> vec2<u32> {
-    let slot = element / ELEMENTS;
     let within = element % ELEMENTS;
-    let part = vec2<u32>(slot / EDGE, slot % EDGE) * PART;
-    return vec2<u32>(tile.row, tile.column) + part + vec2<u32>(row, column) * SIZE + vec2<u32>(within / SIZE, within % SIZE);
+    let of_matrix = part_of(element / ELEMENTS) + vec2<u32>(row, column) * SIZE;
+    return vec2<u32>(tile.row, tile.column) + of_matrix + vec2<u32>(within / SIZE, within % SIZE);
 }
 
 fn forward_matrices(sums: MatrixC, tile: Place, row: u32, column: u32, subgroup: u32, local: u32) {
@@ -152,7 +247,7 @@ fn forward_matrices(sums: MatrixC, tile: Place, row: u32, column: u32, subgroup:
     for (var i = 0u; i < SUBGROUPS * ELEMENTS / WORKGROUP_SIZE; i += 1u) {
         let element = i * WORKGROUP_SIZE + local;
         let at = staged_place(tile, element, row, column);
-        if at.x < params.rows && at.y < params.columns {
+        if all(at < vec2<u32>(params.rows, params.columns)) {
             store_forward(at.x, at.y, staging[element]);
         }
     }
@@ -169,24 +264,27 @@ fn forward(
     if tile.outside {
         return;
     }
-    var upper_left: MatrixC;
-    var upper_right: MatrixC;
-    var lower_left: MatrixC;
-    var lower_right: MatrixC;
-    _ = multiply_tile(tile, params.columns, 1.0, subgroup, local, &upper_left, &upper_right, &lower_left, &lower_right);
-    forward_matrices(upper_left, tile, 0u, 0u, subgroup, local);
-    forward_matrices(upper_right, tile, 0u, 1u, subgroup, local);
-    forward_matrices(lower_left, tile, 1u, 0u, subgroup, local);
-    forward_matrices(lower_right, tile, 1u, 1u, subgroup, local);
+    var sums: Sums;
+    _ = multiply_tile(tile, params.columns, 1.0, subgroup, local, &sums);
+    forward_matrices(sums.left0, tile, 0u, 0u, subgroup, local);
+    forward_matrices(sums.right0, tile, 0u, 1u, subgroup, local);
+    forward_matrices(sums.left1, tile, 1u, 0u, subgroup, local);
+    forward_matrices(sums.right1, tile, 1u, 1u, subgroup, local);
+    if TILE > 64u {
+        forward_matrices(sums.left2, tile, 2u, 0u, subgroup, local);
+        forward_matrices(sums.right2, tile, 2u, 1u, subgroup, local);
+        forward_matrices(sums.left3, tile, 3u, 0u, subgroup, local);
+        forward_matrices(sums.right3, tile, 3u, 1u, subgroup, local);
+    }
 }
 
 fn backward_input_matrices(sums: MatrixC, tile: Place, row: u32, column: u32, subgroup: u32, local: u32) {
-    stage(sums, subgroup);
     let undo = power_of_two(-exponent_not_below(params.rows));
+    stage(sums, subgroup);
     for (var i = 0u; i < SUBGROUPS * ELEMENTS / WORKGROUP_SIZE; i += 1u) {
         let element = i * WORKGROUP_SIZE + local;
         let at = staged_place(tile, element, row, column);
-        if at.x < params.rows && at.y < params.columns {
+        if all(at < vec2<u32>(params.rows, params.columns)) {
             store_backward_input(at.x, at.y, staging[element] * undo);
         }
     }
@@ -203,25 +301,29 @@ fn backward_input(
     if tile.outside {
         return;
     }
-    var upper_left: MatrixC;
-    var upper_right: MatrixC;
-    var lower_left: MatrixC;
-    var lower_right: MatrixC;
-    _ = multiply_tile(tile, params.columns, power_of_two(exponent_not_below(params.rows)), subgroup, local, &upper_left, &upper_right, &lower_left, &lower_right);
-    backward_input_matrices(upper_left, tile, 0u, 0u, subgroup, local);
-    backward_input_matrices(upper_right, tile, 0u, 1u, subgroup, local);
-    backward_input_matrices(lower_left, tile, 1u, 0u, subgroup, local);
-    backward_input_matrices(lower_right, tile, 1u, 1u, subgroup, local);
+    let scale = power_of_two(exponent_not_below(params.rows));
+    var sums: Sums;
+    _ = multiply_tile(tile, params.columns, scale, subgroup, local, &sums);
+    backward_input_matrices(sums.left0, tile, 0u, 0u, subgroup, local);
+    backward_input_matrices(sums.right0, tile, 0u, 1u, subgroup, local);
+    backward_input_matrices(sums.left1, tile, 1u, 0u, subgroup, local);
+    backward_input_matrices(sums.right1, tile, 1u, 1u, subgroup, local);
+    if TILE > 64u {
+        backward_input_matrices(sums.left2, tile, 2u, 0u, subgroup, local);
+        backward_input_matrices(sums.right2, tile, 2u, 1u, subgroup, local);
+        backward_input_matrices(sums.left3, tile, 3u, 0u, subgroup, local);
+        backward_input_matrices(sums.right3, tile, 3u, 1u, subgroup, local);
+    }
 }
 
 // db, the last column, is no part of the product.
 fn backward_params_matrices(sums: MatrixC, tile: Place, row: u32, column: u32, subgroup: u32, local: u32) {
-    stage(sums, subgroup);
     let undo = power_of_two(-exponent_not_below(params.depth));
+    stage(sums, subgroup);
     for (var i = 0u; i < SUBGROUPS * ELEMENTS / WORKGROUP_SIZE; i += 1u) {
         let element = i * WORKGROUP_SIZE + local;
         let at = staged_place(tile, element, row, column);
-        if at.x < params.rows && at.y < params.columns - 1u {
+        if all(at < vec2<u32>(params.rows, params.columns - 1u)) {
             store_backward_params(tile.split, at.x, at.y, staging[element] * undo);
         }
     }
@@ -238,26 +340,32 @@ fn backward_params(
     if tile.outside {
         return;
     }
-    var upper_left: MatrixC;
-    var upper_right: MatrixC;
-    var lower_left: MatrixC;
-    var lower_right: MatrixC;
-    let bias = multiply_tile(tile, params.columns - 1u, power_of_two(exponent_not_below(params.depth)), subgroup, local, &upper_left, &upper_right, &lower_left, &lower_right);
-    backward_params_matrices(upper_left, tile, 0u, 0u, subgroup, local);
-    backward_params_matrices(upper_right, tile, 0u, 1u, subgroup, local);
-    backward_params_matrices(lower_left, tile, 1u, 0u, subgroup, local);
-    backward_params_matrices(lower_right, tile, 1u, 1u, subgroup, local);
+    let scale = power_of_two(exponent_not_below(params.depth));
+    var sums: Sums;
+    let bias = multiply_tile(tile, params.columns - 1u, scale, subgroup, local, &sums);
+    backward_params_matrices(sums.left0, tile, 0u, 0u, subgroup, local);
+    backward_params_matrices(sums.right0, tile, 0u, 1u, subgroup, local);
+    backward_params_matrices(sums.left1, tile, 1u, 0u, subgroup, local);
+    backward_params_matrices(sums.right1, tile, 1u, 1u, subgroup, local);
+    if TILE > 64u {
+        backward_params_matrices(sums.left2, tile, 2u, 0u, subgroup, local);
+        backward_params_matrices(sums.right2, tile, 2u, 1u, subgroup, local);
+        backward_params_matrices(sums.left3, tile, 3u, 0u, subgroup, local);
+        backward_params_matrices(sums.right3, tile, 3u, 1u, subgroup, local);
+    }
     // Every tile of a row has read all of its d_pre; the first one stores the sum.
     if tile.column > 0u {
         return;
     }
     workgroupBarrier();
-    staging[local % (SUBGROUPS * ELEMENTS)] = bias;
+    for (var c = 0u; c < 4u; c += 1u) {
+        staging[4u * local + c] = bias[c];
+    }
     workgroupBarrier();
     if local < TILE && tile.row + local < params.rows {
         var sum = 0.0;
-        for (var other = local; other < WORKGROUP_SIZE; other += TILE) {
-            sum += staging[other % (SUBGROUPS * ELEMENTS)];
+        for (var other = local; other < 4u * WORKGROUP_SIZE; other += TILE) {
+            sum += staging[other];
         }
         store_backward_params(tile.split, tile.row + local, params.columns - 1u, sum);
     }

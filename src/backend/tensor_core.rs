@@ -2,10 +2,10 @@
 
 use super::{Cpu, CrossCheck, Gpu, LinearOps, Memory, Variant};
 use crate::error::{Error, Result};
-use crate::kernels::linear::{Activation, Linear, gradient_scale};
+use crate::kernels::linear::{Activation, Linear, TensorCores, gradient_scale};
 
-/// Batch, inputs and outputs: smaller than a tile and no multiple of anything; a tile of each product.
-const SHAPES: [[usize; 3]; 2] = [[37, 21, 19], [64, 64, 64]];
+/// Batch, inputs and outputs: smaller than a tile and no multiple of anything; multiples of four, beyond the largest tile.
+const SHAPES: [[usize; 3]; 2] = [[37, 21, 19], [200, 132, 136]];
 /// Above the largest number of f16.
 const TOO_LARGE: f32 = 1e6;
 
@@ -13,8 +13,14 @@ const TOO_LARGE: f32 = 1e6;
 pub(super) fn self_test(mut gpu: Gpu) -> (Gpu, std::result::Result<(), String>) {
     let variant = std::mem::replace(&mut gpu.variant, Variant::Fast);
     let mut both = CrossCheck::new(gpu, Cpu::<f64>::new());
-    let outcome = SHAPES.iter().try_for_each(|&shape| products(&mut both, shape));
+    let by_shape = both.a.tensor_cores;
+    let large = by_shape.and_then(TensorCores::in_large_tiles);
+    let outcome = [by_shape, large].into_iter().flatten().try_for_each(|cores| {
+        both.a.tensor_cores = Some(cores);
+        SHAPES.iter().try_for_each(|&shape| products(&mut both, shape))
+    });
     let mut gpu = both.a;
+    gpu.tensor_cores = by_shape;
     let outcome = outcome.and_then(|()| overflow(&mut gpu));
     gpu.variant = variant;
     gpu.take_used_tensor_cores();

@@ -54,7 +54,7 @@ pub(crate) use binding::*;
 
 #[cfg(feature = "gpu")]
 mod binding {
-    use super::super::binding::{ACTIVATIONS, LinearParams, Operation};
+    use super::super::binding::{LinearParams, Operation, activations};
     use crate::error::Result;
     use crate::gpu::{Buffer, Context, CooperativeMatrix, Grid, Indices, Shader, ShaderParams};
     use crate::kernels::{Constants, ShaderInfo};
@@ -79,8 +79,22 @@ mod binding {
     const OF_8: Shader = shader!("linear/tensor_core_8");
     const PARAMS: &[(&str, usize, &[crate::gpu::Field])] =
         &[(LinearParams::NAME, size_of::<LinearParams>(), LinearParams::FIELDS)];
+    const ALONG: [(&str, f64); 2] = [("A_ACROSS", 0.0), ("B_ACROSS", 0.0)];
+    const B_ACROSS: [(&str, f64); 2] = [("A_ACROSS", 0.0), ("B_ACROSS", 1.0)];
+    const BOTH_ACROSS: [(&str, f64); 2] = [("A_ACROSS", 1.0), ("B_ACROSS", 1.0)];
+
+    /// The tiles of adapters with subgroups of 32 and matrices of 16×16, and of those with 8 and 8×8; with subgroups of 64 or 16 there are others.
+    macro_rules! entries {
+        ($(($tile:literal, $workgroup:literal, $vectors:literal)),+) => {
+            &[
+                ("forward", activations!($([ALONG[0], ALONG[1], ("TILE", $tile), ("WORKGROUP_SIZE", $workgroup), ("VECTORS", $vectors)]),+)),
+                ("backward_input", activations!($([B_ACROSS[0], B_ACROSS[1], ("TILE", $tile), ("WORKGROUP_SIZE", $workgroup), ("VECTORS", $vectors)]),+)),
+                ("backward_params", &[$(&[BOTH_ACROSS[0], BOTH_ACROSS[1], ("TILE", $tile), ("WORKGROUP_SIZE", $workgroup), ("VECTORS", $vectors)]),+]),
+            ]
+        };
+    }
     const ENTRIES: &[(&str, &[Constants])] =
-        &[("forward", ACTIVATIONS), ("backward_input", ACTIVATIONS), ("backward_params", &[&[], &[("WORKGROUP_SIZE", 256.0)]])];
+        entries![(64.0, 128.0, 0.0), (64.0, 128.0, 1.0), (64.0, 256.0, 1.0), (128.0, 256.0, 0.0), (128.0, 256.0, 1.0)];
 
     pub(crate) const SHADERS: [ShaderInfo; 2] = [
         ShaderInfo { shader: OF_8, params: PARAMS, entries: ENTRIES },
@@ -88,32 +102,77 @@ mod binding {
     ];
 
     /// Outputs of a workgroup in each direction.
-    const TILE: usize = 64;
-    /// The largest workgroup for which the shader has room.
-    const LARGEST_WORKGROUP: usize = 1024;
+    const SIDES: [usize; 2] = [64, 128];
+    /// Tiles, counted once a stretch, from which on the larger ones are made: one for each of a large GPU's some 130 multiprocessors.
+    const BUSY: usize = 128;
+    /// The depth of which operands are in workgroup memory at once.
+    const DEPTH: usize = 32;
 
-    /// The shader for an adapter's matrices.
+    /// A way to share a product among workgroups. Each makes the same bits.
+    #[derive(Debug, Clone, Copy)]
+    struct Tile {
+        side: usize,
+        workgroup_size: usize,
+    }
+
+    impl Tile {
+        /// That of `side` with an adapter's matrices and subgroups, or what it lacks.
+        fn of(context: &Context, matrix: CooperativeMatrix, side: usize) -> std::result::Result<Self, String> {
+            // A subgroup has 2×2 matrices of a small tile, 4×2 of a large one.
+            let size = matrix.size as usize;
+            let subgroups = side / (side / 32 * size) * (side / (2 * size));
+            let workgroup_size = subgroups * matrix.subgroup_size as usize;
+            let limits = context.limits();
+            let most = (side * DEPTH / 4).min(limits.max_compute_invocations_per_workgroup as usize);
+            if !workgroup_size.is_power_of_two() || !(64..=most).contains(&workgroup_size) {
+                return Err(format!(
+                    "a workgroup of {subgroups} subgroups has {workgroup_size} invocations, at most {most} are possible"
+                ));
+            }
+            let room = 4 * side * (DEPTH + 8) + 4 * (subgroups * size * size).max(4 * workgroup_size);
+            if room > limits.max_compute_workgroup_storage_size as usize {
+                let most = limits.max_compute_workgroup_storage_size;
+                return Err(format!("a workgroup needs {room} bytes of workgroup memory, at most {most} are possible"));
+            }
+            Ok(Self { side, workgroup_size })
+        }
+
+        fn count(self, rows: usize, columns: usize) -> usize {
+            rows.div_ceil(self.side) * columns.div_ceil(self.side)
+        }
+    }
+
+    /// The shader for an adapter's matrices, and its tiles.
     #[derive(Debug, Clone, Copy)]
     pub(crate) struct TensorCores {
         shader: Shader,
-        workgroup_size: usize,
+        small: Tile,
+        large: Option<Tile>,
+        /// Whether every product is made in large tiles.
+        always_large: bool,
     }
 
     impl TensorCores {
         /// Those of the adapter, or why they cannot be used.
         pub(crate) fn of(context: &Context) -> std::result::Result<Self, String> {
-            let CooperativeMatrix { size, subgroup_size } = context.cooperative_matrix()?;
-            // A subgroup has 2×2 matrices of the workgroup's tile.
-            let subgroups = (TILE / (2 * size as usize)).pow(2);
-            let workgroup_size = subgroups * subgroup_size as usize;
-            let most = LARGEST_WORKGROUP.min(context.limits().max_compute_invocations_per_workgroup as usize);
-            if !workgroup_size.is_power_of_two() || !(TILE..=most).contains(&workgroup_size) {
-                let name = context.name();
-                return Err(format!(
-                    "{name}: a workgroup of {subgroups} subgroups has {workgroup_size} invocations, at most {most} are possible"
-                ));
-            }
-            Ok(Self { shader: if size == 16 { OF_16 } else { OF_8 }, workgroup_size })
+            let matrix = context.cooperative_matrix()?;
+            let [small, large] = SIDES.map(|side| Tile::of(context, matrix, side));
+            let small = small.map_err(|reason| format!("{}: {reason}", context.name()))?;
+            Ok(Self { shader: if matrix.size == 16 { OF_16 } else { OF_8 }, small, large: large.ok(), always_large: false })
+        }
+
+        /// The same with every product in large tiles, where there are any.
+        pub(crate) fn in_large_tiles(self) -> Option<Self> {
+            self.large.map(|_| Self { always_large: true, ..self })
+        }
+
+        /// Large tiles read operands half as often. They pay where they leave no multiprocessor idle and next to nothing of them lies outside.
+        fn tile(self, rows: usize, columns: usize, splits: usize) -> Tile {
+            let pays = |large: &Tile| {
+                let (few, many) = (large.count(rows, columns), self.small.count(rows, columns));
+                self.always_large || few * splits >= BUSY && 8 * 4 * few <= 9 * many
+            };
+            self.large.filter(pays).unwrap_or(self.small)
         }
 
         /// Records a product. That of the parameters' gradient adds up the column of ones by itself.
@@ -125,15 +184,34 @@ mod binding {
             params: &LinearParams,
             buffers: &[(u32, Buffer<u32>)],
         ) -> Result<()> {
-            let (entry, constants) = match operation {
-                Operation::Forward => ("forward", constants),
-                Operation::BackwardInput => ("backward_input", constants),
-                Operation::BackwardParams => ("backward_params", &[] as Constants),
+            let (entry, activation, across): (_, Constants, _) = match operation {
+                Operation::Forward => ("forward", constants, ALONG),
+                Operation::BackwardInput => ("backward_input", constants, B_ACROSS),
+                Operation::BackwardParams => ("backward_params", &[], BOTH_ACROSS),
             };
+            let [rows, splits] = [params.rows, params.splits].map(|size| size as usize);
             let columns = operation.stored_columns(params.columns as usize);
-            let tiles = (params.rows as usize).div_ceil(TILE) * columns.div_ceil(TILE);
-            let constants = [constants, &[("WORKGROUP_SIZE", self.workgroup_size as f64)]].concat();
-            context.dispatch(self.shader, entry, &constants, params, buffers, Grid::Linear(tiles * params.splits as usize))
+            let tile = self.tile(rows, columns, splits);
+            let vectors = params.operands_are_vectors();
+            let constants = [
+                activation,
+                &across,
+                &[
+                    ("TILE", tile.side as f64),
+                    ("WORKGROUP_SIZE", tile.workgroup_size as f64),
+                    ("VECTORS", f64::from(u8::from(vectors))),
+                ],
+            ]
+            .concat();
+            let mut buffers = buffers.to_vec();
+            for (operand, as_vectors) in [(1, 5), (2, 6)] {
+                let same = buffers.iter().find(|(binding, _)| *binding == operand).map(|(_, buffer)| buffer.clone());
+                let readable = same.filter(|_| vectors);
+                let buffer = readable.map_or_else(|| context.scratch("linear: no vectors", 4), Ok)?;
+                buffers.push((as_vectors, buffer));
+            }
+            let grid = Grid::Linear(tile.count(rows, columns) * splits);
+            context.dispatch(self.shader, entry, &constants, params, &buffers, grid)
         }
     }
 }
