@@ -402,7 +402,10 @@ fn wrong_kernels_are_caught() {
     let mut grads = both.alloc_floats(121).unwrap();
     for way in Product::ALL {
         both.a.product = Some(way);
-        both.a.context.replace_shader("linear", plant(source, "b[params.bias_offset + column]", "b[params.bias_offset + row]"));
+        both.a.context.replace_shader(
+            "linear",
+            plant(source, "b[params.bias_offset + min(column,", "b[params.bias_offset + min(column + 1u,"),
+        );
         let caught = expect_mismatch(both.linear_forward(&layer, Activation::Identity, &x, 0, &params, None, &mut y, 0));
         assert_eq!((caught.operation, caught.tensor), ("linear_forward", "y"));
         both.a.context.replace_shader("linear", plant(source, "n * 2.12194440e-4", "n * 2.2e-4"));
@@ -532,7 +535,7 @@ fn wrong_products_on_tensor_cores_are_caught() {
     let mut grads = both.alloc_floats(inputs * outputs + outputs).unwrap();
     // A bias, an operand's last elements, one of the four matrices, one step of the depth.
     for (right, wrong) in [
-        ("b[params.bias_offset + column]", "b[params.bias_offset + row]"),
+        ("b[params.bias_offset + min(column,", "b[params.bias_offset + min(column + 1u,"),
         ("select(vector % ALONG * 4u + FOUR,", "select(min(vector % ALONG * 4u + FOUR, vec4<u32>(30u)),"),
         ("coopMultiplyAdd(a1, b_right", "coopMultiplyAdd(a0, b_right"),
         ("k < DEPTH; k += SIZE", "k + SIZE < DEPTH; k += SIZE"),

@@ -70,13 +70,11 @@ fn load_observations(local: u32) {
         let s = i / params.observation_vectors;
         let k = i - s * params.observation_vectors;
         let first = params.observations_offset + sh_rows[s] * params.observation_size;
-        var vector = vec4<f32>();
-        for (var c = 0u; c < 4u; c++) {
-            if 4u * k + c < params.observation_size {
-                vector[c] = observations[first + 4u * k + c];
-            }
-        }
-        sh_kept[s * STRIDE + k] = vector;
+        // All four are read, whether or not they are there, so that none waits for another.
+        let at = 4u * k + vec4<u32>(0u, 1u, 2u, 3u);
+        let i4 = first + min(at, vec4<u32>(params.observation_size - 1u));
+        let read = vec4<f32>(observations[i4.x], observations[i4.y], observations[i4.z], observations[i4.w]);
+        sh_kept[s * STRIDE + k] = select(vec4<f32>(), read, at < vec4<u32>(params.observation_size));
     }
     workgroupBarrier();
 }

@@ -33,14 +33,22 @@ fn stretch(split: u32) -> Stretch {
     return Stretch(begin, min(begin + params.depth_per_split, params.depth));
 }
 
-fn store_forward(row: u32, column: u32, product: f32) {
-    let x = product + b[params.bias_offset + column];
-    output[params.output_offset + row * params.columns + column] = activate(x);
+// What a product meets is read apart from where it is stored, in bounds for outputs past the end too: a branch around both would have every read wait
+// for the one before.
+fn bias_of(column: u32) -> f32 {
+    return b[params.bias_offset + min(column, params.columns - 1u)];
 }
 
-fn store_backward_input(row: u32, column: u32, product: f32) {
-    let element = row * params.columns + column;
-    output[element] = product * derivative(saved[element]);
+fn saved_at(row: u32, column: u32) -> f32 {
+    return saved[min(row, params.rows - 1u) * params.columns + min(column, params.columns - 1u)];
+}
+
+fn store_forward(row: u32, column: u32, product: f32, bias: f32) {
+    output[params.output_offset + row * params.columns + column] = activate(product + bias);
+}
+
+fn store_backward_input(row: u32, column: u32, product: f32, kept: f32) {
+    output[row * params.columns + column] = product * derivative(kept);
 }
 
 // Where element (row, column) of dW|db lies among the parameters.

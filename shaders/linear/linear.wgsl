@@ -142,7 +142,7 @@ fn forward_plain(
     }
     let row = element / params.columns;
     let column = element - row * params.columns;
-    store_forward(row, column, dot_product(row, column, 0u));
+    store_forward(row, column, dot_product(row, column, 0u), bias_of(column));
 }
 
 @compute @workgroup_size(WORKGROUP_SIZE)
@@ -160,7 +160,7 @@ fn forward_tiled(
     multiply_tile(first_row, first_column, 0u);
     for (var i = 0u; i < min(TILE, params.rows - first_row); i += 1u) {
         for (var j = 0u; j < min(TILE, params.columns - first_column); j += 1u) {
-            store_forward(first_row + i, first_column + j, product_at(i, j));
+            store_forward(first_row + i, first_column + j, product_at(i, j), bias_of(first_column + j));
         }
     }
 }
@@ -179,7 +179,7 @@ fn backward_input_plain(
     }
     let row = element / params.columns;
     let column = element - row * params.columns;
-    store_backward_input(row, column, dot_product(row, column, 0u));
+    store_backward_input(row, column, dot_product(row, column, 0u), saved_at(row, column));
 }
 
 @compute @workgroup_size(WORKGROUP_SIZE)
@@ -197,7 +197,8 @@ fn backward_input_tiled(
     multiply_tile(first_row, first_column, 0u);
     for (var i = 0u; i < min(TILE, params.rows - first_row); i += 1u) {
         for (var j = 0u; j < min(TILE, params.columns - first_column); j += 1u) {
-            store_backward_input(first_row + i, first_column + j, product_at(i, j));
+            let at = vec2<u32>(first_row + i, first_column + j);
+            store_backward_input(at.x, at.y, product_at(i, j), saved_at(at.x, at.y));
         }
     }
 }

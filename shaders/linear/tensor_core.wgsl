@@ -53,6 +53,9 @@ const PART_COLUMNS: u32 = 2u * SIZE;
 override SUBGROUP_COLUMNS: u32 = TILE / PART_COLUMNS;
 override SUBGROUPS: u32 = TILE / PART_ROWS * SUBGROUP_COLUMNS;
 const ELEMENTS: u32 = SIZE * SIZE;
+// Elements of a matrix of every subgroup that an invocation stores, and the most that may be.
+override STAGED: u32 = SUBGROUPS * ELEMENTS / WORKGROUP_SIZE;
+const MOST_STAGED: u32 = 16u;
 
 @group(0) @binding(5) var<storage, read> a_vectors: array<vec4<f32>>;
 @group(0) @binding(6) var<storage, read> b_vectors: array<vec4<f32>>;
@@ -243,12 +246,16 @@ fn staged_place(tile: Place, element: u32, row: u32, column: u32) -> vec2<u32> {
 }
 
 fn forward_matrices(sums: MatrixC, tile: Place, row: u32, column: u32, subgroup: u32, local: u32) {
+    var biases: array<f32, MOST_STAGED>;
+    for (var i = 0u; i < STAGED; i += 1u) {
+        biases[i] = bias_of(staged_place(tile, i * WORKGROUP_SIZE + local, row, column).y);
+    }
     stage(sums, subgroup);
-    for (var i = 0u; i < SUBGROUPS * ELEMENTS / WORKGROUP_SIZE; i += 1u) {
+    for (var i = 0u; i < STAGED; i += 1u) {
         let element = i * WORKGROUP_SIZE + local;
         let at = staged_place(tile, element, row, column);
         if all(at < vec2<u32>(params.rows, params.columns)) {
-            store_forward(at.x, at.y, staging[element]);
+            store_forward(at.x, at.y, staging[element], biases[i]);
         }
     }
 }
@@ -280,12 +287,17 @@ fn forward(
 
 fn backward_input_matrices(sums: MatrixC, tile: Place, row: u32, column: u32, subgroup: u32, local: u32) {
     let undo = power_of_two(-exponent_not_below(params.rows));
+    var kept: array<f32, MOST_STAGED>;
+    for (var i = 0u; i < STAGED; i += 1u) {
+        let at = staged_place(tile, i * WORKGROUP_SIZE + local, row, column);
+        kept[i] = saved_at(at.x, at.y);
+    }
     stage(sums, subgroup);
-    for (var i = 0u; i < SUBGROUPS * ELEMENTS / WORKGROUP_SIZE; i += 1u) {
+    for (var i = 0u; i < STAGED; i += 1u) {
         let element = i * WORKGROUP_SIZE + local;
         let at = staged_place(tile, element, row, column);
         if all(at < vec2<u32>(params.rows, params.columns)) {
-            store_backward_input(at.x, at.y, staging[element] * undo);
+            store_backward_input(at.x, at.y, staging[element] * undo, kept[i]);
         }
     }
 }
@@ -320,7 +332,7 @@ fn backward_input(
 fn backward_params_matrices(sums: MatrixC, tile: Place, row: u32, column: u32, subgroup: u32, local: u32) {
     let undo = power_of_two(-exponent_not_below(params.depth));
     stage(sums, subgroup);
-    for (var i = 0u; i < SUBGROUPS * ELEMENTS / WORKGROUP_SIZE; i += 1u) {
+    for (var i = 0u; i < STAGED; i += 1u) {
         let element = i * WORKGROUP_SIZE + local;
         let at = staged_place(tile, element, row, column);
         if all(at < vec2<u32>(params.rows, params.columns - 1u)) {

@@ -193,11 +193,15 @@ fn forward_workgroup(
     }
     multiply_workgroup_tile(tile, local);
     let first = vec2<u32>(tile.row, tile.column) + place_in_tile(local);
+    var biases: array<f32, 8>;
+    for (var j = 0u; j < SIDE / 16u; j += 1u) {
+        biases[j] = bias_of(first.y + spread(j));
+    }
     for (var i = 0u; i < SIDE / 16u; i += 1u) {
         for (var j = 0u; j < SIDE / 16u; j += 1u) {
             let at = first + vec2<u32>(spread(i), spread(j));
-            if at.x < params.rows && at.y < params.columns {
-                store_forward(at.x, at.y, product_at(i, j));
+            if all(at < vec2<u32>(params.rows, params.columns)) {
+                store_forward(at.x, at.y, product_at(i, j), biases[j]);
             }
         }
     }
@@ -216,10 +220,14 @@ fn backward_input_workgroup(
     multiply_workgroup_tile(tile, local);
     let first = vec2<u32>(tile.row, tile.column) + place_in_tile(local);
     for (var i = 0u; i < SIDE / 16u; i += 1u) {
+        var kept: array<f32, 8>;
+        for (var j = 0u; j < SIDE / 16u; j += 1u) {
+            kept[j] = saved_at(first.x + spread(i), first.y + spread(j));
+        }
         for (var j = 0u; j < SIDE / 16u; j += 1u) {
             let at = first + vec2<u32>(spread(i), spread(j));
-            if at.x < params.rows && at.y < params.columns {
-                store_backward_input(at.x, at.y, product_at(i, j));
+            if all(at < vec2<u32>(params.rows, params.columns)) {
+                store_backward_input(at.x, at.y, product_at(i, j), kept[j]);
             }
         }
     }
@@ -240,7 +248,7 @@ fn backward_params_workgroup(
     for (var i = 0u; i < SIDE / 16u; i += 1u) {
         for (var j = 0u; j < SIDE / 16u; j += 1u) {
             let at = first + vec2<u32>(spread(i), spread(j));
-            if at.x < params.rows && at.y < stored_columns() {
+            if all(at < vec2<u32>(params.rows, stored_columns())) {
                 store_backward_params(tile.split, at.x, at.y, product_at(i, j));
             }
         }
