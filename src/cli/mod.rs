@@ -34,7 +34,8 @@ const EXIT_CODES: &str = "Exit codes:
   2    `train` ran out of timesteps; a command line that cannot be parsed
   130  interrupted
 
-RUST_LOG=info shows what wgpu has to say.
+RUST_LOG=info shows what wgpu has to say, WGPU_VALIDATION=1 has the driver's layers check it,
+WGPU_BACKEND=vulkan, dx12 or metal leaves the others out.
 PPO_KERNELS_AUTOTUNE=off chooses no kernel by timing and keeps nothing on disk;
 PPO_KERNELS_CACHE_DIR=FOLDER keeps it there instead of in the user's cache folder.";
 

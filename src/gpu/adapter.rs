@@ -83,10 +83,11 @@ impl AdapterSummary {
     }
 }
 
+/// As wgpu's variables have it (`WGPU_BACKEND`, `WGPU_VALIDATION`, …).
 fn instance() -> wgpu::Instance {
     let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
     descriptor.backends = wgpu::Backends::PRIMARY;
-    wgpu::Instance::new(descriptor)
+    wgpu::Instance::new(descriptor.with_env())
 }
 
 /// The kind of device first. On Windows a GPU is there twice; D3D12 may come with a compiler that is not up to our shaders.
@@ -102,7 +103,7 @@ fn preference(info: &wgpu::AdapterInfo) -> (u8, bool) {
 }
 
 fn usable() -> Vec<wgpu::Adapter> {
-    let mut found = pollster::block_on(instance().enumerate_adapters(wgpu::Backends::PRIMARY));
+    let mut found = pollster::block_on(instance().enumerate_adapters(wgpu::Backends::all()));
     found.retain(|a| a.get_downlevel_capabilities().flags.contains(wgpu::DownlevelFlags::COMPUTE_SHADERS));
     found.sort_by_key(|a| preference(&a.get_info()));
     found
