@@ -21,6 +21,23 @@ impl<T> Clone for Buffer<T> {
     }
 }
 
+/// The same elements of the same memory.
+impl<T> PartialEq for Buffer<T> {
+    fn eq(&self, other: &Self) -> bool {
+        let Self { raw, head, tail, len, element: PhantomData } = self;
+        (raw, head, tail, len) == (&other.raw, &other.head, &other.tail, &other.len)
+    }
+}
+
+impl<T> Eq for Buffer<T> {}
+
+impl<T> std::hash::Hash for Buffer<T> {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        let Self { raw, head, tail, len, element: PhantomData } = self;
+        (raw, head, tail, len).hash(state);
+    }
+}
+
 impl<T> std::fmt::Debug for Buffer<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Buffer").field("len", &self.len).field("head", &self.head).field("tail", &self.tail).finish()

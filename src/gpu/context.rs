@@ -3,8 +3,10 @@
 mod guards;
 mod open;
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+
+use hashbrown::{Equivalent, HashMap};
+use smallvec::SmallVec;
 
 use guards::{GUARD_ELEMENTS, GUARD_WORD, POISON, POISON_WORD};
 
@@ -26,14 +28,28 @@ struct PipelineKey {
     shader: &'static str,
     checked: bool,
     entry: &'static str,
-    constants: Vec<(&'static str, u64)>,
+    constants: SmallVec<[(&'static str, u64); 8]>,
 }
 
-#[derive(Clone, PartialEq, Eq, Hash)]
+#[derive(PartialEq, Eq, Hash)]
 struct BindGroupKey {
     pipeline: usize,
     params: Vec<u8>,
-    buffers: Vec<(u32, wgpu::Buffer, u64, usize)>,
+    buffers: Vec<(u32, Buffer<u32>)>,
+}
+
+/// A [`BindGroupKey`] that owns nothing, to look for one: thousands of dispatches of one update are recorded while the device waits.
+#[derive(Hash)]
+struct BindGroupQuery<'a> {
+    pipeline: usize,
+    params: &'a [u8],
+    buffers: &'a [(u32, Buffer<u32>)],
+}
+
+impl Equivalent<BindGroupKey> for BindGroupQuery<'_> {
+    fn equivalent(&self, key: &BindGroupKey) -> bool {
+        (self.pipeline, self.params, self.buffers) == (key.pipeline, key.params.as_slice(), key.buffers.as_slice())
+    }
 }
 
 /// Errors that wgpu reports through callbacks, kept until the next read-back or flush.
@@ -362,18 +378,15 @@ impl Context {
         }
         let groups = self.fold(grid)?;
         let pipeline = self.pipeline(shader, entry, constants)?;
-        let key = BindGroupKey {
-            pipeline,
-            params: bytemuck::bytes_of(params).to_vec(),
-            buffers: buffers.iter().map(|(binding, b)| (*binding, b.raw.clone(), b.head, b.len())).collect(),
-        };
-        let bind_group = match self.bind_groups.get(&key) {
+        let params = bytemuck::bytes_of(params);
+        let bind_group = match self.bind_groups.get(&BindGroupQuery { pipeline, params, buffers }) {
             Some(known) => known.clone(),
             None => {
-                let made = self.bind(pipeline, bytemuck::bytes_of(params), buffers)?;
+                let made = self.bind(pipeline, params, buffers)?;
                 if self.bind_groups.len() >= BIND_GROUPS_KEPT {
                     self.bind_groups.clear();
                 }
+                let key = BindGroupKey { pipeline, params: params.to_vec(), buffers: buffers.to_vec() };
                 self.bind_groups.insert(key, made.clone());
                 made
             }
