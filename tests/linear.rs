@@ -402,10 +402,8 @@ fn wrong_kernels_are_caught() {
     let mut grads = both.alloc_floats(121).unwrap();
     for way in Product::ALL {
         both.a.product = Some(way);
-        both.a.context.replace_shader(
-            "linear",
-            plant(source, "b[params.bias_offset + min(column,", "b[params.bias_offset + min(column + 1u,"),
-        );
+        let shifted = plant(source, "b[params.bias_offset + min(column,", "b[params.bias_offset + min(column + 1u,");
+        both.a.context.replace_shader("linear", shifted);
         let caught = expect_mismatch(both.linear_forward(&layer, Activation::Identity, &x, 0, &params, None, &mut y, 0));
         assert_eq!((caught.operation, caught.tensor), ("linear_forward", "y"));
         both.a.context.replace_shader("linear", plant(source, "n * 2.12194440e-4", "n * 2.2e-4"));

@@ -6,7 +6,8 @@ use std::sync::{Mutex, OnceLock};
 
 use common::{Draw, checked_on_tensor_cores, gpu, gpu_on_tensor_cores, gpu_with, plant};
 use ppo_kernels::Error;
-use ppo_kernels::backend::{Gpu, Memory, Precision, Variant};
+use ppo_kernels::backend::{Gpu, LinearOps, Memory, Precision, Variant};
+use ppo_kernels::kernels::linear::{Activation, Linear};
 use ppo_kernels::ppo::{Config, Ends, Learner, PolicyKind, Rollout, UpdateStats};
 
 /// Keeps the warnings of the thread that asks.
@@ -100,6 +101,25 @@ fn the_self_test_finds_wrong_tensor_cores() {
     gpu.context.replace_shader(shader, source.to_owned());
     let (gpu, warned) = warnings(|| gpu.with_tensor_cores());
     assert_eq!((gpu.precision(), warned.len()), (Precision::F16TensorCore, 0), "{warned:?}");
+}
+
+/// Sizes are those of whole vectors of four, so that only where operands begin tells that they cannot be read by vectors.
+#[test]
+fn operands_that_begin_within_a_vector_are_read_as_they_lie() {
+    let Some((mut both, _)) = checked_on_tensor_cores() else { return };
+    let (batch, in_features, out_features) = (40, 20, 24);
+    let mut draw = Draw::new(16);
+    for (x_offset, weight_offset) in [(0, 4), (3, 4), (0, 1), (2, 7)] {
+        let bias_offset = weight_offset + in_features * out_features;
+        let layer = Linear { batch, in_features, out_features, weight_offset, bias_offset };
+        let x = both.upload_floats(&draw.floats(x_offset + batch * in_features, 1.0)).unwrap();
+        let params = both.upload_floats(&draw.floats(bias_offset + out_features, 1.0)).unwrap();
+        let d_pre = both.upload_floats(&draw.floats(batch * out_features, 1.0)).unwrap();
+        let mut y = both.alloc_floats(batch * out_features).unwrap();
+        let mut d_x = both.alloc_floats(batch * in_features).unwrap();
+        both.linear_forward(&layer, Activation::Identity, &x, x_offset, &params, None, &mut y, 0).unwrap();
+        both.linear_backward_input(&layer, &d_pre, &params, None, &mut d_x).unwrap();
+    }
 }
 
 const OBSERVATION_SIZE: usize = 20;

@@ -10,8 +10,7 @@
 // Shapes        as in linear.wgsl
 // Grid          one workgroup TILE×TILE outputs and a stretch of `depth_per_split`; linear, folded past 65 535 workgroups
 // Workgroup     WORKGROUP_SIZE invocations, which are SUBGROUPS subgroups of the adapter's size; 14 KiB of workgroup memory, 28 KiB for tiles of 128. A
-//               subgroup has 2×2 matrices of sums. Barriers stand in control flow that is uniform within a workgroup, loads and stores of matrices in
-//               such that is uniform within a subgroup
+//               subgroup has 2×2 matrices of sums, or 4×2. Barriers, loads and stores of matrices stand in control flow that is uniform within a workgroup
 // Loads         an invocation fetches whole vectors of four elements, into registers while the stage before is multiplied; they follow what is contiguous
 //               in memory, and stay so in workgroup memory: matrices are loaded from there by rows or by columns. No branch stands between two
 //               loads: the latter would wait for the former

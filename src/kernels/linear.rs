@@ -292,13 +292,6 @@ mod binding {
     }
 
     impl LinearParams {
-        /// Whether four neighbours of either operand, in the direction in which it is contiguous, always are a vector of its buffer.
-        pub(super) fn operands_are_vectors(&self) -> bool {
-            let a = [self.a_offset, self.a_row_stride.max(self.a_depth_stride)];
-            let b = [self.b_offset, self.b_column_stride.max(self.b_depth_stride)];
-            [a, b].as_flattened().iter().all(|distance| distance.is_multiple_of(4))
-        }
-
         fn elementwise(len: usize, output_offset: usize) -> Self {
             Self { rows: 1, columns: len as u32, output_offset: output_offset as u32, ..bytemuck::Zeroable::zeroed() }
         }

@@ -142,6 +142,15 @@ mod binding {
         }
     }
 
+    impl LinearParams {
+        /// Whether four neighbours of either operand, in the direction in which it is contiguous, always are a vector of its buffer.
+        fn operands_are_vectors(&self) -> bool {
+            let a = [self.a_offset, self.a_row_stride.max(self.a_depth_stride)];
+            let b = [self.b_offset, self.b_column_stride.max(self.b_depth_stride)];
+            [a, b].as_flattened().iter().all(|distance| distance.is_multiple_of(4))
+        }
+    }
+
     /// The shader for an adapter's matrices, and its tiles.
     #[derive(Debug, Clone, Copy)]
     pub(crate) struct TensorCores {
