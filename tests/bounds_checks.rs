@@ -135,7 +135,7 @@ fn actor_critic(run: &mut Run<'_>) {
             let norm = GradientNorm { len, max_grad_norm: 0.5, epsilon: 1e-6, stats_row };
             let (beta1, beta2, epsilon, weight_decay) = (0.9, 0.999, 1e-5, 0.01);
             let adam = Adam { len, beta1, beta2, epsilon, weight_decay, decoupled: true, schedule_row: 0, stats_row };
-            let step = MinibatchStep { loss: LOSS, tensor: 1, norm, max_kl: None, adam };
+            let step = MinibatchStep { loss: LOSS, tensor: 1, norm, max_kl: None, adam, is_last: true };
             for indices in [&fair_rows, &hostile_rows] {
                 let mut minibatch = Minibatch::new(run.gpu, &networks, is_categorical, batch).unwrap();
                 let mut state = TrainState::new(run.gpu, params.len(), 1, 2).unwrap();

@@ -1,7 +1,6 @@
-// Norm, clipping and Adam, behind shared.wgsl and optimizer/formulas.wgsl. Header: shared.wgsl.
+// Norm, clipping and Adam, behind shared.wgsl, optimizer/formulas.wgsl and what says where the state is: state_in_place.wgsl or
+// state_in_windows.wgsl. Header: shared.wgsl.
 
-@group(0) @binding(14) var<storage, read_write> m: array<f32>;
-@group(0) @binding(15) var<storage, read_write> v: array<f32>;
 @group(0) @binding(19) var<storage, read_write> control: array<atomic<u32>>;
 @group(0) @binding(28) var<storage, read> schedule: array<f32>;
 @group(0) @binding(29) var<uniform> squares_window: Squares;
@@ -54,45 +53,7 @@ fn update_parameters(
             atomicAdd(&control[STEPS_DONE], 1u);
         }
     }
-    if stopped {
-        return;
-    }
     for (var n = 0u; n < VECTORS_EACH; n++) {
-        step_vector(invocation + n * groups.x * VECTOR_LANES, clip.coef, adam);
+        step_vector(invocation + n * groups.x * VECTOR_LANES, clip.coef, adam, stopped);
     }
-}
-
-fn step_vector(i: u32, coef: f32, adam: AdamConstants) {
-    if i >= params.packed_vectors {
-        return;
-    }
-    let at = packed_at(i);
-    let last = params.len - 1u;
-    let e = vec4<u32>(min(at.first, last), min(at.first + 1u, last), min(at.first + 2u, last), min(at.first + 3u, last));
-    let grad = coef * vec4<f32>(grads[e.x], grads[e.y], grads[e.z], grads[e.w]);
-    let param = packed[at.place];
-    let first = adam_of(AdamElement(param.x, m[e.x], v[e.x]), grad.x, adam);
-    let second = adam_of(AdamElement(param.y, m[e.y], v[e.y]), grad.y, adam);
-    let third = adam_of(AdamElement(param.z, m[e.z], v[e.z]), grad.z, adam);
-    let fourth = adam_of(AdamElement(param.w, m[e.w], v[e.w]), grad.w, adam);
-    if at.count > 0u {
-        store_element(at.first, first);
-    }
-    if at.count > 1u {
-        store_element(at.first + 1u, second);
-    }
-    if at.count > 2u {
-        store_element(at.first + 2u, third);
-    }
-    if at.count > 3u {
-        store_element(at.first + 3u, fourth);
-    }
-    let vector = vec4<f32>(first.param, second.param, third.param, fourth.param);
-    packed[at.place] = select(vec4<f32>(), vector, vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(at.count));
-}
-
-fn store_element(index: u32, element: AdamElement) {
-    parameters[index] = element.param;
-    m[index] = element.m;
-    v[index] = element.v;
 }

@@ -117,6 +117,19 @@ fn critic_gradient(own: Own) -> OutputGradient {
     );
 }
 
+// As the parameters are packed.
+@group(0) @binding(16) var<storage, read_write> grads: array<vec4<f32>>;
+
+// Vector `place`, of which `count` elements are those of parameters from `first` on.
+fn store_gradients(place: u32, first: u32, count: u32, gradient: vec4<f32>) {
+    let stored = of_parameters(gradient, count);
+    grads[place] = stored;
+    note(first, stored.x);
+    note(first + 1u, stored.y);
+    note(first + 2u, stored.z);
+    note(first + 3u, stored.w);
+}
+
 var<workgroup> sh_written: array<Written, INPUT_LANES>;
 
 @compute @workgroup_size(INPUT_LANES)
@@ -189,16 +202,15 @@ fn parameters_gradient(
         let sizes = params.layers[first_layer + layer];
         for (var row = 0u; row < 16u; row++) {
             let out = 4u * o + row;
-            if out < sizes.y && first_input + local < inputs {
-                let first = sizes.z + out * sizes.x + 4u * k;
-                for (var c = 0u; c < 4u; c++) {
-                    if 4u * k + c < sizes.x {
-                        store_gradient(first + c, tile.rows[row][c]);
-                    }
-                }
-                if k == 0u {
-                    store_gradient(sizes.w + out, tile.biases[row / 4u][row % 4u]);
-                }
+            if out < 4u * vectors.y && first_input + local < inputs {
+                let count = select(0u, beyond(sizes.x, 4u * k), out < sizes.y);
+                store_gradients(vectors.z + out * vectors.x + k, sizes.z + out * sizes.x + 4u * k, count, tile.rows[row]);
+            }
+        }
+        for (var four = 0u; four < 4u; four++) {
+            let out = o + four;
+            if out < vectors.y && first_input + local == 0u {
+                store_gradients(vectors.w + out, sizes.w + 4u * out, beyond(sizes.y, 4u * out), tile.biases[four]);
             }
         }
     }
@@ -208,9 +220,16 @@ fn parameters_gradient(
     for (var column = local; column < select(0u, SUMS, group == 0u); column += INPUT_LANES) {
         sh_segments[column] = sum_of_partials(column, params.partial_rows);
     }
-    for (var d = local; d < select(0u, params.width, GAUSSIAN && group == 0u); d += INPUT_LANES) {
-        // The actor's rows come first. The entropy of each sample has slope 1 in each log_std.
-        store_gradient(params.log_std_offset + d, sum_of_partials(SUMS + d, params.partial_rows / 2u) - params.ent_coef);
+    for (var i = local; i < select(0u, params.packed_vectors - params.packed_log_std, GAUSSIAN && group == 0u); i += INPUT_LANES) {
+        let first = 4u * i;
+        var sums = vec4<f32>();
+        for (var c = 0u; c < 4u; c++) {
+            // The actor's rows come first.
+            sums[c] = sum_of_partials(SUMS + min(first + c, params.width - 1u), params.partial_rows / 2u);
+        }
+        // The entropy of each sample has slope 1 in each log_std.
+        let gradient = sums - vec4<f32>(params.ent_coef);
+        store_gradients(params.packed_log_std + i, params.log_std_offset + first, beyond(params.width, first), gradient);
     }
     sh_written[local] = written;
     workgroupBarrier();

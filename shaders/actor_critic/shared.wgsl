@@ -1,6 +1,7 @@
 // Actor and critic of small networks: a step of a rollout in one dispatch, a minibatch step of learning in three.
 //
 //   pack_weights         parameters as vectors of four along the inputs, sizes padded to multiples of 8 with zeros
+//   pack_moments         the same of Adam's moments, behind the parameters
 //   samples_act, tiles_act
 //                        h = act(W h + b) layer by layer; an action from the actor's output, and its log-probability (categorical.wgsl,
 //                        gaussian.wgsl)
@@ -11,29 +12,35 @@
 //   tiles_gradient       as samples_gradient, and the share of dW and db of each workgroup's samples
 //   sum_tiles            the sums of these over workgroups, and what else parameters_gradient makes
 //   update_parameters    norm and clip factor, what is not finite (nonfinite.wgsl), Adam (optimizer.wgsl), and the packed weights anew
+//   unpack_state         parameters, moments and gradients out of packed ones
 //
-// Behind this stand samples.wgsl and parameters.wgsl, where an invocation takes whole samples, or tiles.wgsl, where a workgroup takes a tile of them,
-// and then adam.wgsl. In front of the former by_invocation.wgsl or by_subgroup.wgsl say who reads what all invocations of a workgroup read alike.
-// The former read what is read often from uniform buffers, windows of 64 KiB: on llvmpipe the only memory whose loads are not made
-// lane by lane. They leave everything in `trace`, windows one after the other: observations; activations of hidden layers, their
-// gradients, the output's gradient of the actor; the same three of the critic; partial sums.
+// Behind this stand samples.wgsl, parameters.wgsl and state_in_windows.wgsl, where an invocation takes whole samples, or tiles.wgsl and
+// state_in_place.wgsl, where a workgroup takes a tile of them, and then adam.wgsl. In front of the former by_invocation.wgsl or by_subgroup.wgsl
+// say who reads what all invocations of a workgroup read alike. The former read what is read often from uniform buffers, windows of 64 KiB: on
+// llvmpipe the only memory whose loads are not made lane by lane. They leave everything in `trace`, windows one after the other: observations;
+// activations of hidden layers, their gradients, the output's gradient of the actor; the same three of the critic; partial sums.
 //
 // Shapes        observations [rows, observation_size], actions [rows] or [rows, width], indices [first_index + batch or more], samples
 //               [first_sample + batch or more, 4] in the order of indices; output [batch, width]; values [batch], of *_act, as logp,
 //               noise and actions, [first_row + batch or more]; a window [batch, padded sizes]; squares [square_groups, 4]; stats [rows, 16];
-//               schedule [steps, 4]; control [4]; parameters, grads, m, v [len]; layers as `layers` says, 4 a network at most; tile_gradients
-//               [partial_rows / 2, packed_vectors, 4], then [partial_rows, partial_width]
-// Grid          pack_weights: an invocation a packed vector; update_parameters: one for VECTORS_EACH; samples_*, tiles_*: a workgroup of samples
-//               in x, networks in y; tiles_gradient takes as many tiles as there are, partial_rows / 2 at a time; parameters_gradient:
-//               16 outputs a workgroup in x, layers in y, networks in z; sum_tiles: an invocation a packed vector, and one workgroup
-// Workgroup     pack_weights, update_parameters: VECTOR_LANES invocations; samples_act: ACT_LANES, a sample each; samples_gradient: WORKGROUP_SIZE,
-//               2 samples each; parameters_gradient: INPUT_LANES, 4 inputs each; tiles_*: TILE_LANES, with TILE samples; sum_tiles: SUM_LANES
+//               schedule [steps, 4]; control [4]; parameters, m, v, flat_grads [len]; grads of tiles_* [len], of samples_* [packed_vectors, 4];
+//               layers as `layers` says, 4 a network at most; tile_gradients [partial_rows / 2, packed_vectors, 4], then [partial_rows,
+//               partial_width]; packed [packed_vectors, 4], of samples_* three times, a window each: parameters, m, v
+// Grid          pack_*, unpack_state: an invocation a packed vector; update_parameters: one for VECTORS_EACH; samples_*, tiles_*: a
+//               workgroup of samples in x, networks in y; tiles_gradient takes as many tiles as there are, partial_rows / 2 at a time;
+//               parameters_gradient: 16 outputs a workgroup in x, layers in y, networks in z; sum_tiles: an invocation a packed vector, and
+//               one workgroup
+// Workgroup     pack_*, unpack_state, update_parameters: VECTOR_LANES invocations; samples_act: ACT_LANES, a sample each; samples_gradient:
+//               WORKGROUP_SIZE, 2 samples each; parameters_gradient: INPUT_LANES, 4 inputs each; tiles_*: TILE_LANES, with TILE samples;
+//               sum_tiles: SUM_LANES
 // Bindings      0 params; samples_*: 1 weights (window); these and tiles_*: 2 observations, 6 output, 8 values; *_act: 9 noise, 20 drawn actions
 //               (words: indices, or the Gaussian's floats), 21 logp; samples_gradient, tiles_gradient: 3 actions, 4 samples, 7 indices;
 //               samples_gradient: 5 trace; tiles_*: 30 packed weights; tiles_gradient, sum_tiles: 31 tile_gradients;
 //               parameters_gradient: windows 12 observations, 13 partial sums, 22 activations, 23 their gradients, 24 d_output of the actor,
-//               25 to 27 of the critic; this and sum_tiles: 16 grads, 17 squares, 18 stats; update_parameters: 10 parameters, 11 packed,
-//               14 m, 15 v, 16 grads, 18 stats, 19 control, 28 schedule, 29 squares (window)
+//               25 to 27 of the critic; this and sum_tiles: 16 grads, 17 squares, 18 stats; update_parameters: 11 packed, 18 stats,
+//               19 control, 28 schedule, 29 squares (window), in place also 10 parameters, 14 m, 15 v, 16 grads, otherwise windows of
+//               another buffer than 11: 1 weights, 32 grads, 33 m, 34 v; pack_weights: 10, 11; pack_moments: 11, 14, 15; unpack_state: 10,
+//               11, 14 to 16, 35 flat_grads
 // Preconditions what Plan::new checks: no more than KEPT vectors a sample, of samples_* from first_hidden on; of these that everything fits its
 //               window; hidden activations among identity, tanh, relu and elu. An action that is no index gives NaN; an index >= rows is
 //               clamped to rows - 1
@@ -121,7 +128,6 @@ const KEPT = 40u;
 @group(0) @binding(9) var<storage, read> noise: array<f32>;
 @group(0) @binding(10) var<storage, read_write> parameters: array<f32>;
 @group(0) @binding(11) var<storage, read_write> packed: array<vec4<f32>>;
-@group(0) @binding(16) var<storage, read_write> grads: array<f32>;
 @group(0) @binding(18) var<storage, read_write> stats: array<f32>;
 @group(0) @binding(20) var<storage, read_write> drawn: array<u32>;
 @group(0) @binding(21) var<storage, read_write> logp: array<f32>;
@@ -162,6 +168,11 @@ fn packed_at(i: u32) -> Packed {
     }
     let row = 4u * (i - at.w);
     return Packed(layer.w + row, min(beyond(layer.y, row), 4u), i);
+}
+
+// Of a packed vector the first `count` elements, and zeros for the rest.
+fn of_parameters(vector: vec4<f32>, count: u32) -> vec4<f32> {
+    return select(vec4<f32>(), vector, vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(count));
 }
 
 @compute @workgroup_size(VECTOR_LANES)
@@ -285,9 +296,4 @@ fn added(all: Written, own: Written, count: u32) -> Written {
         sum.first_bad = min(sum.first_bad, word_of_block(own.first_bad, i));
     }
     return sum;
-}
-
-fn store_gradient(index: u32, gradient: f32) {
-    grads[index] = gradient;
-    note(index, gradient);
 }

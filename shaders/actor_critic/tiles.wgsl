@@ -348,6 +348,13 @@ fn tiles_gradient(
 
 // ------------------------------------------------------------------------------------------------ sums over workgroups
 
+@group(0) @binding(16) var<storage, read_write> grads: array<f32>;
+
+fn store_gradient(index: u32, gradient: f32) {
+    grads[index] = gradient;
+    note(index, gradient);
+}
+
 // Sums of partials over their rows, a column by 16 invocations and then one: the row of statistics, and the gradient of log_std.
 fn sum_partials(local: u32) {
     let partials = params.partial_rows / 2u * params.packed_vectors;

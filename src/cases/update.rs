@@ -33,11 +33,12 @@ pub(super) fn ppo_update<B: Backend>(problem: &mut Problem<'_, B>) -> Result<()>
     learner.set_parameters(backend, &initial)?;
     learner.begin(backend, &rollout, learning_rate, Some(&permutations))?;
     let per_epoch = learner.steps_per_epoch();
-    learner.step(backend, &rollout, 0)?;
+    learner.step(backend, &rollout, 0, true)?;
     let first = minibatch_size.min(permutations.len() / epochs);
     keep_first(problem, &learner, &rollout, &initial, first)?;
-    for step in 1..epochs * per_epoch {
-        learner.step(problem.backend, &rollout, step)?;
+    let steps = epochs * per_epoch;
+    for step in 1..steps {
+        learner.step(problem.backend, &rollout, step, step + 1 == steps)?;
     }
     let stats = learner.finish(problem.backend, learning_rate)?;
 

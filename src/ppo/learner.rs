@@ -317,9 +317,10 @@ impl<B: Backend> Learner<B> {
     pub fn update(&mut self, backend: &mut B, rollout: &Rollout<B>, learning_rate: f64) -> Result<UpdateStats> {
         backend.run_together(|backend| {
             self.begin(backend, rollout, learning_rate, None)?;
-            let recorded = (0..self.config.update_epochs * self.steps_per_epoch())
+            let steps = self.config.update_epochs * self.steps_per_epoch();
+            let recorded = (0..steps)
                 .try_for_each(|step| {
-                    self.step(backend, rollout, step)?;
+                    self.step(backend, rollout, step, step + 1 == steps)?;
                     // The first one early, so that the device need not wait for the host.
                     if step.is_multiple_of(STEPS_A_SUBMISSION) { backend.submit_ahead() } else { Ok(()) }
                 })
@@ -442,13 +443,13 @@ impl<B: Backend> Learner<B> {
         }
     }
 
-    /// Records minibatch step `step` of the update.
-    pub(crate) fn step(&mut self, backend: &mut B, rollout: &Rollout<B>, step: usize) -> Result<()> {
+    /// Records minibatch step `step` of the update. After the last, what it has made can be read; after others, it need not be there.
+    pub(crate) fn step(&mut self, backend: &mut B, rollout: &Rollout<B>, step: usize, is_last: bool) -> Result<()> {
         backend.set_position(Position { update: Some(self.updates as usize), minibatch: Some(step) });
         if step.is_multiple_of(self.epochs_packed * self.steps_per_epoch()) {
             self.pack(backend, rollout, step / self.steps_per_epoch())?;
         }
-        self.learn(backend, rollout, step)?;
+        self.learn(backend, rollout, step, is_last)?;
         match (self.config.target_kl, self.config.kl_stop) {
             (Some(target_kl), KlStop::AfterEpoch) if (step + 1).is_multiple_of(self.steps_per_epoch()) => {
                 let TrainState { stats, control, .. } = &mut self.state;
@@ -478,7 +479,7 @@ impl<B: Backend> Learner<B> {
         backend.normalize(&op, &mut self.samples, &mut self.moments)
     }
 
-    fn learn(&mut self, backend: &mut B, rollout: &Rollout<B>, step: usize) -> Result<()> {
+    fn learn(&mut self, backend: &mut B, rollout: &Rollout<B>, step: usize, is_last: bool) -> Result<()> {
         let (batch, per_epoch) = (self.config.batch_size(), self.steps_per_epoch());
         let (epoch, start) = (step / per_epoch, step % per_epoch * self.minibatch_size);
         let count = self.minibatch_size.min(batch - start);
@@ -501,11 +502,11 @@ impl<B: Backend> Learner<B> {
             samples: &self.samples,
             first_sample: epoch % self.epochs_packed * batch + start,
         };
-        let op = self.minibatch_step(count, step);
+        let op = self.minibatch_step(count, step, is_last);
         backend.minibatch_step(&self.network.layers, &op, &rows, &mut self.minibatch, &mut self.state)
     }
 
-    fn minibatch_step(&self, count: usize, step: usize) -> MinibatchStep {
+    fn minibatch_step(&self, count: usize, step: usize, is_last: bool) -> MinibatchStep {
         let config = &self.config;
         let loss = Surrogate {
             batch: count,
@@ -535,7 +536,7 @@ impl<B: Backend> Learner<B> {
             stats_row: step,
         };
         let max_kl = config.target_kl.filter(|_| config.kl_stop == KlStop::BeforeStep).map(|kl| SB3_KL_FACTOR * kl);
-        MinibatchStep { loss, tensor: GRADIENTS as u32 + 1, norm, max_kl, adam }
+        MinibatchStep { loss, tensor: GRADIENTS as u32 + 1, norm, max_kl, adam, is_last }
     }
 
     /// Waits for what was recorded, and says what happened.

@@ -155,8 +155,9 @@ impl Case {
             samples: &samples.b,
             first_sample,
         };
-        // The second time with what the first has left behind.
-        for _ in 0..2 {
+        // The second time with what the first has left behind, in place or not.
+        for is_last in [draw.coin(), true] {
+            let step = MinibatchStep { is_last, ..step };
             backend.a.minibatch_step(&self.networks, &step, &a_rows, &mut made, &mut state)?;
             backend.b.minibatch_step(&self.networks, &step, &b_rows, &mut expected, &mut expected_state)?;
         }
@@ -203,7 +204,7 @@ impl Case {
             schedule_row: draw.below(2),
             stats_row,
         };
-        MinibatchStep { loss, tensor: 1, norm, max_kl: draw.one(&[None, Some(0.0), Some(10.0)]), adam }
+        MinibatchStep { loss, tensor: 1, norm, max_kl: draw.one(&[None, Some(0.0), Some(10.0)]), adam, is_last: true }
     }
 
     /// In the midst of an update, now and then one that was stopped.

@@ -12,20 +12,26 @@ use crate::problem::{ACTED, Outcome, Problem, TENSOR, Way, first_difference};
 type Fault = (&'static str, &'static str, &'static str);
 
 /// Of what all forms share.
-const FAULTS: [Fault; 10] = [
+const FAULTS: [Fault; 7] = [
     ("written.squares += gradient * gradient;", "", "norm"),
     ("sum.squares += bitcast<f32>(word_of_block(bitcast<u32>(own.squares), i));", "", "norm"),
     ("coef = max_grad_norm / divisor;", "coef = 1.0;", "factor"),
-    ("store_element(at.first + 2u, third);", "", "params"),
-    ("m[index] = element.m;", "", "m"),
-    ("v[index] = element.v;", "", "v"),
     ("params.adam_epsilon,", "0.0,", "params"),
     ("(bitcast<u32>(gradient) & EXPONENT) == EXPONENT", "index == 1u", "control"),
     ("stage_value_sum(local, loss);", "", "stats"),
     ("z * z - 1.0", "z * z", "grads"),
 ];
 
-const FAULTS_BY_SAMPLE: [Fault; 15] = [
+const FAULTS_BY_SAMPLE: [Fault; 24] = [
+    ("params.packed_vectors - params.packed_log_std", "0u", "grads of log_std"),
+    ("beyond(params.width, first), gradient", "4u, gradient", "norm"),
+    ("flat_grads[at.first + c] = grads[i][c];", "flat_grads[at.first + c] = grads[0u][c];", "grads"),
+    ("m[at.first + c] = packed[WINDOW + i][c];", "m[at.first + c] = packed[i][c];", "m"),
+    ("v[at.first + c] = packed[2u * WINDOW + i][c];", "v[at.first + c] = packed[WINDOW + i][c];", "v"),
+    ("packed[WINDOW + i] = first_moment;", "packed[WINDOW + i] = second_moment;", "params"),
+    ("packed[2u * WINDOW + i] = second_moment;", "", "params"),
+    ("first.m, second.m, third.m", "first.m, second.m, second.m", "m"),
+    ("first.v, second.v, third.v", "first.v, second.v, second.v", "v"),
     ("(*tile).biases[outputs] += d;", "", "grads"),
     ("select(0u, 2u, more)", "0u", "grads"),
     ("y = Units(activate_all(units.low), activate_all(units.high));", "", "grads"),
@@ -43,7 +49,10 @@ const FAULTS_BY_SAMPLE: [Fault; 15] = [
     ("column < select(0u, SUMS, group == 0u)", "column < select(0u, SUMS, group == 1u)", "stats"),
 ];
 
-const FAULTS_BY_TILE: [Fault; 18] = [
+const FAULTS_BY_TILE: [Fault; 21] = [
+    ("store_element(at.first + 2u, third);", "", "params"),
+    ("m[index] = element.m;", "", "m"),
+    ("v[index] = element.v;", "", "v"),
     ("bias += gradient;", "", "grads"),
     ("= activate_all(y);", "= y;", "grads"),
     ("* derivatives(sh_kept[own])", "", "grads"),
@@ -79,6 +88,25 @@ fn a_planted_fault_is_noticed() {
             let difference = first_difference(&problem.solve(&mut gpu, Way::Step).unwrap(), &expected, 1e-4);
             assert!(difference.as_deref().is_some_and(|found| found.starts_with(tensor)), "{form:?}, {from}: {difference:?}");
         }
+    }
+}
+
+/// What reads one copy and writes another has to copy what does not change.
+#[test]
+fn a_fault_of_a_stopped_step_is_noticed() {
+    let Some(mut gpu) = common::gpu() else { return };
+    gpu.fused_form = Some(Form::BySubgroup);
+    gpu.context.set_guards(true);
+    let problem = Problem { max_kl: Some(0.0), ..Problem::new(65, &[5, 16], 3, Activation::Tanh, false) };
+    let expected = problem.solve(&mut Cpu::<f64>::new(), Way::Step).unwrap();
+    for (from, to, tensor) in [
+        ("select(param, old_param, stopped)", "param", "params"),
+        ("fourth.m), old_m, stopped)", "fourth.m), old_m, false)", "m"),
+        ("fourth.v), old_v, stopped)", "fourth.v), old_v, false)", "v"),
+    ] {
+        plant_in_forms(&mut gpu, Form::BySubgroup, from, to);
+        let difference = first_difference(&problem.solve(&mut gpu, Way::Step).unwrap(), &expected, 1e-4);
+        assert!(difference.as_deref().is_some_and(|found| found.starts_with(tensor)), "{from}: {difference:?}");
     }
 }
 
@@ -232,16 +260,17 @@ fn a_gradient_that_is_not_finite_is_reported() {
     let Some(mut gpu) = common::gpu() else { return };
     let problem = Problem::new(33, &[5, 16], 3, Activation::Tanh, false);
     let parameters = problem.params.len();
-    let store = "    grads[index] = gradient;\n    note(index, gradient);";
+    let note = "written.squares += gradient * gradient;\n    let is_bad = (bitcast<u32>(gradient)";
     for (first, second) in [(0, 1), (parameters - 1, parameters - 1), (parameters - 5, parameters - 2), (7, 200)] {
         // A NaN and an infinity, by bits, as the compiler may assume there are none.
         let planted = format!(
-            "    var bad = gradient;\n    if index == {second}u {{ bad = bitcast<f32>(params.rows * 0u + 0x7fc00000u); }}\n    \
-             if index == {first}u {{ bad = bitcast<f32>(params.rows * 0u + 0xff800000u); }}\n    grads[index] = bad;\n    note(index, bad);"
+            "var bad = gradient;\n    if index == {second}u {{ bad = bitcast<f32>(params.rows * 0u + 0x7fc00000u); }}\n    \
+             if index == {first}u {{ bad = bitcast<f32>(params.rows * 0u + 0xff800000u); }}\n    written.squares += bad * bad;\n    \
+             let is_bad = (bitcast<u32>(bad)"
         );
         for form in [Form::BySubgroup, Form::ByTile] {
             gpu.fused_form = Some(form);
-            plant_in_forms(&mut gpu, form, store, &planted);
+            plant_in_forms(&mut gpu, form, note, &planted);
             let outcome = problem.solve(&mut gpu, Way::Step).unwrap();
             let control = &outcome.iter().find(|(name, _)| *name == "control").unwrap().1;
             let expected =

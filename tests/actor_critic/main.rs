@@ -7,7 +7,7 @@ mod problem;
 
 use ppo_kernels::Error;
 use ppo_kernels::backend::{
-    ActorCriticOps, Backend, Cpu, CrossCheck, Drawn, Gpu, Head, Memory, Parameters, RolloutRows, Rows, Trace, Variant,
+    ActorCriticOps, Backend, Cpu, CrossCheck, Drawn, Gpu, Head, Memory, Parameters, RolloutRows, Rows, Trace, TrainState, Variant,
 };
 use ppo_kernels::kernels::actor_critic::{ActorCritic, Form};
 use ppo_kernels::kernels::linear::Activation;
@@ -147,6 +147,93 @@ fn parameters_that_change_are_packed_anew() {
     assert_eq!(run(&mut gpu, &problem, &mut params), first);
 }
 
+/// Where a backend leaves what it has made between steps that follow one another is its own affair.
+#[test]
+fn steps_that_follow_one_another_give_the_bits_of_single_ones() {
+    let Some(mut gpu) = common::gpu() else { return };
+    gpu.context.set_guards(true);
+    for problem in problems().filter(|problem| problem.op.batch < 200) {
+        for (variant, form) in VARIANTS {
+            (gpu.variant, gpu.fused_form) = (variant, form);
+            gpu.context.release();
+            let mut take = |lasts: [bool; 3]| problem.take_steps(&mut gpu, &lasts, |_, _, _| Ok(())).unwrap();
+            let single = take([true, true, true]);
+            assert_eq!(take([false, false, true]), single, "{variant:?}, {form:?}, batch {}", problem.op.batch);
+            assert_eq!(take([false, true, true]), single, "{variant:?}, {form:?}, batch {}", problem.op.batch);
+        }
+    }
+}
+
+/// A learner whose minibatches are of different sizes may go from one kernel to another.
+#[test]
+fn steps_may_go_by_one_form_after_another() {
+    let Some(mut gpu) = common::gpu() else { return };
+    gpu.context.set_guards(true);
+    for categorical in [true, false] {
+        let problem = Problem::new(33, &[5, 16], 3, Activation::Tanh, categorical);
+        let expected = problem.take_steps(&mut Cpu::<f64>::new(), &[true; 4], |_, _, _| Ok(())).unwrap();
+        for order in [[1, 0, 2, 3], [3, 1, 3, 0], [2, 3, 1, 2]] {
+            let outcome = problem.take_steps(&mut gpu, &[false, false, false, true], |i, gpu, _| {
+                (gpu.variant, gpu.fused_form) = VARIANTS[order[i]];
+                Ok(())
+            });
+            assert_eq!(first_difference(&outcome.unwrap(), &expected, 1e-4), None, "{order:?}");
+        }
+    }
+}
+
+/// As they are written anew before a next step, or not: moments at any time, parameters through what says so.
+#[test]
+fn a_state_written_between_steps_is_what_the_next_one_starts_from() {
+    fn take<B: Backend>(backend: &mut B, problem: &Problem) -> problem::Outcome {
+        let half: Vec<f32> = problem.params.iter().map(|x| 0.5 * x).collect();
+        let change = |i: usize, backend: &mut B, state: &mut TrainState<B::Floats, B::Words>| match i {
+            1 => backend.write_floats(&mut state.m, 0, &[0.01; 7]),
+            2 => backend.write_floats(&mut state.v, 3, &[0.02; 5]),
+            3 => backend.write_floats(state.params.flat_mut(), 0, &half),
+            _ => Ok(()),
+        };
+        problem.take_steps(backend, &[true; 4], change).unwrap()
+    }
+    let Some(mut gpu) = common::gpu() else { return };
+    let problem = Problem::new(33, &[5, 16], 3, Activation::Tanh, false);
+    let expected = take(&mut Cpu::<f64>::new(), &problem);
+    for (variant, form) in VARIANTS {
+        (gpu.variant, gpu.fused_form) = (variant, form);
+        assert_eq!(first_difference(&take(&mut gpu, &problem), &expected, 1e-4), None, "{variant:?}, {form:?}");
+    }
+}
+
+#[test]
+fn what_a_step_left_for_others_to_follow_serves_no_other_networks() {
+    let Some(mut gpu) = common::gpu() else { return };
+    gpu.fused_form = Some(Form::ByInvocation);
+    let problem = Problem::new(33, &[5, 16], 3, Activation::Tanh, false);
+    let others = Problem::new(33, &[5, 8], 3, Activation::Tanh, false);
+    let acted = |gpu: &mut Gpu, problem: &Problem, variant: Variant, params: &mut Parameters<_>| {
+        gpu.variant = variant;
+        let acted = problem.act_with(gpu, params);
+        gpu.variant = Variant::Auto;
+        acted
+    };
+    let outcome = problem.take_steps(&mut gpu, &[false, true], |i, gpu, state| {
+        if i == 1 {
+            let packed = acted(gpu, &problem, Variant::Auto, &mut state.params)?;
+            for (problem, variant) in [(&others, Variant::Auto), (&problem, Variant::Plain)] {
+                match acted(gpu, problem, variant, &mut state.params) {
+                    Err(Error::InvalidValue { argument, .. }) => assert_eq!(argument, "params"),
+                    other => panic!("{variant:?}: {other:?}"),
+                }
+            }
+            assert_eq!(acted(gpu, &problem, Variant::Auto, &mut state.params)?, packed);
+        }
+        Ok(())
+    });
+    assert!(outcome.is_ok());
+    let after = problem.take_steps(&mut gpu, &[true, true], |_, _, _| Ok(())).unwrap();
+    assert_eq!(outcome.unwrap(), after);
+}
+
 /// The step itself does not count any more, but its statistics do.
 #[test]
 fn a_step_beyond_the_kl_limit_changes_no_parameter() {
@@ -163,6 +250,9 @@ fn a_step_beyond_the_kl_limit_changes_no_parameter() {
             (gpu.variant, gpu.fused_form) = (variant, form);
             let outcome = problem.solve(&mut gpu, Way::Step).unwrap();
             assert_eq!(first_difference(&outcome, &expected, 1e-4), None, "{variant:?}, {form:?}, {max_kl}");
+            let outcome = problem.take_steps(&mut gpu, &[false, true], |_, _, _| Ok(())).unwrap();
+            let of_two = problem.take_steps(&mut Cpu::<f64>::new(), &[true, true], |_, _, _| Ok(())).unwrap();
+            assert_eq!(first_difference(&outcome, &of_two, 1e-4), None, "two, {variant:?}, {form:?}, {max_kl}");
         }
     }
 }

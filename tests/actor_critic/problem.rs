@@ -41,6 +41,8 @@ pub enum Way {
     Step,
 }
 
+type Prepared<F, W> = (MinibatchStep, TrainState<F, W>, Minibatch<F, W>);
+
 /// What an update needs of it.
 pub type Outcome = Vec<(&'static str, Vec<f64>)>;
 
@@ -93,42 +95,72 @@ impl Problem {
     }
 
     pub fn solve<B: Backend>(&self, backend: &mut B, way: Way) -> ppo_kernels::Result<Outcome> {
-        let batch = self.op.batch;
-        let traced = self.depths.as_ref().unwrap_or(&self.networks);
-        let parameters = if self.categorical { self.params.len() - self.outputs } else { self.params.len() };
-        let step = self.step(parameters);
-        let mut state = self.state(backend, &step)?;
-        let mut minibatch = Minibatch::new(backend, traced, self.categorical, batch)?;
-        let (networks, op) = (&self.networks, &self.op);
         if way == Way::Step {
-            let rollout = self.scatter();
-            let (actions, vectors) = (backend.upload_words(&rollout.actions)?, backend.upload_floats(&rollout.vectors)?);
-            let rows = MinibatchRows {
-                indices: &backend.upload_words(&rollout.indices)?,
-                start: START,
-                rows: ROWS_A_SAMPLE * batch,
-                observations: &backend.upload_floats(&rollout.observations)?,
-                head: self.head(&actions, &vectors),
-                samples: &backend.upload_floats(&rollout.samples)?,
-                first_sample: FIRST_SAMPLE,
-            };
-            backend.minibatch_step(networks, &step, &rows, &mut minibatch, &mut state)?;
-        } else {
-            let (actions, vectors) = (backend.upload_words(&self.actions)?, backend.upload_floats(&self.vectors)?);
-            let observations = &backend.upload_floats(&self.observations)?;
-            let samples = &backend.upload_floats(&self.samples)?;
-            let inputs = MinibatchInputs { observations, head: self.head(&actions, &vectors), samples };
-            let Minibatch { actor, critic, .. } = &mut minibatch;
-            let TrainState { params, m, v, grads, schedule, stats, control } = &mut state;
-            if way == Way::Whole {
-                backend.minibatch_gradient(networks, op, params.flat(), &inputs, actor, critic, grads, stats)?;
-            } else {
-                compose_minibatch_gradient(backend, networks, op, params.flat(), &inputs, actor, critic, grads, stats)?;
-            }
-            backend.find_nonfinite(&[Watched { tensor: TENSOR, len: parameters, x: grads }], control)?;
-            backend.gradient_norm(&step.norm, grads, stats)?;
-            backend.adam_step(&step.adam, params.flat_mut(), grads, m, v, schedule, stats, control)?;
+            return self.take_steps(backend, &[true], |_, _, _| Ok(()));
         }
+        let (step, mut state, mut minibatch) = self.prepare(backend)?;
+        let (networks, op) = (&self.networks, &self.op);
+        let (actions, vectors) = (backend.upload_words(&self.actions)?, backend.upload_floats(&self.vectors)?);
+        let observations = &backend.upload_floats(&self.observations)?;
+        let samples = &backend.upload_floats(&self.samples)?;
+        let inputs = MinibatchInputs { observations, head: self.head(&actions, &vectors), samples };
+        let Minibatch { actor, critic, .. } = &mut minibatch;
+        let TrainState { params, m, v, grads, schedule, stats, control } = &mut state;
+        if way == Way::Whole {
+            backend.minibatch_gradient(networks, op, params.flat(), &inputs, actor, critic, grads, stats)?;
+        } else {
+            compose_minibatch_gradient(backend, networks, op, params.flat(), &inputs, actor, critic, grads, stats)?;
+        }
+        backend.find_nonfinite(&[Watched { tensor: TENSOR, len: self.parameters(), x: grads }], control)?;
+        backend.gradient_norm(&step.norm, grads, stats)?;
+        backend.adam_step(&step.adam, params.flat_mut(), grads, m, v, schedule, stats, control)?;
+        self.read(backend, way, state, minibatch)
+    }
+
+    /// Steps one after the other from the same rows, of which some are said to be the last; `before` has the backend and the state before each.
+    pub fn take_steps<B: Backend>(
+        &self,
+        backend: &mut B,
+        lasts: &[bool],
+        mut before: impl FnMut(usize, &mut B, &mut TrainState<B::Floats, B::Words>) -> ppo_kernels::Result<()>,
+    ) -> ppo_kernels::Result<Outcome> {
+        let (step, mut state, mut minibatch) = self.prepare(backend)?;
+        let rollout = self.scatter();
+        let (actions, vectors) = (backend.upload_words(&rollout.actions)?, backend.upload_floats(&rollout.vectors)?);
+        let rows = MinibatchRows {
+            indices: &backend.upload_words(&rollout.indices)?,
+            start: START,
+            rows: ROWS_A_SAMPLE * self.op.batch,
+            observations: &backend.upload_floats(&rollout.observations)?,
+            head: self.head(&actions, &vectors),
+            samples: &backend.upload_floats(&rollout.samples)?,
+            first_sample: FIRST_SAMPLE,
+        };
+        for (i, &is_last) in lasts.iter().enumerate() {
+            before(i, backend, &mut state)?;
+            backend.minibatch_step(&self.networks, &MinibatchStep { is_last, ..step }, &rows, &mut minibatch, &mut state)?;
+        }
+        self.read(backend, Way::Step, state, minibatch)
+    }
+
+    fn parameters(&self) -> usize {
+        if self.categorical { self.params.len() - self.outputs } else { self.params.len() }
+    }
+
+    fn prepare<B: Backend>(&self, backend: &mut B) -> ppo_kernels::Result<Prepared<B::Floats, B::Words>> {
+        let traced = self.depths.as_ref().unwrap_or(&self.networks);
+        let step = self.step(self.parameters());
+        Ok((step, self.state(backend, &step)?, Minibatch::new(backend, traced, self.categorical, self.op.batch)?))
+    }
+
+    fn read<B: Backend>(
+        &self,
+        backend: &mut B,
+        way: Way,
+        state: TrainState<B::Floats, B::Words>,
+        mut minibatch: Minibatch<B::Floats, B::Words>,
+    ) -> ppo_kernels::Result<Outcome> {
+        let (networks, batch, parameters) = (&self.networks, self.op.batch, self.parameters());
         let TrainState { params, m, v, grads, stats, control, .. } = state;
         let control = backend.read_words(&control, 0, control::WORDS)?;
         let (critic, log_std) = (networks.critic[0].linear.weight_offset, self.params.len() - self.outputs);
@@ -161,7 +193,7 @@ impl Problem {
         let norm = GradientNorm { len, max_grad_norm: 0.05, epsilon: 1e-6, stats_row: 1 };
         let (weight_decay, decoupled) = (0.02, self.categorical);
         let adam = Adam { len, beta1: 0.9, beta2: 0.99, epsilon: 1e-3, weight_decay, decoupled, schedule_row: 1, stats_row: 1 };
-        MinibatchStep { loss: self.op, tensor: TENSOR, norm, max_kl: self.max_kl, adam }
+        MinibatchStep { loss: self.op, tensor: TENSOR, norm, max_kl: self.max_kl, adam, is_last: true }
     }
 
     /// What was there before must not matter, but for parameters and moments.
@@ -230,12 +262,17 @@ pub const TENSOR: u32 = 3;
 impl Problem {
     /// The actor's output, values behind three that have to stay, and what was drawn.
     pub fn act<B: Backend>(&self, backend: &mut B) -> ppo_kernels::Result<Acted> {
+        let mut params = Parameters::new(backend.upload_floats(&self.params)?);
+        self.act_with(backend, &mut params)
+    }
+
+    /// The same with other parameters.
+    pub fn act_with<B: Backend>(&self, backend: &mut B, params: &mut Parameters<B::Floats>) -> ppo_kernels::Result<Acted> {
         let (batch, first) = (self.op.batch, 3);
         let rows = first + batch + 1;
         let mut draw = Draw::new(78);
         let noise = draw.floats(rows * self.outputs, 1.0).into_iter().map(|x| if self.categorical { x.abs().fract() } else { x });
         let noise = backend.upload_floats(&noise.collect::<Vec<f32>>())?;
-        let mut params = Parameters::new(backend.upload_floats(&self.params)?);
         let observations = backend.upload_floats(&[&[9.0; 7], &self.observations[..]].concat())?;
         let mut traces = [Trace::new(backend, &self.networks.actor, batch)?, Trace::new(backend, &self.networks.critic, batch)?];
         let mut values = backend.upload_floats(&vec![7.0; rows])?;
@@ -248,7 +285,7 @@ impl Problem {
         };
         let x = Rows { buffer: &observations, offset: 7, count: batch };
         let to = RolloutRows { first, noise: &noise, drawn, logp: &mut logp, values: &mut values };
-        backend.act(&self.networks, &mut params, &x, to, &mut traces)?;
+        backend.act(&self.networks, params, &x, to, &mut traces)?;
         let actions = backend.read_words(&actions, 0, rows)?;
         Ok([
             backend.read_f64(traces[0].head(), 0, batch * self.outputs)?,

@@ -121,16 +121,27 @@ pub struct RolloutRows<'a, F, W> {
 #[derive(Debug)]
 pub struct Parameters<F> {
     flat: F,
-    #[cfg_attr(not(feature = "gpu"), expect(dead_code))] // no other backend packs
-    packed: Option<F>,
-    /// How the copy is laid out, where it holds what `flat` does.
-    pub(super) packed_as: Option<PackedLayout>,
+    pub(super) packed: Packed<F>,
+}
+
+/// A packed copy.
+#[derive(Debug)]
+#[cfg_attr(not(feature = "gpu"), expect(dead_code))] // no other backend packs
+pub(super) struct Packed<F> {
+    /// Parameters, and in some layouts moments.
+    pub(super) now: Option<F>,
+    /// What takes what a step makes of it, where that cannot be written in place.
+    pub(super) next: Option<F>,
+    /// How it is laid out, where it holds what the flat buffers do, or is ahead of them.
+    pub(super) layout: Option<PackedLayout>,
+    /// Whether it holds what minibatch steps have made, and flat buffers, of moments and gradient too, what was there before.
+    pub(super) is_ahead: bool,
 }
 
 impl<F> Parameters<F> {
     /// Of a buffer.
     pub fn new(flat: F) -> Self {
-        Self { flat, packed: None, packed_as: None }
+        Self { flat, packed: Packed { now: None, next: None, layout: None, is_ahead: false } }
     }
 
     /// The buffer.
@@ -145,18 +156,22 @@ impl<F> Parameters<F> {
 
     /// The buffer, to be written. A buffer that shares its memory must not be written behind this one's back.
     pub fn flat_mut(&mut self) -> &mut F {
-        self.packed_as = None;
+        self.packed.layout = None;
+        self.packed.is_ahead = false;
         &mut self.flat
     }
 
-    /// The buffer, and room for a packed copy, made the first time.
+    /// Refuses what minibatch steps have left packed, for others to follow.
     #[cfg(feature = "gpu")]
-    pub(super) fn with_packed(&mut self, make: impl FnOnce() -> Result<F>) -> Result<(&F, &F)> {
-        let packed = match self.packed.take() {
-            Some(kept) => kept,
-            None => make()?,
-        };
-        Ok((&self.flat, self.packed.insert(packed)))
+    pub(super) fn require_flat(&self) -> Result<()> {
+        if self.packed.is_ahead {
+            return Err(Error::value(
+                "params",
+                "what a last minibatch step has left",
+                "what one has left that others were to follow",
+            ));
+        }
+        Ok(())
     }
 }
 

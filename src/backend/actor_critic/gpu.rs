@@ -1,14 +1,14 @@
 //! On wgpu: small networks and few samples have kernels of their own, others go by the compositions.
 
-use super::buffers::gathered;
+use super::buffers::{Packed, gathered};
 use super::{
     ActorCriticOps, Drawn, Head, Minibatch, MinibatchRows, Parameters, RolloutRows, Rows, Trace, TrainState, check, compose_act,
     compose_minibatch_step,
 };
 use crate::backend::{Gpu, Variant};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::gpu::{Buffer, bind};
-use crate::kernels::actor_critic::{ActorCritic, MinibatchStep, Plan};
+use crate::kernels::actor_critic::{ActorCritic, Form, MinibatchStep, Plan};
 
 impl Gpu {
     fn plan(&self, networks: &ActorCritic, batch: usize, log_std_offset: Option<usize>) -> Option<Plan> {
@@ -20,14 +20,51 @@ impl Gpu {
 
     /// The packed copy of parameters, made anew where they have changed.
     fn packed(&mut self, plan: &Plan, params: &mut Parameters<Buffer<f32>>) -> Result<Buffer<f32>> {
-        let is_current = params.packed_as.as_ref() == Some(plan.layout());
-        let (flat, packed) = params.with_packed(|| self.context.alloc(Plan::PACKED))?;
-        let packed = packed.clone();
+        let is_current = params.packed.layout.as_ref() == Some(plan.layout());
         if !is_current {
-            plan.record_pack(&mut self.context, flat, &packed)?;
-            params.packed_as = Some(plan.layout().clone());
+            params.require_flat()?;
+        }
+        let packed = self.room(&mut params.packed.now, plan)?;
+        if !is_current {
+            plan.record_pack(&mut self.context, params.flat(), &packed)?;
+            params.packed.layout = Some(plan.layout().clone());
         }
         Ok(packed)
+    }
+
+    /// Parameters and moments packed, and room for what a step makes of them.
+    fn packed_state(&mut self, plan: &Plan, state: &mut TrainState<Buffer<f32>, Buffer<u32>>) -> Result<[Buffer<f32>; 2]> {
+        let now = self.packed(plan, &mut state.params)?;
+        if !state.params.packed.is_ahead {
+            plan.record_pack_moments(&mut self.context, [&state.m, &state.v], &now)?;
+        }
+        Ok([now, self.room(&mut state.params.packed.next, plan)?])
+    }
+
+    fn room(&mut self, kept: &mut Option<Buffer<f32>>, plan: &Plan) -> Result<Buffer<f32>> {
+        let room = match kept.take().filter(|kept| kept.len() >= plan.packed_len()) {
+            Some(kept) => kept,
+            None => self.context.alloc(plan.packed_len())?,
+        };
+        Ok(kept.insert(room).clone())
+    }
+
+    /// What minibatch steps have left packed, for others to follow, into the state's buffers.
+    fn unpack(
+        &mut self,
+        networks: &ActorCritic,
+        log_std_offset: Option<usize>,
+        state: &mut TrainState<Buffer<f32>, Buffer<u32>>,
+    ) -> Result<()> {
+        let TrainState { params, m, v, grads, .. } = state;
+        let (true, Some(packed)) = (params.packed.is_ahead, &params.packed.now) else { return Ok(()) };
+        let plan = Plan::new(&self.context, networks, 1, log_std_offset, Some(Form::BySubgroup));
+        let plan = plan.filter(|plan| params.packed.layout.as_ref() == Some(plan.layout())).ok_or_else(|| {
+            Error::value("networks", "those of the minibatch steps before, none of which was the last", "others")
+        })?;
+        plan.record_unpack(&mut self.context, packed, [params.flat(), m, v, grads])?;
+        params.packed.is_ahead = false;
+        Ok(())
     }
 }
 
@@ -47,6 +84,7 @@ impl ActorCriticOps for Gpu {
         };
         let plan = self.plan(networks, x.count, log_std_offset);
         let Some(plan) = plan.filter(|plan| plan.width() == width && batch == x.count) else {
+            params.require_flat()?;
             return compose_act(self, networks, params.flat(), x, rows, traces);
         };
         let output = traces[0].head();
@@ -97,7 +135,11 @@ impl ActorCriticOps for Gpu {
             let whole = is_whole(norm.len, norm.stats_row, plan) && is_whole(adam.len, adam.stats_row, plan);
             whole && plan.width() == width && *tensor != 0
         };
-        let Some(plan) = self.plan(networks, loss.batch, log_std_offset).filter(fits) else {
+        let plan = self.plan(networks, loss.batch, log_std_offset).filter(fits);
+        if plan.as_ref().map(Plan::layout) != state.params.packed.layout.as_ref() {
+            self.unpack(networks, log_std_offset, state)?;
+        }
+        let Some(plan) = plan else {
             return compose_minibatch_step(self, networks, step, rows, minibatch, state);
         };
         let Minibatch { observations, actions: room, samples, actor, critic } = minibatch;
@@ -109,8 +151,13 @@ impl ActorCriticOps for Gpu {
         let lens = [("params", params), ("grads", state.grads.len()), ("m", state.m.len()), ("v", state.v.len())];
         adam.check(lens, state.schedule.len(), state.stats.len(), state.control.len())?;
 
-        let packed = self.packed(&plan, &mut state.params)?;
-        let TrainState { params, m, v, grads, schedule, stats, control } = &*state;
+        let [packed, next] = if plan.is_in_place() {
+            let packed = self.packed(&plan, &mut state.params)?;
+            [packed.clone(), packed]
+        } else {
+            self.packed_state(&plan, state)?
+        };
+        let TrainState { params, m, v, grads, schedule, stats, control } = &mut *state;
         let inputs = [bind(2, rows.observations), bind(3, &actions), bind(4, rows.samples), bind(7, rows.indices)];
         let outputs = [bind(6, actor.head()), bind(8, critic.head())];
         plan.record_step(
@@ -119,9 +166,16 @@ impl ActorCriticOps for Gpu {
             (&gather, rows.first_sample),
             inputs,
             outputs,
-            &packed,
+            [&packed, &next],
             [params.flat(), m, v, grads],
             (schedule, stats, control),
-        )
+        )?;
+        if plan.is_in_place() {
+            return Ok(());
+        }
+        let Packed { now, next, is_ahead, .. } = &mut params.packed;
+        std::mem::swap(now, next);
+        *is_ahead = true;
+        if step.is_last { self.unpack(networks, log_std_offset, state) } else { Ok(()) }
     }
 }

@@ -84,6 +84,15 @@ fn vectors(size: usize) -> usize {
     2 * size.div_ceil(8)
 }
 
+fn window(windows: &Buffer<f32>, i: usize) -> Buffer<f32> {
+    windows.slice(4 * WINDOW * i, 4 * WINDOW)
+}
+
+/// Of the step in hand, where it is packed.
+fn packed_gradient(context: &mut Context) -> Result<Buffer<f32>> {
+    context.scratch("actor_critic.grads", 4 * WINDOW)
+}
+
 /// Where everything of a minibatch lies in the windows, if it fits.
 pub(crate) struct Plan {
     form: Form,
@@ -197,8 +206,15 @@ impl Plan {
         of_layers + self.layout.log_std_offset.map_or(0, |_| self.width())
     }
 
-    /// Elements of a buffer of packed parameters.
-    pub(crate) const PACKED: usize = 4 * WINDOW;
+    /// Whether steps change parameters and moments where they are; otherwise packed ones, from one buffer into another.
+    pub(crate) fn is_in_place(&self) -> bool {
+        self.form == Form::ByTile
+    }
+
+    /// Elements of a buffer of packed parameters, and moments where steps change those.
+    pub(crate) fn packed_len(&self) -> usize {
+        if self.is_in_place() { 4 * WINDOW } else { 3 * 4 * WINDOW }
+    }
 
     /// What decides where they are in it.
     pub(crate) fn layout(&self) -> &PackedLayout {
@@ -224,6 +240,30 @@ impl Plan {
         context.dispatch(self.form.shader(), "pack_weights", &[self.policy()], &self.params, &buffers, self.packed_grid(1))
     }
 
+    /// Records the packing of both moments behind the parameters.
+    pub(crate) fn record_pack_moments(
+        &self,
+        context: &mut Context,
+        [m, v]: [&Buffer<f32>; 2],
+        packed: &Buffer<f32>,
+    ) -> Result<()> {
+        let buffers = [bind(11, packed), bind(14, m), bind(15, v)];
+        context.dispatch(self.form.shader(), "pack_moments", &[self.policy()], &self.params, &buffers, self.packed_grid(1))
+    }
+
+    /// Records the unpacking of parameters, moments, and the gradient of the step before.
+    pub(crate) fn record_unpack(
+        &self,
+        context: &mut Context,
+        packed: &Buffer<f32>,
+        [params, m, v, grads]: [&Buffer<f32>; 4],
+    ) -> Result<()> {
+        let packed_grads = packed_gradient(context)?;
+        let flat = [bind(10, params), bind(14, m), bind(15, v), bind(35, grads)];
+        let buffers = [&flat[..], &[bind(11, packed), bind(16, &packed_grads)]].concat();
+        context.dispatch(self.form.shader(), "unpack_state", &[self.policy()], &self.params, &buffers, self.packed_grid(1))
+    }
+
     /// Records a step of a rollout: buffers are those of `act`, already checked, with `noise` and what is written from row `first_row` on;
     /// `drawn` are the actions as words.
     pub(crate) fn record_act(
@@ -238,7 +278,7 @@ impl Plan {
         let step =
             ActorCriticParams { observations_offset: observations_offset as u32, first_row: first_row as u32, ..self.params };
         let weights = if self.form == Form::ByTile { 30 } else { 1 };
-        let inputs = [bind(weights, &packed.slice(0, Self::PACKED)), bind(2, observations), bind(9, noise)];
+        let inputs = [bind(weights, &window(packed, 0)), bind(2, observations), bind(9, noise)];
         let outputs = [bind(6, output), bind(8, values), bind(20, drawn), bind(21, logp)];
         let buffers = [&inputs[..], &outputs].concat();
         let batch = self.params.batch as usize;
@@ -289,7 +329,8 @@ impl Plan {
         }
     }
 
-    /// Records a minibatch step. Buffers are those of `minibatch_step`, already checked and bound as the shader says; `actions` as words.
+    /// Records a minibatch step. Buffers are those of `minibatch_step`, already checked and bound as the shader says; `actions` as words. Where
+    /// steps are not in place, reads what is packed `now` and writes the packed gradient and `next`.
     pub(crate) fn record_step(
         &self,
         context: &mut Context,
@@ -297,22 +338,25 @@ impl Plan {
         (rows, first_sample): (&Gather, usize),
         [observations, actions, samples, indices]: [(u32, Buffer<u32>); 4],
         [output, values]: [(u32, Buffer<u32>); 2],
-        packed: &Buffer<f32>,
+        [now, next]: [&Buffer<f32>; 2],
         [params, m, v, grads]: [&Buffer<f32>; 4],
         (schedule, stats, control): (&Buffer<f32>, &Buffer<f32>, &Buffer<u32>),
     ) -> Result<()> {
         let squares: Buffer<u32> = context.scratch("actor_critic.squares", 4 * MOST_GROUPS)?;
         let shared = self.step_params(step, rows, first_sample);
         let inputs = [observations, actions, samples, indices, output, values];
-        if self.form == Form::ByTile {
-            self.record_gradient_by_tile(context, &shared, &inputs, packed, [grads, stats], &squares)?;
+        let state = if self.is_in_place() {
+            self.record_gradient_by_tile(context, &shared, &inputs, now, [grads, stats], &squares)?;
+            [bind(10, params), bind(11, now), bind(14, m), bind(15, v), bind(16, grads)]
         } else {
-            self.record_gradient_by_sample(context, &shared, &inputs, packed, [grads, stats], &squares)?;
-        }
+            let grads = packed_gradient(context)?;
+            self.record_gradient_by_sample(context, &shared, &inputs, now, [&grads, stats], &squares)?;
+            let [weights, m, v] = [0, 1, 2].map(|i| window(now, i));
+            [bind(1, &weights), bind(33, &m), bind(34, &v), bind(32, &window(&grads, 0)), bind(11, next)]
+        };
         if let Some(max_kl) = step.max_kl {
             record_stop_on_kl(context, max_kl, step.loss.stats_row, stats, control)?;
         }
-        let state = [bind(10, params), bind(11, packed), bind(14, m), bind(15, v), bind(16, grads)];
         let others = [bind(18, stats), bind(19, control), bind(28, schedule), bind(29, &squares.slice(0, 4 * MOST_GROUPS))];
         let buffers = [&state[..], &others].concat();
         let grid = self.packed_grid(self.form.vectors_each());
@@ -329,15 +373,14 @@ impl Plan {
         squares: &Buffer<u32>,
     ) -> Result<()> {
         let trace: Buffer<f32> = context.scratch("actor_critic.trace", WINDOWS * 4 * WINDOW)?;
-        let window = |i: usize| trace.slice(4 * WINDOW * i, 4 * WINDOW);
-        let buffers = [inputs, &[bind(1, &packed.slice(0, Self::PACKED)), bind(5, &trace)]].concat();
+        let buffers = [inputs, &[bind(1, &window(packed, 0)), bind(5, &trace)]].concat();
         let grid = Grid::Xyz(self.tiles, 2, 1);
         context.dispatch(self.form.shader(), "samples_gradient", &self.constants(), shared, &buffers, grid)?;
 
         let [x, y, z] = self.parameter_groups;
         // Observations and partial sums, then activations, their gradients and the output's, of both networks.
         let windows =
-            [(12, 0), (13, 7), (22, 1), (23, 2), (24, 3), (25, 4), (26, 5), (27, 6)].map(|(at, i)| bind(at, &window(i)));
+            [(12, 0), (13, 7), (22, 1), (23, 2), (24, 3), (25, 4), (26, 5), (27, 6)].map(|(at, i)| bind(at, &window(&trace, i)));
         let buffers = [&windows[..], &[bind(16, grads), bind(17, squares), bind(18, stats)]].concat();
         context.dispatch(self.form.shader(), "parameters_gradient", &[self.policy()], shared, &buffers, Grid::Xyz(x, y, z))
     }

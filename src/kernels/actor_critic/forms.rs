@@ -39,9 +39,9 @@ impl Form {
 
     pub(super) const fn shader(self) -> Shader {
         match self {
-            Self::ByInvocation => shader!("actor_critic", "by_invocation", "samples", "parameters"),
-            Self::BySubgroup => shader!("actor_critic/by_subgroup", "by_subgroup", "samples", "parameters"),
-            Self::ByTile => shader!("actor_critic/by_tile", "tiles"),
+            Self::ByInvocation => shader!("actor_critic", "by_invocation", "samples", "parameters", "state_in_windows"),
+            Self::BySubgroup => shader!("actor_critic/by_subgroup", "by_subgroup", "samples", "parameters", "state_in_windows"),
+            Self::ByTile => shader!("actor_critic/by_tile", "tiles", "state_in_place"),
         }
     }
 
@@ -93,10 +93,12 @@ const PARAMS: &[(&str, usize, &[Field])] =
     &[(ActorCriticParams::NAME, size_of::<ActorCriticParams>(), ActorCriticParams::FIELDS)];
 const ENTRIES: &[(&str, &[Constants])] = &[
     ("pack_weights", POLICIES),
+    ("pack_moments", POLICIES),
     ("samples_act", OF_ACTS),
     ("samples_gradient", OF_SAMPLES),
     ("parameters_gradient", POLICIES),
     ("update_parameters", POLICIES),
+    ("unpack_state", POLICIES),
 ];
 
 const TILE_ENTRIES: &[(&str, &[Constants])] = &[

@@ -53,6 +53,10 @@ pub struct MinibatchStep {
     pub max_kl: Option<f64>,
     /// Over all parameters.
     pub adam: Adam,
+    /// Whether parameters, moments and gradient have to be in the buffers of the state afterwards. Where another step of the same networks
+    /// and state follows with nothing that reads or changes them in between, `false` is faster on some adapters: until a step with `true`, where
+    /// they are is the backend's affair.
+    pub is_last: bool,
 }
 
 /// How the fused kernel for small networks shares work among invocations on a GPU. The first two give the same bits; the third adds up in
