@@ -39,8 +39,8 @@
 //               parameters_gradient: windows 12 observations, 13 partial sums, 22 activations, 23 their gradients, 24 d_output of the actor,
 //               25 to 27 of the critic; this and sum_tiles: 16 grads, 17 squares, 18 stats; update_parameters: 11 packed, 18 stats,
 //               19 control, 28 schedule, 29 squares (window), in place also 10 parameters, 14 m, 15 v, 16 grads, otherwise windows of
-//               another buffer than 11: 1 weights, 32 grads, 33 m, 34 v; pack_weights: 10, 11; pack_moments: 11, 14, 15; unpack_state: 10,
-//               11, 14 to 16, 35 flat_grads
+//               another buffer than 11: 1 weights, 32 grads, 33 m, 34 v; unpack_state: the same windows, 10, 14, 15, 35 flat_grads;
+//               pack_weights: 10, 11; pack_moments: 11, 14, 15
 // Preconditions what Plan::new checks: no more than KEPT vectors a sample, of samples_* from first_hidden on; of these that everything fits its
 //               window; hidden activations among identity, tanh, relu and elu. An action that is no index gives NaN; an index >= rows is
 //               clamped to rows - 1

@@ -32,11 +32,15 @@ fn unpack_state(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invo
         return;
     }
     let at = packed_at(i);
+    let param = weights.vectors[i];
+    let first_moment = m_window.vectors[i];
+    let second_moment = v_window.vectors[i];
+    let grad = grads_window.vectors[i];
     for (var c = 0u; c < at.count; c++) {
-        parameters[at.first + c] = packed[i][c];
-        m[at.first + c] = packed[WINDOW + i][c];
-        v[at.first + c] = packed[2u * WINDOW + i][c];
-        flat_grads[at.first + c] = grads[i][c];
+        parameters[at.first + c] = param[c];
+        m[at.first + c] = first_moment[c];
+        v[at.first + c] = second_moment[c];
+        flat_grads[at.first + c] = grad[c];
     }
 }
 

@@ -25,9 +25,9 @@ const FAULTS: [Fault; 7] = [
 const FAULTS_BY_SAMPLE: [Fault; 24] = [
     ("params.packed_vectors - params.packed_log_std", "0u", "grads of log_std"),
     ("beyond(params.width, first), gradient", "4u, gradient", "norm"),
-    ("flat_grads[at.first + c] = grads[i][c];", "flat_grads[at.first + c] = grads[0u][c];", "grads"),
-    ("m[at.first + c] = packed[WINDOW + i][c];", "m[at.first + c] = packed[i][c];", "m"),
-    ("v[at.first + c] = packed[2u * WINDOW + i][c];", "v[at.first + c] = packed[WINDOW + i][c];", "v"),
+    ("flat_grads[at.first + c] = grad[c];", "flat_grads[at.first + c] = grad[0u];", "grads"),
+    ("m[at.first + c] = first_moment[c];", "m[at.first + c] = second_moment[c];", "m"),
+    ("v[at.first + c] = second_moment[c];", "v[at.first + c] = first_moment[c];", "v"),
     ("packed[WINDOW + i] = first_moment;", "packed[WINDOW + i] = second_moment;", "params"),
     ("packed[2u * WINDOW + i] = second_moment;", "", "params"),
     ("first.m, second.m, third.m", "first.m, second.m, second.m", "m"),

@@ -93,6 +93,12 @@ fn packed_gradient(context: &mut Context) -> Result<Buffer<f32>> {
     context.scratch("actor_critic.grads", 4 * WINDOW)
 }
 
+/// Parameters, gradient and moments.
+fn state_windows(packed: &Buffer<f32>, grads: &Buffer<f32>) -> [(u32, Buffer<u32>); 4] {
+    let [weights, m, v] = [0, 1, 2].map(|i| window(packed, i));
+    [bind(1, &weights), bind(32, &window(grads, 0)), bind(33, &m), bind(34, &v)]
+}
+
 /// Where everything of a minibatch lies in the windows, if it fits.
 pub(crate) struct Plan {
     form: Form,
@@ -258,9 +264,8 @@ impl Plan {
         packed: &Buffer<f32>,
         [params, m, v, grads]: [&Buffer<f32>; 4],
     ) -> Result<()> {
-        let packed_grads = packed_gradient(context)?;
         let flat = [bind(10, params), bind(14, m), bind(15, v), bind(35, grads)];
-        let buffers = [&flat[..], &[bind(11, packed), bind(16, &packed_grads)]].concat();
+        let buffers = [flat, state_windows(packed, &packed_gradient(context)?)].concat();
         context.dispatch(self.form.shader(), "unpack_state", &[self.policy()], &self.params, &buffers, self.packed_grid(1))
     }
 
@@ -351,8 +356,8 @@ impl Plan {
         } else {
             let grads = packed_gradient(context)?;
             self.record_gradient_by_sample(context, &shared, &inputs, now, [&grads, stats], &squares)?;
-            let [weights, m, v] = [0, 1, 2].map(|i| window(now, i));
-            [bind(1, &weights), bind(33, &m), bind(34, &v), bind(32, &window(&grads, 0)), bind(11, next)]
+            let [weights, grads, m, v] = state_windows(now, &grads);
+            [weights, grads, m, v, bind(11, next)]
         };
         if let Some(max_kl) = step.max_kl {
             record_stop_on_kl(context, max_kl, step.loss.stats_row, stats, control)?;
