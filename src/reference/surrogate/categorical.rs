@@ -13,6 +13,9 @@ const WIDE: usize = 48;
 /// Elements of a tile of wide rows, which then stays in the nearest cache with what is made of it.
 const WIDE_TILE: usize = 4096;
 
+/// Lanes of which sums stay in registers.
+const BLOCK: usize = 16;
+
 /// What a log-softmax needs, from logits `[groups, LANES]`, each column of its own.
 struct LogSoftmax<T> {
     largest: Lanes<T>,
@@ -32,34 +35,41 @@ impl<T: Real> LogSoftmax<T> {
 
     #[inline(always)]
     fn find_largest(&mut self, logits: &[T]) {
-        for group in logits.chunks_exact(LANES) {
-            for (largest, &logit) in self.largest.iter_mut().zip(group) {
-                *largest = if logit > *largest { logit } else { *largest };
+        for first in (0..LANES).step_by(BLOCK) {
+            let mut largest = [T::min_value(); BLOCK];
+            for group in logits.chunks_exact(LANES) {
+                for (largest, &logit) in largest.iter_mut().zip(&group[first..first + BLOCK]) {
+                    *largest = if logit > *largest { logit } else { *largest };
+                }
             }
+            self.largest[first..first + BLOCK].copy_from_slice(&largest);
         }
     }
 
     /// Leaves logit − largest in `logits` and its exponential in `exps`, and sums these.
     #[inline(always)]
     fn exponentiate(&mut self, logits: &mut [T], exps: &mut [T]) {
-        // Few enough for their sums to stay in registers.
-        const BLOCK: usize = 16;
         for first in (0..LANES).step_by(BLOCK) {
-            let (mut ties, mut others, mut weighted) = ([0.0; BLOCK], [0.0; BLOCK], [0.0; BLOCK]);
+            let (mut ties, mut others, mut weighted) = ([T::zero(); BLOCK], [0.0; BLOCK], [0.0; BLOCK]);
             let largest = &self.largest[first..first + BLOCK];
             for (z, exp_z) in logits.chunks_exact_mut(LANES).zip(exps.chunks_exact_mut(LANES)) {
                 let (z, exp_z) = (&mut z[first..first + BLOCK], &mut exp_z[first..first + BLOCK]);
+                // By itself, or it would be in vectors of as few as there are of f64.
                 for i in 0..BLOCK {
                     z[i] = z[i] - largest[i];
                     exp_z[i] = z[i].exp_in_loops();
+                }
+                for i in 0..BLOCK {
                     let is_largest = z[i] == T::zero();
-                    ties[i] += if is_largest { 1.0 } else { 0.0 };
-                    others[i] += if is_largest { 0.0 } else { exp_z[i].f64() };
+                    ties[i] = ties[i] + if is_largest { T::one() } else { T::zero() };
+                    let other = if is_largest { T::zero() } else { exp_z[i] };
                     // Not −∞·0.
-                    weighted[i] -= if exp_z[i] == T::zero() { 0.0 } else { z[i].f64() * exp_z[i].f64() };
+                    let distance = if exp_z[i] == T::zero() { T::zero() } else { z[i] };
+                    others[i] += other.f64();
+                    weighted[i] -= distance.f64() * exp_z[i].f64();
                 }
             }
-            self.ties[first..first + BLOCK].copy_from_slice(&ties);
+            self.ties[first..first + BLOCK].copy_from_slice(&ties.map(|ties| ties.f64()));
             self.others[first..first + BLOCK].copy_from_slice(&others);
             self.weighted[first..first + BLOCK].copy_from_slice(&weighted);
         }
