@@ -2,6 +2,7 @@
 
 mod guards;
 mod open;
+mod read;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -65,6 +66,7 @@ pub struct Context {
     queue: wgpu::Queue,
     name: String,
     limits: wgpu::Limits,
+    is_software: bool,
     cooperative_matrix: std::result::Result<CooperativeMatrix, String>,
     guards: bool,
     bounds_checks: bool,
@@ -96,6 +98,7 @@ impl Context {
     pub fn from_wgpu(device: wgpu::Device, queue: wgpu::Queue, name: String) -> Self {
         Self {
             limits: device.limits(),
+            is_software: device.adapter_info().device_type == wgpu::DeviceType::Cpu,
             cooperative_matrix: Err("the device is a caller's own".to_owned()),
             device,
             queue,
@@ -152,7 +155,7 @@ impl Context {
 
     /// Whether the adapter is a program on the CPU, such as llvmpipe, whose best variants are not a GPU's.
     pub fn is_software(&self) -> bool {
-        self.device.adapter_info().device_type == wgpu::DeviceType::Cpu
+        self.is_software
     }
 
     /// The device's limits.
@@ -512,60 +515,6 @@ impl Context {
             return Err(Error::DeviceLost(lost.clone()));
         }
         reported.error.take().map_or(Ok(()), |error| Err(Error::Device(error)))
-    }
-
-    /// Waits for everything submitted.
-    pub(super) fn wait(&self) -> Result<()> {
-        self.device.poll(wgpu::PollType::wait_indefinitely()).map(|_| ()).map_err(|e| Error::Device(e.to_string()))
-    }
-
-    /// Submits everything recorded, waits, and returns `len` elements from `offset` on.
-    ///
-    /// # Errors
-    /// [`Error::Shape`] for a range outside the buffer, [`Error::Device`] and [`Error::DeviceLost`] from the device.
-    pub fn read<T: bytemuck::Pod>(&mut self, source: &Buffer<T>, offset: usize, len: usize) -> Result<Vec<T>> {
-        check_range("read", source.len(), offset, len)?;
-        self.read_bytes(&[(&source.raw, source.head + 4 * offset as u64, 4 * len as u64)], bytemuck::pod_collect_to_vec)
-    }
-
-    /// All of both, by one submission. Errors are those of [`read`](Self::read).
-    pub(crate) fn read_both(&mut self, words: &Buffer<u32>, floats: &Buffer<f32>) -> Result<(Vec<u32>, Vec<f32>)> {
-        let sources = [(&words.raw, words.head, 4 * words.len() as u64), (&floats.raw, floats.head, 4 * floats.len() as u64)];
-        let both: Vec<u32> = self.read_bytes(&sources, bytemuck::pod_collect_to_vec)?;
-        let (words, floats) = both.split_at(words.len());
-        Ok((words.to_vec(), bytemuck::pod_collect_to_vec(floats)))
-    }
-
-    /// Ranges of buffers, offset and size each, one behind the other.
-    fn read_bytes<R>(&mut self, sources: &[(&wgpu::Buffer, u64, u64)], convert: impl FnOnce(&[u8]) -> R) -> Result<R> {
-        let size = sources.iter().map(|(_, _, size)| size).sum();
-        let staging = match self.staging.take().filter(|s| s.size() >= size) {
-            Some(kept) => kept,
-            None => {
-                let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
-                self.create(size.next_power_of_two(), usage, "read-back")?
-            }
-        };
-        let mut target_offset = 0;
-        for &(source, source_offset, size) in sources {
-            let (source, target) = (source.clone(), staging.clone());
-            self.commands.push(Command::Copy { source, source_offset, target, target_offset, size });
-            target_offset += size;
-        }
-        self.flush()?;
-        if self.planning.is_some() {
-            return Ok(convert(&vec![0; size as usize]));
-        }
-        staging.map_async(wgpu::MapMode::Read, ..size, |_| {});
-        self.wait()?;
-        self.timing.iter_mut().for_each(Timing::resume_host);
-        self.raise_reported()?;
-        let view = staging.get_mapped_range(..size).map_err(|e| Error::Device(e.to_string()))?;
-        let result = convert(&view);
-        drop(view);
-        staging.unmap();
-        self.staging = Some(staging);
-        Ok(result)
     }
 }
 

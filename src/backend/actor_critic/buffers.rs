@@ -175,7 +175,8 @@ impl<F> Parameters<F> {
     }
 }
 
-/// Everything that minibatch steps read and change.
+/// Everything that minibatch steps read and change. After a step that was not [the last](crate::kernels::actor_critic::MinibatchStep::is_last), parameters,
+/// moments and gradient may be elsewhere.
 #[derive(Debug)]
 pub struct TrainState<F, W> {
     /// `[len]`.
