@@ -61,7 +61,7 @@ impl<T: Real> LogSoftmax<T> {
                 }
                 for i in 0..BLOCK {
                     let is_largest = z[i] == T::zero();
-                    ties[i] = ties[i] + if is_largest { T::one() } else { T::zero() };
+                    ties[i] += if is_largest { T::one() } else { T::zero() };
                     let other = if is_largest { T::zero() } else { exp_z[i] };
                     // Not −∞·0.
                     let distance = if exp_z[i] == T::zero() { T::zero() } else { z[i] };
