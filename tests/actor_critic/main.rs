@@ -7,7 +7,8 @@ mod problem;
 
 use ppo_kernels::Error;
 use ppo_kernels::backend::{
-    ActorCriticOps, Backend, Cpu, CrossCheck, Drawn, Gpu, Head, Memory, Parameters, RolloutRows, Rows, Trace, TrainState, Variant,
+    ActorCriticOps, Backend, Cpu, CrossCheck, Drawn, Gpu, Head, Memory, Minibatch, Parameters, RolloutRows, Rows, Trace,
+    TrainState, Variant,
 };
 use ppo_kernels::kernels::actor_critic::{ActorCritic, Form};
 use ppo_kernels::kernels::linear::Activation;
@@ -224,6 +225,11 @@ fn what_a_step_left_for_others_to_follow_serves_no_other_networks() {
                     Err(Error::InvalidValue { argument, .. }) => assert_eq!(argument, "params"),
                     other => panic!("{variant:?}: {other:?}"),
                 }
+            }
+            let mut room = Minibatch::new(gpu, &others.networks, false, 33)?;
+            match others.take_step(gpu, true, &mut room, state) {
+                Err(Error::InvalidValue { argument, .. }) => assert_eq!(argument, "networks"),
+                other => panic!("{other:?}"),
             }
             assert_eq!(acted(gpu, &problem, Variant::Auto, &mut state.params)?, packed);
         }

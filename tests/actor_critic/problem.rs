@@ -124,7 +124,22 @@ impl Problem {
         lasts: &[bool],
         mut before: impl FnMut(usize, &mut B, &mut TrainState<B::Floats, B::Words>) -> ppo_kernels::Result<()>,
     ) -> ppo_kernels::Result<Outcome> {
-        let (step, mut state, mut minibatch) = self.prepare(backend)?;
+        let (_, mut state, mut minibatch) = self.prepare(backend)?;
+        for (i, &is_last) in lasts.iter().enumerate() {
+            before(i, backend, &mut state)?;
+            self.take_step(backend, is_last, &mut minibatch, &mut state)?;
+        }
+        self.read(backend, Way::Step, state, minibatch)
+    }
+
+    pub fn take_step<B: Backend>(
+        &self,
+        backend: &mut B,
+        is_last: bool,
+        minibatch: &mut Minibatch<B::Floats, B::Words>,
+        state: &mut TrainState<B::Floats, B::Words>,
+    ) -> ppo_kernels::Result<()> {
+        let step = MinibatchStep { is_last, ..self.step(self.parameters()) };
         let rollout = self.scatter();
         let (actions, vectors) = (backend.upload_words(&rollout.actions)?, backend.upload_floats(&rollout.vectors)?);
         let rows = MinibatchRows {
@@ -136,11 +151,7 @@ impl Problem {
             samples: &backend.upload_floats(&rollout.samples)?,
             first_sample: FIRST_SAMPLE,
         };
-        for (i, &is_last) in lasts.iter().enumerate() {
-            before(i, backend, &mut state)?;
-            backend.minibatch_step(&self.networks, &MinibatchStep { is_last, ..step }, &rows, &mut minibatch, &mut state)?;
-        }
-        self.read(backend, Way::Step, state, minibatch)
+        backend.minibatch_step(&self.networks, &step, &rows, minibatch, state)
     }
 
     fn parameters(&self) -> usize {
