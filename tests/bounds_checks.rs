@@ -3,12 +3,14 @@
 mod common;
 
 use common::{Draw, gpu};
+use ppo_kernels::Error;
 use ppo_kernels::backend::{
     ActorCriticOps, AdvantageOps, Drawn, GatherOps, Gpu, Head, LinearOps, Memory, Minibatch, MinibatchRows, NonfiniteOps,
-    NormalizeOps, OptimizerOps, Parameters, PolicyOps, RandomOps, RolloutRows, Rows, SurrogateOps, Trace, TrainState, Variant,
+    NormalizeOps, OptimizerOps, Parameters, PolicyOps, Precision, RandomOps, RolloutRows, Rows, SurrogateOps, Trace, TrainState,
+    Variant,
 };
 use ppo_kernels::bench::{Benchmarked, Units};
-use ppo_kernels::gpu::{Buffer, Indices, Selection, Shader};
+use ppo_kernels::gpu::{Autotune, Buffer, Context, Indices, OpenOptions, Selection, Shader};
 use ppo_kernels::kernels::actor_critic::{ActorCritic, Form, Layer, MinibatchStep};
 use ppo_kernels::kernels::advantage::{DiscountedReturns, Gae};
 use ppo_kernels::kernels::gather::Gather;
@@ -423,22 +425,44 @@ fn surrogate(run: &mut Run<'_>) {
     run.keep_words(&control);
 }
 
-/// Bits of everything that `operation` computes, with bounds checks and without.
-fn both_forms(gpu: &mut Gpu, operation: Operation) -> [Vec<u32>; 2] {
-    [true, false].map(|bounds_checks| {
-        (gpu.variant, gpu.product) = (Variant::Auto, None);
-        gpu.context.set_bounds_checks(bounds_checks);
-        let mut run = Run { gpu: &mut *gpu, draw: Draw::new(11), bits: Vec::new() };
-        operation(&mut run);
-        run.bits
-    })
+/// One adapter, opened with bounds checks and without.
+struct Opened {
+    checked: Gpu,
+    unchecked: Gpu,
 }
 
+impl Opened {
+    fn in_precision(precision: Precision) -> Option<Self> {
+        let checked = common::gpu_with(precision)?;
+        let options = OpenOptions { tensor_cores: precision == Precision::F16TensorCore, bounds_checks: false };
+        let mut unchecked = Gpu::on(Context::open_with(&Selection::Best, options).unwrap());
+        if options.tensor_cores {
+            unchecked = unchecked.with_tensor_cores();
+        }
+        unchecked.context.set_autotune(Autotune::Off);
+        unchecked.variant = checked.variant;
+        Some(Self { checked, unchecked })
+    }
+}
+
+fn bits(gpu: &mut Gpu, operation: Operation) -> Vec<u32> {
+    (gpu.variant, gpu.product) = (Variant::Auto, None);
+    let mut run = Run { gpu, draw: Draw::new(11), bits: Vec::new() };
+    operation(&mut run);
+    run.bits
+}
+
+/// What `operation` computes has the same bits with bounds checks, without, and without those of the driver.
 #[track_caller]
-fn assert_same(name: &str, [checked, unchecked]: [Vec<u32>; 2]) {
-    assert!(!checked.is_empty() && checked.len() == unchecked.len(), "{name}");
-    let first = checked.iter().zip(&unchecked).position(|(a, b)| a != b);
-    assert_eq!(first, None, "{name}: {:08x?}", first.map(|i| (checked[i], unchecked[i])));
+fn assert_same(name: &str, opened: &mut Opened, operation: Operation) {
+    opened.checked.context.set_bounds_checks(true);
+    let checked = bits(&mut opened.checked, operation);
+    opened.checked.context.set_bounds_checks(false);
+    for unchecked in [bits(&mut opened.checked, operation), bits(&mut opened.unchecked, operation)] {
+        assert!(!checked.is_empty() && checked.len() == unchecked.len(), "{name}");
+        let first = checked.iter().zip(&unchecked).position(|(a, b)| a != b);
+        assert_eq!(first, None, "{name}: {:08x?}", first.map(|i| (checked[i], unchecked[i])));
+    }
 }
 
 #[test]
@@ -449,49 +473,74 @@ fn without_bounds_checks_every_proven_shader_computes_the_same_bits() {
     let proven: Vec<Shader> = proven.collect();
     let (names, covered): (Vec<_>, Vec<_>) = (proven.iter().map(|s| s.name).collect(), OPERATIONS.iter().map(|o| o.0).collect());
     assert_eq!(names, covered, "an operation for each proven shader");
-    let Some(mut gpu) = gpu() else { return };
-    gpu.context.set_bounds_checks(false);
-    assert!(proven.iter().all(|shader| !gpu.context.checks_bounds(shader)));
+    let Some(mut opened) = Opened::in_precision(Precision::F32) else { return };
+    assert!(proven.iter().all(|shader| !opened.unchecked.context.checks_bounds(shader)));
     for (name, operation) in OPERATIONS {
-        assert_same(name, both_forms(&mut gpu, *operation));
+        assert_same(name, &mut opened, *operation);
     }
 }
 
 #[test]
 fn without_bounds_checks_tensor_cores_compute_the_same_bits() {
-    let Some(mut gpu) = common::gpu_on_tensor_cores() else { return };
-    assert_same("linear", both_forms(&mut gpu, linear_on_tensor_cores));
-    assert!(gpu.take_used_tensor_cores(), "they were in use");
-    assert_same(
-        "tensor_core_peak",
-        both_forms(&mut gpu, |run| {
-            let mut operands = run.gpu.operands(Units::TensorCores).unwrap();
-            run.gpu.arithmetic(Units::TensorCores, &mut operands).unwrap();
-            run.keep(&[&operands[2]]);
-            assert_eq!(run.gpu.deviation(Units::TensorCores, &operands).unwrap(), 0.0, "all sums are exact");
-            operands[2] = run.output(operands[2].len() - 1);
-            assert!(run.gpu.arithmetic(Units::TensorCores, &mut operands).is_err());
-        }),
-    );
+    if common::gpu_on_tensor_cores().is_none() {
+        return;
+    }
+    let mut opened = Opened::in_precision(Precision::F16TensorCore).unwrap();
+    assert_same("linear", &mut opened, linear_on_tensor_cores);
+    assert!(opened.checked.take_used_tensor_cores() && opened.unchecked.take_used_tensor_cores(), "they were in use");
+    assert_same("tensor_core_peak", &mut opened, |run| {
+        let mut operands = run.gpu.operands(Units::TensorCores).unwrap();
+        run.gpu.arithmetic(Units::TensorCores, &mut operands).unwrap();
+        run.keep(&[&operands[2]]);
+        assert_eq!(run.gpu.deviation(Units::TensorCores, &operands).unwrap(), 0.0, "all sums are exact");
+        operands[2] = run.output(operands[2].len() - 1);
+        assert!(run.gpu.arithmetic(Units::TensorCores, &mut operands).is_err());
+    });
 }
 
 #[test]
 fn peaks_compute_the_same_bits_and_refuse_buffers_too_short() {
-    let Some(mut gpu) = gpu() else { return };
-    assert_same(
-        "peaks",
-        both_forms(&mut gpu, |run| {
-            let (source, mut target) = (run.floats(4 * 5001), run.output(4 * 5001));
-            run.gpu.copy_fast(&source, &mut target).unwrap();
-            let mut operands = run.gpu.operands(Units::F32).unwrap();
-            run.gpu.arithmetic(Units::F32, &mut operands).unwrap();
-            run.keep(&[&target, &operands[2]]);
-            operands[2] = run.output(operands[2].len() - 1);
-            assert!(run.gpu.arithmetic(Units::F32, &mut operands).is_err());
-            let mut short = run.output(4 * 5001 - 1);
-            assert!(run.gpu.copy_fast(&source, &mut short).is_err());
-        }),
-    );
+    let Some(mut opened) = Opened::in_precision(Precision::F32) else { return };
+    assert_same("peaks", &mut opened, |run| {
+        let (source, mut target) = (run.floats(4 * 5001), run.output(4 * 5001));
+        run.gpu.copy_fast(&source, &mut target).unwrap();
+        let mut operands = run.gpu.operands(Units::F32).unwrap();
+        run.gpu.arithmetic(Units::F32, &mut operands).unwrap();
+        run.keep(&[&target, &operands[2]]);
+        operands[2] = run.output(operands[2].len() - 1);
+        assert!(run.gpu.arithmetic(Units::F32, &mut operands).is_err());
+        let mut short = run.output(4 * 5001 - 1);
+        assert!(run.gpu.copy_fast(&source, &mut short).is_err());
+    });
+}
+
+#[test]
+fn a_context_opened_without_bounds_checks_refuses_what_needs_them() {
+    let Some(Opened { mut unchecked, .. }) = Opened::in_precision(Precision::F32) else { return };
+    let source = unchecked.upload_words(&[1, 2, 3, 4]).unwrap();
+    let indices = unchecked.upload_words(&[1, 0]).unwrap();
+    let mut target = unchecked.alloc_words(4).unwrap();
+    let gather = Gather { count: 2, width: 2, rows: 2, start: 0 };
+    let mut gathered = |gpu: &mut Gpu| {
+        gpu.gather_words(&gather, &source, &indices, &mut target)?;
+        gpu.read_words(&target, 0, 4)
+    };
+    assert_eq!(gathered(&mut unchecked).unwrap(), [3, 4, 1, 2]);
+    let ways: [fn(&mut Context); 3] = [
+        |context| context.set_bounds_checks(true),
+        |context| context.set_guards(true),
+        |context| context.replace_shader("gather", common::shader("gather").to_owned()),
+    ];
+    for ask in ways {
+        ask(&mut unchecked.context);
+        let error = gathered(&mut unchecked).unwrap_err();
+        assert!(
+            matches!(&error, Error::InvalidValue { argument, .. } if argument.contains("gather") || argument.contains("poison")),
+            "{error}"
+        );
+        unchecked.context.set_bounds_checks(false);
+        unchecked.context.set_guards(false);
+    }
 }
 
 #[test]

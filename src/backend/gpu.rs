@@ -3,7 +3,7 @@
 use super::Memory;
 use super::tensor_core::self_test;
 use crate::error::{Error, Result};
-use crate::gpu::{Buffer, Context, Selection};
+use crate::gpu::{Buffer, Context, OpenOptions, Selection};
 use crate::kernels::actor_critic::Form;
 use crate::kernels::linear::{Linear, Precision, Product, TensorCores, Ways};
 
@@ -50,12 +50,23 @@ impl Gpu {
     /// in the log says why, and [`precision`](Self::precision) which it is.
     ///
     /// # Errors
-    /// Those of [`Context::open`].
+    /// Those of [`Context::open_with`].
     pub fn open_with_precision(selection: &Selection, precision: Precision) -> Result<Self> {
-        match precision {
-            Precision::F32 => Self::open(selection),
-            Precision::F16TensorCore => Ok(Self::on(Context::open_with_tensor_cores(selection)?).with_tensor_cores()),
-        }
+        Self::open_with(selection, precision, OpenOptions::default().bounds_checks)
+    }
+
+    /// As [`open_with_precision`](Self::open_with_precision), with [bounds checks](OpenOptions::bounds_checks) whatever the build: for finding faults.
+    ///
+    /// # Errors
+    /// Those of [`Context::open_with`].
+    pub fn open_checked(selection: &Selection, precision: Precision) -> Result<Self> {
+        Self::open_with(selection, precision, true)
+    }
+
+    fn open_with(selection: &Selection, precision: Precision, bounds_checks: bool) -> Result<Self> {
+        let tensor_cores = precision == Precision::F16TensorCore;
+        let gpu = Self::on(Context::open_with(selection, OpenOptions { tensor_cores, bounds_checks })?);
+        Ok(if tensor_cores { gpu.with_tensor_cores() } else { gpu })
     }
 
     /// Turns tensor cores on after a self-test of theirs, or warns that there are none to be used.

@@ -69,8 +69,13 @@ impl BackendArgs {
 }
 
 /// The adapter of that name, or the best.
+pub fn selection(adapter: &Option<String>) -> Selection {
+    adapter.clone().map_or(Selection::Best, Selection::Named)
+}
+
+/// The adapter of that name, or the best.
 pub fn open_gpu(adapter: &Option<String>, PrecisionArgs { precision }: PrecisionArgs) -> Result<Gpu> {
-    Gpu::open_with_precision(&adapter.clone().map_or(Selection::Best, Selection::Named), precision)
+    Gpu::open_with_precision(&selection(adapter), precision)
 }
 
 /// The CPU backend, which has no adapter to choose and no tensor cores.

@@ -3,12 +3,12 @@
 use clap::ValueEnum;
 use comfy_table::Table;
 use ppo_kernels::Result;
-use ppo_kernels::backend::{Memory, Variant, Worst};
+use ppo_kernels::backend::{Gpu, Memory, Variant, Worst};
 use ppo_kernels::kernels::actor_critic::Form;
 use ppo_kernels::kernels::linear::Product;
 use ppo_kernels::verify::{KERNELS, KERNELS_WITH_VARIANTS, KernelReport, Options, run as run_cases};
 
-use super::backend::{PrecisionArgs, open_cpu, open_gpu};
+use super::backend::{PrecisionArgs, open_cpu, selection};
 use super::{Outcome, output};
 
 /// Misses listed one by one; a broken driver has thousands.
@@ -86,7 +86,7 @@ fn tell(variant: &str, report: &KernelReport) {
 }
 
 fn verify_gpu(args: &VerifyArgs, options: &Options) -> Result<Vec<Labelled>> {
-    let mut gpu = open_gpu(&args.adapter, args.precision)?;
+    let mut gpu = Gpu::open_checked(&selection(&args.adapter), args.precision.precision)?;
     announce(&gpu, args)?;
     gpu.context.set_guards(true);
     let mut reports = Vec::new();

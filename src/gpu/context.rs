@@ -4,6 +4,8 @@ mod guards;
 mod open;
 mod read;
 
+pub use open::OpenOptions;
+
 use std::sync::{Arc, Mutex, PoisonError};
 
 use hashbrown::{Equivalent, HashMap};
@@ -70,6 +72,8 @@ pub struct Context {
     cooperative_matrix: std::result::Result<CooperativeMatrix, String>,
     guards: bool,
     bounds_checks: bool,
+    /// Whether shaders can be made with bounds checks.
+    can_check_bounds: bool,
     sources: HashMap<&'static str, String>,
     /// By name, and whether with bounds checks.
     modules: HashMap<(&'static str, bool), wgpu::ShaderModule>,
@@ -105,6 +109,7 @@ impl Context {
             name,
             guards: false,
             bounds_checks: cfg!(debug_assertions),
+            can_check_bounds: true,
             sources: HashMap::new(),
             modules: HashMap::new(),
             pipeline_ids: HashMap::new(),
@@ -126,6 +131,7 @@ impl Context {
         Self {
             guards: self.guards,
             bounds_checks: self.bounds_checks,
+            can_check_bounds: self.can_check_bounds,
             planning: Some(Planning::new(&self.device)),
             tuner: Tuner::new(Autotune::Off),
             ..Self::from_wgpu(self.device.clone(), self.queue.clone(), self.name.clone())
@@ -173,8 +179,8 @@ impl Context {
         self.submissions
     }
 
-    /// Whether shaders recorded from now on check their indices even where those are [proven](Indices::Proven) to be in bounds: true
-    /// with debug assertions, false without.
+    /// Whether shaders recorded from now on check their indices even where those are [proven](Indices::Proven) to be in bounds. A context that was
+    /// [opened](OpenOptions) without bounds checks refuses to record shaders with them.
     pub fn set_bounds_checks(&mut self, bounds_checks: bool) {
         self.bounds_checks = bounds_checks;
     }
@@ -366,7 +372,8 @@ impl Context {
     /// shader with proven indices relies on its kernel having checked the buffers' lengths.
     ///
     /// # Errors
-    /// [`Error::LimitExceeded`] for a grid beyond the adapter's limits, [`Error::Device`] when the shader does not compile.
+    /// [`Error::LimitExceeded`] for a grid beyond the adapter's limits, [`Error::Device`] when the shader does not compile,
+    /// [`Error::InvalidValue`] where it needs bounds checks and the context was opened without.
     pub(crate) fn dispatch<P: ShaderParams>(
         &mut self,
         shader: Shader,
@@ -425,6 +432,10 @@ impl Context {
         };
         if let Some(&id) = self.pipeline_ids.get(&key) {
             return Ok(id);
+        }
+        if checked && !self.can_check_bounds {
+            let wanted = "proven indices, its own text and no guard regions, or a context opened with bounds checks";
+            return Err(Error::value(format!("shader {}", shader.name), wanted, "a context opened without"));
         }
         if self.planning.is_some() {
             let id = self.pipeline_ids.len();

@@ -8,7 +8,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 /// The best adapter there is. Without one the test fails, unless `PPO_KERNELS_NO_GPU=1` waives it; then it counts itself in the file that
-/// `PPO_KERNELS_WAIVED` names. Shaders check their bounds, whatever the profile; `PPO_KERNELS_UNCHECKED=1` runs them as a release build does.
+/// `PPO_KERNELS_WAIVED` names. Shaders check their bounds, whatever the profile; with `PPO_KERNELS_UNCHECKED=1` they do not.
 /// Nothing is tuned: tests take as long as they take, and write nothing into the user's folders.
 pub fn gpu() -> Option<Gpu> {
     gpu_with(Precision::F32)
@@ -24,7 +24,7 @@ pub fn gpu_with(precision: Precision) -> Option<Gpu> {
         }
         return None;
     }
-    match Gpu::open_with_precision(&Selection::Best, precision) {
+    match Gpu::open_checked(&Selection::Best, precision) {
         Ok(mut gpu) => {
             gpu.context.set_bounds_checks(std::env::var_os("PPO_KERNELS_UNCHECKED").is_none_or(|v| v != "1"));
             gpu.context.set_autotune(Autotune::Off);

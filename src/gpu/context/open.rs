@@ -5,26 +5,44 @@ use std::sync::{Arc, PoisonError};
 use super::Context;
 use crate::error::{Error, Result};
 use crate::gpu::adapter::{self, CooperativeMatrix, Selection};
+use crate::gpu::robustness;
+
+/// How to open an adapter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OpenOptions {
+    /// For work on tensor cores too, where the adapter has them: see [`Context::cooperative_matrix`].
+    pub tensor_cores: bool,
+    /// Whether shaders check their indices, which is for finding faults: [guard regions](Context::set_guards) and
+    /// [replaced shaders](Context::replace_shader) need it. Without, Vulkan's drivers are not asked to check accesses of buffers either.
+    pub bounds_checks: bool,
+}
+
+/// No tensor cores; bounds checks with debug assertions alone.
+impl Default for OpenOptions {
+    fn default() -> Self {
+        Self { tensor_cores: false, bounds_checks: cfg!(debug_assertions) }
+    }
+}
 
 impl Context {
+    /// [`open_with`](Self::open_with) the usual options.
+    ///
+    /// # Errors
+    /// Those of [`open_with`](Self::open_with).
+    pub fn open(selection: &Selection) -> Result<Self> {
+        Self::open_with(selection, OpenOptions::default())
+    }
+
     /// Opens an adapter with its own limits, and with timestamp queries, pipeline caches and subgroups where it has them.
     ///
     /// # Errors
     /// [`Error::NoAdapter`] when none fits, [`Error::Device`] when it cannot be opened.
-    pub fn open(selection: &Selection) -> Result<Self> {
-        Self::open_adapter(&adapter::select(selection)?, Err("the device was opened without tensor cores".to_owned()))
-    }
-
-    /// As [`open`](Self::open), for work on tensor cores too, where the adapter has them: see [`cooperative_matrix`](Self::cooperative_matrix).
-    ///
-    /// # Errors
-    /// Those of [`open`](Self::open).
-    pub fn open_with_tensor_cores(selection: &Selection) -> Result<Self> {
+    pub fn open_with(selection: &Selection, options: OpenOptions) -> Result<Self> {
         let adapter = adapter::select(selection)?;
-        Self::open_adapter(&adapter, CooperativeMatrix::of(&adapter))
-    }
-
-    fn open_adapter(adapter: &wgpu::Adapter, cooperative_matrix: std::result::Result<CooperativeMatrix, String>) -> Result<Self> {
+        let cooperative_matrix = match options.tensor_cores {
+            true => CooperativeMatrix::of(&adapter),
+            false => Err("the device was opened without tensor cores".to_owned()),
+        };
         let useful = wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::PIPELINE_CACHE | wgpu::Features::SUBGROUP;
         let wanted = adapter.features() & useful;
         let (features, experimental_features) = match cooperative_matrix {
@@ -39,9 +57,17 @@ impl Context {
             memory_hints: wgpu::MemoryHints::Performance,
             ..Default::default()
         };
-        let (device, queue) =
-            pollster::block_on(adapter.request_device(&descriptor)).map_err(|e| Error::Device(e.to_string()))?;
-        let context = Self { cooperative_matrix, ..Self::from_wgpu(device, queue, adapter.get_info().name) };
+        let request = || pollster::block_on(adapter.request_device(&descriptor)).map_err(|e| Error::Device(e.to_string()));
+        let (device, queue) = match options.bounds_checks {
+            true => request()?,
+            false => open_unchecked(&adapter, &descriptor).map_or_else(request, Ok)?,
+        };
+        let context = Self {
+            cooperative_matrix,
+            bounds_checks: options.bounds_checks,
+            can_check_bounds: options.bounds_checks,
+            ..Self::from_wgpu(device, queue, adapter.get_info().name)
+        };
         let reported = Arc::clone(&context.reported);
         context.device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
             reported.lock().unwrap_or_else(PoisonError::into_inner).error.get_or_insert(error.to_string());
@@ -60,4 +86,11 @@ fn experimental_features() -> wgpu::ExperimentalFeatures {
     // SAFETY: what has to be acknowledged is that such a feature may have bugs that lead to undefined behaviour. It is asked for by name only, its
     // one kernel states its preconditions, and a self-test on the adapter at hand comes before any use.
     unsafe { wgpu::ExperimentalFeatures::enabled() }
+}
+
+/// Without the driver's checks of buffers, where that can be had.
+#[allow(unsafe_code)]
+fn open_unchecked(adapter: &wgpu::Adapter, descriptor: &wgpu::DeviceDescriptor<'_>) -> Option<(wgpu::Device, wgpu::Queue)> {
+    // SAFETY: nobody but the context has the device, and it records no shader on it but our own, as they stand, whose indices their headers prove.
+    unsafe { robustness::open_unchecked(adapter, descriptor) }
 }
