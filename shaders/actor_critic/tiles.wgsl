@@ -4,6 +4,7 @@
 //
 // In `packed` a layer's weights are [vectors of inputs, outputs]: consecutive invocations make consecutive outputs of one pair of samples, and
 // read consecutive vectors. On the way back each reads consecutive vectors itself, near its own inputs: the cache has them from the way there.
+// Invocations are shared out by constants: a division by a parameter is some twenty instructions, each waiting for the one before.
 
 // What an invocation of update_parameters takes: one vector, of which it reads squares by itself.
 const VECTORS_EACH = 1u;
@@ -22,6 +23,10 @@ const TILE_LANES = 256u;
 const SUM_LANES = 128u;
 // Vectors between samples in workgroup memory: not a multiple of 8, so that the same vector of eight samples lies in different banks.
 const STRIDE = KEPT + 1u;
+// Invocations for each sample, each pair of samples, and each vector of outputs whose weights' gradients they make.
+const SAMPLE_LANES = TILE_LANES / TILE;
+const PAIR_LANES = 2u * SAMPLE_LANES;
+const ROW_LANES = 16u;
 
 @group(0) @binding(30) var<storage, read> packed_weights: array<vec4<f32>>;
 // Of each workgroup in x the gradients, as in `packed` but with weights [outputs, vectors of inputs]; then partials [partial_rows, partial_width].
@@ -66,9 +71,8 @@ fn along_eight(w: Eight, h: u32) -> vec4<f32> {
 
 // Observations of the tile's samples, in rows `sh_rows`.
 fn load_observations(local: u32) {
-    for (var i = local; i < TILE * params.observation_vectors; i += TILE_LANES) {
-        let s = i / params.observation_vectors;
-        let k = i - s * params.observation_vectors;
+    let s = local / SAMPLE_LANES;
+    for (var k = local % SAMPLE_LANES; k < params.observation_vectors; k += SAMPLE_LANES) {
         let first = params.observations_offset + sh_rows[s] * params.observation_size;
         // All four are read, whether or not they are there, so that none waits for another.
         let at = 4u * k + vec4<u32>(0u, 1u, 2u, 3u);
@@ -85,9 +89,8 @@ fn forward(local: u32, first_layer: u32, layers: u32) {
     for (var l = 0u; l < layers; l++) {
         let at = params.packed_layers[first_layer + l];
         let outputs = 4u * at.y;
-        for (var i = local; i < TILE / 2u * outputs; i += TILE_LANES) {
-            let pair = i / outputs;
-            let o = i - pair * outputs;
+        let pair = local / PAIR_LANES;
+        for (var o = local % PAIR_LANES; o < outputs; o += PAIR_LANES) {
             let one = 2u * pair * STRIDE + input_at;
             let other = one + STRIDE;
             let w = at.z + o;
@@ -111,9 +114,8 @@ fn forward(local: u32, first_layer: u32, layers: u32) {
             sh_outputs[(2u * pair + 1u) * 4u * KEPT + o] = ((other_sum.x + other_sum.y) + (other_sum.z + other_sum.w)) + bias;
         }
         workgroupBarrier();
-        for (var i = local; i < TILE * at.y; i += TILE_LANES) {
-            let s = i / at.y;
-            let o = i - s * at.y;
+        let s = local / SAMPLE_LANES;
+        for (var o = local % SAMPLE_LANES; o < at.y; o += SAMPLE_LANES) {
             let first = s * 4u * KEPT + 4u * o;
             let y = vec4<f32>(sh_outputs[first], sh_outputs[first + 1u], sh_outputs[first + 2u], sh_outputs[first + 3u]);
             if l + 1u < layers {
@@ -132,30 +134,30 @@ fn forward(local: u32, first_layer: u32, layers: u32) {
 
 // The tile's share of a layer's gradient, added to that of the workgroup's tiles before.
 fn add_gradient(local: u32, at: vec4<u32>, above: u32, first: u32, is_first: bool) {
-    for (var i = local; i < at.x * at.y; i += TILE_LANES) {
-        let o = i / at.x;
-        let k = i - o * at.x;
-        var a = vec4<f32>();
-        var b = vec4<f32>();
-        var c = vec4<f32>();
-        var d = vec4<f32>();
-        var bias = vec4<f32>();
-        for (var s = 0u; s < TILE; s++) {
-            let gradient = sh_kept[s * STRIDE + above + o];
-            let h = sh_kept[s * STRIDE + above - at.x + k];
-            a += gradient.x * h;
-            b += gradient.y * h;
-            c += gradient.z * h;
-            d += gradient.w * h;
-            bias += gradient;
-        }
-        let row = first + at.z + 4u * o * at.x + k;
-        add_tile_gradient(row, a, is_first);
-        add_tile_gradient(row + at.x, b, is_first);
-        add_tile_gradient(row + 2u * at.x, c, is_first);
-        add_tile_gradient(row + 3u * at.x, d, is_first);
-        if k == 0u {
-            add_tile_gradient(first + at.w + o, bias, is_first);
+    for (var o = local / ROW_LANES; o < at.y; o += TILE_LANES / ROW_LANES) {
+        for (var k = local % ROW_LANES; k < at.x; k += ROW_LANES) {
+            var a = vec4<f32>();
+            var b = vec4<f32>();
+            var c = vec4<f32>();
+            var d = vec4<f32>();
+            var bias = vec4<f32>();
+            for (var s = 0u; s < TILE; s++) {
+                let gradient = sh_kept[s * STRIDE + above + o];
+                let h = sh_kept[s * STRIDE + above - at.x + k];
+                a += gradient.x * h;
+                b += gradient.y * h;
+                c += gradient.z * h;
+                d += gradient.w * h;
+                bias += gradient;
+            }
+            let row = first + at.z + 4u * o * at.x + k;
+            add_tile_gradient(row, a, is_first);
+            add_tile_gradient(row + at.x, b, is_first);
+            add_tile_gradient(row + 2u * at.x, c, is_first);
+            add_tile_gradient(row + 3u * at.x, d, is_first);
+            if k == 0u {
+                add_tile_gradient(first + at.w + o, bias, is_first);
+            }
         }
     }
 }
