@@ -320,7 +320,8 @@ pub fn first_difference(outcome: &Outcome, expected: &Outcome, tolerance: f64) -
     })
 }
 
-/// One sample to many tiles, their edges, no hidden layer to three, every activation, both policies.
+/// One sample to many tiles, their edges, no hidden layer to three, every activation, both policies, and networks that take all the room
+/// a sample has: by their observations, a hidden layer, or both.
 pub fn problems() -> impl Iterator<Item = Problem> {
     let activations = [
         Activation::Tanh,
@@ -333,9 +334,13 @@ pub fn problems() -> impl Iterator<Item = Problem> {
     ];
     let widths: [&[usize]; 4] = [&[5], &[3, 7], &[17, 33, 9], &[4, 16, 8, 12]];
     let sizes = [1, 2, 31, 32, 33, 64, 127, 128, 129, 255, 1023, 1025, 2049];
-    sizes.into_iter().enumerate().flat_map(move |(i, batch)| {
+    let small = sizes.into_iter().enumerate().map(move |(i, batch)| {
         let (widths, activation) = (widths[i % widths.len()], activations[i % activations.len()]);
-        let outputs = [1, 2, 3, 11, 5, 6][i % 6];
+        (batch, widths, [1, 2, 3, 11, 5, 6][i % 6], activation)
+    });
+    let wide: [(usize, &[usize], usize, Activation); 3] =
+        [(33, &[133, 5], 6, Activation::Elu), (20, &[66, 69, 3], 7, Activation::Tanh), (9, &[3, 130, 2], 8, Activation::Relu)];
+    small.chain(wide).flat_map(|(batch, widths, outputs, activation)| {
         [true, false].map(|categorical| Problem::new(batch, widths, outputs, activation, categorical))
     })
 }
