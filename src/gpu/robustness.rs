@@ -19,6 +19,8 @@ pub(super) unsafe fn open_unchecked(
         Ok(opened) => return opened,
         Err(error) => log::warn!("{}: the driver goes on checking accesses of buffers: {error}", adapter.get_info().name),
     }
+    #[cfg(not(any(windows, target_os = "linux", target_os = "android", target_os = "freebsd")))]
+    let _ = (adapter, descriptor);
     None
 }
 
