@@ -2,7 +2,8 @@
 //!
 //! [`run`] drives a [`CrossCheck`] over a backend, so each output is judged by its kernel's own tolerance. Edge sizes (one, a workgroup or a tile
 //! and its neighbours, more than 65 535 workgroups for the cheap kernels) are always among the shapes; the random ones come on top. Sizes of zero have
-//! to be refused with a typed error. On a GPU, turn on [guard regions](crate::gpu::Context::set_guards) first: outputs are then poisoned, and writes
+//! to be refused with a typed error. On a GPU [opened with bounds checks](crate::backend::Gpu::open_checked), turn on
+//! [guard regions](crate::gpu::Context::set_guards) first: outputs are then poisoned, and writes
 //! outside them found.
 
 mod actor_critic;
