@@ -10,9 +10,23 @@ use ppo_kernels::gpu::Autotune;
 use ppo_kernels::kernels::linear::{Activation, Linear};
 use ppo_kernels::wgpu;
 
-/// Large enough to be worth timing, and of two candidates for each of the three products.
-const LAYER: Linear = Linear { batch: 65, in_features: 50, out_features: 33, weight_offset: 0, bias_offset: 50 * 33 };
-const CANDIDATES: u64 = 6;
+/// Large enough to be worth timing, and of as many candidates for each of the three products as [`ways`] has.
+const LAYER: Linear = Linear { batch: 65, in_features: IN, out_features: OUT, weight_offset: 0, bias_offset: IN * OUT };
+const IN: usize = 63;
+const OUT: usize = 33;
+
+/// The candidates for one product of [`LAYER`].
+fn ways(gpu: &Gpu) -> &'static [&'static str] {
+    if gpu.context.is_software() { &["plain", "registers"] } else { &["plain", "registers", "workgroup-64"] }
+}
+
+/// Products of which the candidates have been timed, all of them.
+#[track_caller]
+fn products_timed(gpu: &Gpu) -> usize {
+    let (timed, each) = (gpu.context.candidates_timed() as usize, ways(gpu).len());
+    assert_eq!(timed % each, 0, "{timed} candidates, {each} for each product");
+    timed / each
+}
 
 /// A context that tunes, as a release build's does.
 fn tuning(autotune: Autotune) -> Option<Gpu> {
@@ -65,26 +79,26 @@ fn what_was_found_is_kept_for_the_next_process() {
     let folder = tempfile::tempdir().unwrap();
     let Some(mut first) = kept_in(folder.path()) else { return };
     let bits = run_layer(&mut first, &LAYER);
-    assert_eq!(first.context.candidates_timed(), CANDIDATES);
+    assert_eq!(products_timed(&first), 3);
     run_layer(&mut first, &LAYER);
-    assert_eq!(first.context.candidates_timed(), CANDIDATES, "once is enough");
+    assert_eq!(products_timed(&first), 3, "once is enough");
     let kept = choices(folder.path());
     let questions: Vec<_> = kept.keys().collect();
     assert_eq!(questions, ["linear_backward_input 128x64x64", "linear_backward_params 64x64x128", "linear_forward 128x64x64"]);
 
     let mut second = kept_in(folder.path()).unwrap();
     assert_eq!(run_layer(&mut second, &LAYER), bits);
-    assert_eq!(second.context.candidates_timed(), 0);
+    assert_eq!(products_timed(&second), 0);
     // The same power of two asks the same question, the next another.
     run_layer(&mut second, &Linear { batch: 128, ..LAYER });
-    assert_eq!(second.context.candidates_timed(), 0);
+    assert_eq!(products_timed(&second), 0);
     run_layer(&mut second, &Linear { batch: 129, ..LAYER });
-    assert_eq!(second.context.candidates_timed(), CANDIDATES);
+    assert_eq!(products_timed(&second), 3);
 
     let elsewhere = tempfile::tempdir().unwrap();
     let mut other = kept_in(elsewhere.path()).unwrap();
     run_layer(&mut other, &LAYER);
-    assert_eq!(other.context.candidates_timed(), CANDIDATES, "another folder knows nothing");
+    assert_eq!(products_timed(&other), 3, "another folder knows nothing");
 }
 
 #[test]
@@ -92,19 +106,19 @@ fn no_choice_changes_a_bit() {
     let Some(mut off) = tuning(Autotune::Off) else { return };
     let folder = tempfile::tempdir().unwrap();
     // Two stretches of samples, so that the parameters' gradient has parts.
-    let layer = Linear { batch: 2100, in_features: 19, out_features: 21, weight_offset: 0, bias_offset: 19 * 21 };
+    let layer = Linear { batch: 2100, in_features: IN, out_features: 21, weight_offset: 0, bias_offset: IN * 21 };
     let bits = run_layer(&mut off, &layer);
     let mut found = kept_in(folder.path()).unwrap();
     assert_eq!(run_layer(&mut found, &layer), bits);
-    assert_eq!(found.context.candidates_timed(), CANDIDATES);
+    assert_eq!(products_timed(&found), 3);
     let file = the_file(folder.path(), "json");
     let text = std::fs::read_to_string(&file).unwrap();
-    for way in ["plain", "registers"] {
-        let forced = text.replace("\"registers\"", "\"plain\"").replace("\"plain\"", &format!("\"{way}\""));
-        std::fs::write(&file, forced).unwrap();
+    for way in ways(&found) {
+        let named = |text: String, name: &&str| text.replace(&format!("\"{name}\""), &format!("\"{way}\""));
+        std::fs::write(&file, ways(&found).iter().fold(text.clone(), named)).unwrap();
         let mut forced = kept_in(folder.path()).unwrap();
         assert_eq!(run_layer(&mut forced, &layer), bits, "{way}");
-        assert_eq!(forced.context.candidates_timed(), 0, "{way} was read");
+        assert_eq!(products_timed(&forced), 0, "{way} was read");
     }
     let mut other_numbers = tuning(Autotune::Off).unwrap();
     assert_ne!(
@@ -126,29 +140,29 @@ fn a_damaged_file_is_ignored_and_written_anew() {
     let version = format!("\"ppo_kernels\": \"{}\"", env!("CARGO_PKG_VERSION"));
     for (damage, timed) in [
         (text.clone(), 0),
-        (String::new(), CANDIDATES),
-        ("\u{0}\u{1}garbage".to_owned(), CANDIDATES),
-        (text[..text.len() / 2].to_owned(), CANDIDATES),
-        ("[]".to_owned(), CANDIDATES),
-        (plant(&text, &some_choice, "7"), CANDIDATES),
-        (plant(&text, &version, "\"ppo_kernels\": \"0.0.0\""), CANDIDATES),
-        (plant(&text, "\"driver_info\": \"", "\"driver_info\": \"another "), CANDIDATES),
+        (String::new(), 3),
+        ("\u{0}\u{1}garbage".to_owned(), 3),
+        (text[..text.len() / 2].to_owned(), 3),
+        ("[]".to_owned(), 3),
+        (plant(&text, &some_choice, "7"), 3),
+        (plant(&text, &version, "\"ppo_kernels\": \"0.0.0\""), 3),
+        (plant(&text, "\"driver_info\": \"", "\"driver_info\": \"another "), 3),
         // Whole files, of which a part is of no use.
-        (plant(&text, &format!("\"linear_forward 128x64x64\": {some_choice}"), "\"linear_forward 128x64x64\": \"magic\""), 2),
-        (plant(&text, "\"linear_forward 128x64x64\"", "\"linear_forward\""), 2),
+        (plant(&text, &format!("\"linear_forward 128x64x64\": {some_choice}"), "\"linear_forward 128x64x64\": \"magic\""), 1),
+        (plant(&text, "\"linear_forward 128x64x64\"", "\"linear_forward\""), 1),
     ] {
         std::fs::write(&file, &damage).unwrap();
         let mut gpu = kept_in(folder.path()).unwrap();
         run_layer(&mut gpu, &LAYER);
-        assert_eq!(gpu.context.candidates_timed(), timed, "{damage}");
+        assert_eq!(products_timed(&gpu), timed, "{damage}");
         let rewritten = choices(folder.path());
-        assert!(kept.keys().all(|question| ["plain", "registers"].contains(&rewritten[question].as_str().unwrap())), "{damage}");
+        assert!(kept.keys().all(|question| ways(&gpu).contains(&rewritten[question].as_str().unwrap())), "{damage}");
     }
     // Bytes that are no text.
     std::fs::write(&file, [0xff; 100]).unwrap();
     let mut gpu = kept_in(folder.path()).unwrap();
     run_layer(&mut gpu, &LAYER);
-    assert_eq!(gpu.context.candidates_timed(), CANDIDATES);
+    assert_eq!(products_timed(&gpu), 3);
     assert_eq!(choices(folder.path()).len(), 3);
 }
 
@@ -173,7 +187,7 @@ fn a_folder_that_cannot_be_written_is_no_error() {
         let Some(mut gpu) = tuning(autotune) else { return };
         run_layer(&mut gpu, &LAYER);
         run_layer(&mut gpu, &LAYER);
-        assert_eq!(gpu.context.candidates_timed(), CANDIDATES, "choices last as long as the context");
+        assert_eq!(products_timed(&gpu), 3, "choices last as long as the context");
     }
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "in the way");
 }
@@ -194,7 +208,7 @@ fn where_faults_are_looked_for_nothing_is_timed_or_written() {
         let Some(mut gpu) = kept_in(folder.path()) else { return };
         prepare(&mut gpu);
         run_layer(&mut gpu, &LAYER);
-        assert_eq!(gpu.context.candidates_timed(), if i == 6 { CANDIDATES } else { 0 }, "{i}");
+        assert_eq!(products_timed(&gpu), if i == 6 { 3 } else { 0 }, "{i}");
         drop(gpu);
         assert_eq!(files(folder.path(), "json").len(), usize::from(i == 6), "{i}");
         assert!(i >= 4 || files(folder.path(), "pipelines").is_empty(), "{i}");
@@ -206,21 +220,21 @@ fn timing_candidates_leaves_alone_what_is_recorded() {
     let Some(mut gpu) = tuning(Autotune::Forgotten) else { return };
     gpu.context.set_timing(true);
     let layer = Linear { batch: 70, ..LAYER };
-    let mut x = gpu.upload_floats(&[0.0; 70 * 50]).unwrap();
-    let params = gpu.upload_floats(&[1.0; 51 * 33]).unwrap();
-    let mut y = gpu.alloc_floats(70 * 33).unwrap();
-    let mut again = gpu.alloc_floats(70 * 33).unwrap();
-    let ones = gpu.upload_floats(&[1.0; 70 * 50]).unwrap();
-    gpu.copy_floats(&ones, 0, &mut x, 0, 70 * 50).unwrap();
+    let mut x = gpu.upload_floats(&[0.0; 70 * IN]).unwrap();
+    let params = gpu.upload_floats(&[1.0; (IN + 1) * OUT]).unwrap();
+    let mut y = gpu.alloc_floats(70 * OUT).unwrap();
+    let mut again = gpu.alloc_floats(70 * OUT).unwrap();
+    let ones = gpu.upload_floats(&[1.0; 70 * IN]).unwrap();
+    gpu.copy_floats(&ones, 0, &mut x, 0, 70 * IN).unwrap();
     gpu.linear_forward(&layer, Activation::Identity, &x, 0, &params, None, &mut y, 0).unwrap();
-    gpu.write_floats(&mut x, 0, &[2.0; 70 * 50]).unwrap();
-    assert_eq!((gpu.context.candidates_timed(), gpu.context.submissions()), (2, 0), "timed, with everything still recorded");
+    gpu.write_floats(&mut x, 0, &[2.0; 70 * IN]).unwrap();
+    assert_eq!((products_timed(&gpu), gpu.context.submissions()), (1, 0), "timed, with everything still recorded");
     gpu.linear_forward(&layer, Activation::Relu, &x, 0, &params, None, &mut again, 0).unwrap();
-    assert_eq!(gpu.read_floats(&y, 0, 70 * 33).unwrap(), [51.0; 70 * 33]);
-    assert_eq!(gpu.read_floats(&again, 0, 70 * 33).unwrap(), [101.0; 70 * 33]);
+    assert_eq!(gpu.read_floats(&y, 0, 70 * OUT).unwrap(), [(IN + 1) as f32; 70 * OUT]);
+    assert_eq!(gpu.read_floats(&again, 0, 70 * OUT).unwrap(), [(2 * IN + 1) as f32; 70 * OUT]);
     assert_eq!(gpu.context.submissions(), 2);
     gpu.context.take_gpu_seconds().unwrap();
-    assert_eq!(gpu.context.candidates_timed(), 2, "an activation is no other question");
+    assert_eq!(products_timed(&gpu), 1, "an activation is no other question");
 }
 
 #[test]
@@ -235,15 +249,15 @@ fn works_on_a_callers_device_without_submitting_what_the_caller_encodes() {
     let mut ours = Gpu::on(ppo_kernels::gpu::Context::from_wgpu(device.clone(), queue.clone(), "mine".to_owned()));
     ours.context.set_bounds_checks(false);
     ours.context.set_autotune(Autotune::Kept(folder.path().to_owned()));
-    let (x, params) = (ours.upload_floats(&[1.0; 65 * 50]).unwrap(), ours.upload_floats(&[1.0; 51 * 33]).unwrap());
-    let mut y = ours.alloc_floats(65 * 33).unwrap();
+    let (x, params) = (ours.upload_floats(&[1.0; 65 * IN]).unwrap(), ours.upload_floats(&[1.0; (IN + 1) * OUT]).unwrap());
+    let mut y = ours.alloc_floats(65 * OUT).unwrap();
     ours.linear_forward(&LAYER, Activation::Identity, &x, 0, &params, None, &mut y, 0).unwrap();
     let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
     ours.context.encode_into(&mut encoder);
-    assert_eq!(ours.read_floats(&y, 0, 65 * 33).unwrap(), [0.0; 65 * 33], "not submitted yet");
+    assert_eq!(ours.read_floats(&y, 0, 65 * OUT).unwrap(), [0.0; 65 * OUT], "not submitted yet");
     queue.submit([encoder.finish()]);
-    assert_eq!(ours.read_floats(&y, 0, 65 * 33).unwrap(), [51.0; 65 * 33]);
-    assert_eq!(ours.context.candidates_timed(), 2);
+    assert_eq!(ours.read_floats(&y, 0, 65 * OUT).unwrap(), [(IN + 1) as f32; 65 * OUT]);
+    assert_eq!(products_timed(&ours), 1);
     assert_eq!(choices(folder.path()).len(), 1);
     drop(ours);
     assert!(files(folder.path(), "pipelines").is_empty(), "the caller did not ask for the feature");
@@ -262,17 +276,17 @@ fn kept_after(folder: &Path, run: impl Fn(&mut Gpu)) -> Option<Vec<u8>> {
 }
 
 fn forward(gpu: &mut Gpu) {
-    let (x, params) = (gpu.upload_floats(&[1.0; 65 * 50]).unwrap(), gpu.upload_floats(&[1.0; 51 * 33]).unwrap());
-    let mut y = gpu.alloc_floats(65 * 33).unwrap();
+    let (x, params) = (gpu.upload_floats(&[1.0; 65 * IN]).unwrap(), gpu.upload_floats(&[1.0; (IN + 1) * OUT]).unwrap());
+    let mut y = gpu.alloc_floats(65 * OUT).unwrap();
     gpu.linear_forward(&LAYER, Activation::Identity, &x, 0, &params, None, &mut y, 0).unwrap();
-    assert_eq!(gpu.read_floats(&y, 0, 65 * 33).unwrap(), [51.0; 65 * 33]);
+    assert_eq!(gpu.read_floats(&y, 0, 65 * OUT).unwrap(), [(IN + 1) as f32; 65 * OUT]);
 }
 
 fn backward(gpu: &mut Gpu) {
-    let (d_pre, x) = (gpu.upload_floats(&[1.0; 65 * 33]).unwrap(), gpu.upload_floats(&[1.0; 65 * 50]).unwrap());
-    let mut grads = gpu.alloc_floats(51 * 33).unwrap();
+    let (d_pre, x) = (gpu.upload_floats(&[1.0; 65 * OUT]).unwrap(), gpu.upload_floats(&[1.0; 65 * IN]).unwrap());
+    let mut grads = gpu.alloc_floats((IN + 1) * OUT).unwrap();
     gpu.linear_backward_params(&LAYER, &d_pre, &x, &mut grads).unwrap();
-    assert_eq!(gpu.read_floats(&grads, 0, 51 * 33).unwrap(), [65.0; 51 * 33]);
+    assert_eq!(gpu.read_floats(&grads, 0, (IN + 1) * OUT).unwrap(), [65.0; (IN + 1) * OUT]);
 }
 
 #[test]

@@ -72,7 +72,7 @@ fn a_planted_fault_is_flagged_in_exactly_its_kernel() {
         ("policy", "policy/categorical", "share -= exp_of(log_p) * log_p", "share -= exp_of(log_p) * (log_p + 0.01)"),
         ("policy", "policy/gaussian", "0.5 * exp_minus_tangent(2.0", "0.5 * exp_minus_tangent(1.0"),
         ("surrogate", "surrogate", "select(above_low, params.ratio_high,", "select(above_low, params.ratio_low,"),
-        ("actor_critic", "actor_critic", "biases[outputs] += d;", "biases[outputs] += h;"),
+        ("actor_critic", "actor_critic", "written.squares += gradient * gradient;", "written.squares += abs(gradient);"),
         ("normalize", "normalize", "/ f32(params.len - params.ddof)", "/ f32(params.len)"),
         ("optimizer", "optimizer", "adam.beta2 * old.v", "adam.beta1 * old.v"),
         ("nonfinite", "nonfinite", "control[BAD_ELEMENT], first)", "control[BAD_ELEMENT], first + 1u)"),
