@@ -8,6 +8,7 @@ mod command;
 mod context;
 mod pipeline_store;
 mod planning;
+mod poll;
 mod robustness;
 mod shader;
 mod timing;

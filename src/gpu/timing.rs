@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use super::poll::poll;
 use crate::error::{Error, Result};
 
 /// Submissions that are timed between two readings of the clock; a sum over more would leave some out, so there is none.
@@ -120,7 +121,7 @@ impl DeviceClock {
         encoder.clear_buffer(&self.resolved, 0, Some(size));
         queue.submit([encoder.finish()]);
         self.read_back.map_async(wgpu::MapMode::Read, ..size, |_| {});
-        device.poll(wgpu::PollType::wait_indefinitely()).map_err(|e| Error::Device(e.to_string()))?;
+        poll(device, wgpu::PollType::wait_indefinitely())?;
         let view = self.read_back.get_mapped_range(..size).map_err(|e| Error::Device(e.to_string()))?;
         let words: Vec<u64> = bytemuck::pod_collect_to_vec(&view);
         drop(view);

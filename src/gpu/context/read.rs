@@ -6,6 +6,7 @@ use super::{Context, check_range};
 use crate::error::{Error, Result};
 use crate::gpu::buffer::Buffer;
 use crate::gpu::command::Command;
+use crate::gpu::poll::poll;
 use crate::gpu::timing::Timing;
 
 /// How long to ask a software adapter whether it is done, giving way to whoever wants the core, before sleeping until it is. It computes on these cores, and
@@ -15,15 +16,14 @@ const AWAKE: Duration = Duration::from_millis(20);
 impl Context {
     /// Waits for everything submitted.
     pub(in crate::gpu) fn wait(&self) -> Result<()> {
-        let poll = |how| self.device.poll(how).map_err(|e| Error::Device(e.to_string()));
         let begin = Instant::now();
         while self.is_software && begin.elapsed() < AWAKE {
-            if poll(wgpu::PollType::Poll)?.is_queue_empty() {
+            if poll(&self.device, wgpu::PollType::Poll)?.is_queue_empty() {
                 return Ok(());
             }
             std::thread::yield_now();
         }
-        poll(wgpu::PollType::wait_indefinitely()).map(drop)
+        poll(&self.device, wgpu::PollType::wait_indefinitely()).map(drop)
     }
 
     /// Submits everything recorded, waits, and returns `len` elements from `offset` on.
