@@ -187,6 +187,45 @@ fn works_on_a_callers_device_buffers_and_encoder() {
     queue.submit([encoder.finish()]);
     assert_eq!(ours.context.submissions(), 0, "the caller submits");
     assert_eq!(ours.read_floats(&target, 0, 2).unwrap(), [8.0, 7.0]);
+
+    // What is written afterwards is not there yet for what the caller has still to submit.
+    ours.gather_floats(&FIRST_TWO, &source, &indices, &mut target).unwrap();
+    let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+    ours.context.encode_into(&mut encoder);
+    let mut source = source;
+    ours.write_floats(&mut source, 0, &[70.0, 80.0]).unwrap();
+    queue.submit([encoder.finish()]);
+    assert_eq!(ours.read_floats(&target, 0, 2).unwrap(), [8.0, 7.0]);
+    assert_eq!(ours.read_floats(&source, 0, 2).unwrap(), [70.0, 80.0]);
+}
+
+#[test]
+fn sizes_beyond_all_numbers_are_refused() {
+    let Some(mut gpu) = gpu() else { return };
+    for len in [usize::MAX, 1 << 62, (1 << 62) + 1] {
+        assert!(matches!(gpu.alloc_floats(len), Err(Error::LimitExceeded { needed: u64::MAX, .. })), "{len}");
+        let two = gpu.upload_floats(&[1.0, 2.0]).unwrap();
+        assert!(matches!(Buffer::<f32>::from_wgpu(two.raw().clone(), len), Err(Error::Shape { .. })), "{len}");
+    }
+}
+
+#[test]
+fn a_read_back_is_no_larger_than_the_largest_buffer() {
+    if gpu().is_none() {
+        return;
+    }
+    let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle());
+    let adapter = pollster::block_on(instance.request_adapter(&wgpu::RequestAdapterOptions::default())).unwrap();
+    let most = 20 << 20;
+    let required_limits =
+        wgpu::Limits { max_buffer_size: most, max_storage_buffer_binding_size: most, ..wgpu::Limits::default() };
+    let descriptor = wgpu::DeviceDescriptor { required_limits, ..Default::default() };
+    let (device, queue) = pollster::block_on(adapter.request_device(&descriptor)).unwrap();
+    let mut ours = Gpu::on(Context::from_wgpu(device, queue, "small".to_owned()));
+    // More than half of it, so that the next power of two is beyond it.
+    let len = 17 << 18;
+    let zeros = ours.alloc_floats(len).unwrap();
+    assert_eq!(ours.read_floats(&zeros, 0, len).unwrap(), vec![0.0; len]);
 }
 
 #[test]

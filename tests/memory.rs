@@ -121,6 +121,25 @@ fn an_update_takes_what_it_was_said_to_take_on_the_device() {
 }
 
 #[test]
+fn what_a_caller_lets_go_of_is_let_go_of() {
+    let _alone = alone();
+    let Some(mut gpu) = common::gpu() else { return };
+    let workload = &cases()[0];
+    let mut in_use = Vec::new();
+    for _ in 0..4 {
+        updated(&mut gpu, workload);
+        // What is let go of is noticed and freed with the submission after.
+        let any = gpu.upload_floats(&[1.0]).unwrap();
+        gpu.read_floats(&any, 0, 1).unwrap();
+        let Some(bytes) = gpu.context.allocated_bytes() else { return };
+        in_use.push(bytes);
+    }
+    assert!(in_use.iter().all(|&bytes| bytes == in_use[0]), "{in_use:?}");
+    let (_learner, _rollout) = updated(&mut gpu, workload);
+    assert!(gpu.context.allocated_bytes().unwrap() > in_use[0], "a learner takes something");
+}
+
+#[test]
 fn an_update_of_plain_operations_takes_what_it_was_said_to_take_on_the_device() {
     on_the_device(Variant::Plain);
 }

@@ -1,40 +1,83 @@
 //! Device buffers of `f32` or `u32`.
 
+use std::hash::{Hash, Hasher};
 use std::marker::PhantomData;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 
 use crate::error::{Error, Result};
 
+/// Memories that have been let go of, of all devices: who keeps something for as long as they live looks again where this has changed.
+static LET_GO: AtomicU64 = AtomicU64::new(0);
+
+/// How often, so far, the last [`Buffer`] of a memory was dropped.
+pub(super) fn let_go() -> u64 {
+    LET_GO.load(Ordering::Relaxed)
+}
+
+/// What clones, slices and casts of a buffer share.
+struct Memory(wgpu::Buffer);
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        LET_GO.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
 /// A storage buffer of `len` elements of `T` (`f32` or `u32`). Cloning shares the memory.
 pub struct Buffer<T> {
-    pub(crate) raw: wgpu::Buffer,
+    memory: Arc<Memory>,
     /// Bytes before the first element: zero, or a guard region.
     pub(crate) head: u64,
     /// Bytes after the last element that shaders can reach: zero, or a guard region.
-    pub(crate) tail: u64,
+    tail: u64,
     len: usize,
     element: PhantomData<T>,
 }
 
 impl<T> Clone for Buffer<T> {
     fn clone(&self) -> Self {
-        Self { raw: self.raw.clone(), head: self.head, tail: self.tail, len: self.len, element: PhantomData }
+        self.cast()
     }
 }
 
-/// The same elements of the same memory.
-impl<T> PartialEq for Buffer<T> {
+/// By which memory it is, as [`Bound`].
+impl<T> Hash for Buffer<T> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (Arc::as_ptr(&self.memory), self.head, self.tail, self.len).hash(state);
+    }
+}
+
+/// Which elements of which memory a buffer is, without keeping the memory.
+pub(super) struct Bound {
+    memory: Weak<Memory>,
+    head: u64,
+    tail: u64,
+    len: usize,
+}
+
+impl Bound {
+    /// Whether any buffer still has the memory.
+    pub(super) fn is_alive(&self) -> bool {
+        self.memory.strong_count() > 0
+    }
+
+    fn which(&self) -> (*const Memory, u64, u64, usize) {
+        (self.memory.as_ptr(), self.head, self.tail, self.len)
+    }
+}
+
+impl PartialEq for Bound {
     fn eq(&self, other: &Self) -> bool {
-        let Self { raw, head, tail, len, element: PhantomData } = self;
-        (raw, head, tail, len) == (&other.raw, &other.head, &other.tail, &other.len)
+        self.which() == other.which()
     }
 }
 
-impl<T> Eq for Buffer<T> {}
+impl Eq for Bound {}
 
-impl<T> std::hash::Hash for Buffer<T> {
-    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
-        let Self { raw, head, tail, len, element: PhantomData } = self;
-        (raw, head, tail, len).hash(state);
+impl Hash for Bound {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.which().hash(state);
     }
 }
 
@@ -50,7 +93,7 @@ impl<T> Buffer<T> {
         wgpu::BufferUsages::STORAGE.union(wgpu::BufferUsages::COPY_SRC).union(wgpu::BufferUsages::COPY_DST);
 
     pub(crate) fn guarded(raw: wgpu::Buffer, len: usize, head: u64, tail: u64) -> Self {
-        Self { raw, head, tail, len, element: PhantomData }
+        Self { memory: Arc::new(Memory(raw)), head, tail, len, element: PhantomData }
     }
 
     /// A caller's own buffer of `len` four-byte elements, made on the device that the kernels run on.
@@ -58,8 +101,8 @@ impl<T> Buffer<T> {
     /// # Errors
     /// [`Error::Shape`] when it is smaller than `len` elements, [`Error::InvalidValue`] when it lacks one of [`Self::USAGES`].
     pub fn from_wgpu(raw: wgpu::Buffer, len: usize) -> Result<Self> {
-        if raw.size() < 4 * len as u64 || len == 0 {
-            return Err(Error::shape("buffer", format!("at least {} bytes", 4 * len.max(1)), raw.size()));
+        if raw.size() / 4 < len as u64 || len == 0 {
+            return Err(Error::shape("buffer", format!("at least {} elements of 4 bytes", len.max(1)), raw.size() / 4));
         }
         if !raw.usage().contains(Self::USAGES) {
             return Err(Error::value("buffer usage", format!("{:?}", Self::USAGES), format!("{:?}", raw.usage())));
@@ -69,7 +112,7 @@ impl<T> Buffer<T> {
 
     /// The wgpu buffer underneath. Its first element is at byte zero unless guard regions were asked for.
     pub fn raw(&self) -> &wgpu::Buffer {
-        &self.raw
+        &self.memory.0
     }
 
     /// Number of elements.
@@ -80,18 +123,26 @@ impl<T> Buffer<T> {
 
     pub(crate) fn binding(&self) -> wgpu::BindingResource<'_> {
         let size = std::num::NonZeroU64::new(4 * self.len as u64 + self.tail);
-        wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer: &self.raw, offset: self.head, size })
+        wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer: self.raw(), offset: self.head, size })
     }
 
     /// `len` elements from `offset` on, which is a multiple of 64: 256 bytes, the strictest offset alignment there is.
     pub(crate) fn slice(&self, offset: usize, len: usize) -> Self {
         debug_assert!(offset.is_multiple_of(64) && offset + len <= self.len);
-        Self { raw: self.raw.clone(), head: self.head + 4 * offset as u64, tail: 0, len, element: PhantomData }
+        Self { head: self.head + 4 * offset as u64, tail: 0, len, ..self.clone() }
     }
 
     /// The same memory seen as another four-byte type, for kernels that only move bits.
     pub(crate) fn cast<U>(&self) -> Buffer<U> {
-        Buffer { raw: self.raw.clone(), head: self.head, tail: self.tail, len: self.len, element: PhantomData }
+        Buffer { memory: Arc::clone(&self.memory), head: self.head, tail: self.tail, len: self.len, element: PhantomData }
+    }
+
+    pub(super) fn bound(&self) -> Bound {
+        Bound { memory: Arc::downgrade(&self.memory), head: self.head, tail: self.tail, len: self.len }
+    }
+
+    pub(super) fn is(&self, bound: &Bound) -> bool {
+        (Arc::as_ptr(&self.memory), self.head, self.tail, self.len) == bound.which()
     }
 }
 

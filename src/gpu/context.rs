@@ -15,7 +15,7 @@ use guards::{GUARD_ELEMENTS, GUARD_WORD, POISON, POISON_WORD};
 
 use super::adapter::CooperativeMatrix;
 use super::autotune::Autotune;
-use super::buffer::Buffer;
+use super::buffer::{Bound, Buffer, let_go};
 use super::command::{Command, encode};
 use super::planning::Planning;
 use super::shader::{Grid, Indices, Shader, ShaderParams};
@@ -23,8 +23,8 @@ use super::timing::Timing;
 use super::tuning::Tuner;
 use crate::error::{Error, Result};
 
-/// Bind groups kept for reuse. A whole update of the largest networks needs a few hundred.
-const BIND_GROUPS_KEPT: usize = 4096;
+/// Bind groups kept for reuse: one for each step of a rollout, three for each minibatch step of small networks. Some come but once.
+const BIND_GROUPS_KEPT: usize = 1 << 14;
 
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct PipelineKey {
@@ -38,7 +38,7 @@ struct PipelineKey {
 struct BindGroupKey {
     pipeline: usize,
     params: Vec<u8>,
-    buffers: Vec<(u32, Buffer<u32>)>,
+    buffers: Vec<(u32, Bound)>,
 }
 
 /// A [`BindGroupKey`] that owns nothing, to look for one: thousands of dispatches of one update are recorded while the device waits.
@@ -51,7 +51,9 @@ struct BindGroupQuery<'a> {
 
 impl Equivalent<BindGroupKey> for BindGroupQuery<'_> {
     fn equivalent(&self, key: &BindGroupKey) -> bool {
-        (self.pipeline, self.params, self.buffers) == (key.pipeline, key.params.as_slice(), key.buffers.as_slice())
+        let same = |((at, buffer), (key_at, bound)): (&(u32, Buffer<u32>), &(u32, Bound))| at == key_at && buffer.is(bound);
+        (self.pipeline, self.params, self.buffers.len()) == (key.pipeline, key.params.as_slice(), key.buffers.len())
+            && self.buffers.iter().zip(&key.buffers).all(same)
     }
 }
 
@@ -80,7 +82,11 @@ pub struct Context {
     pipeline_ids: HashMap<PipelineKey, usize>,
     pipelines: Vec<wgpu::ComputePipeline>,
     bind_groups: HashMap<BindGroupKey, wgpu::BindGroup>,
+    /// [`let_go`], when bind groups of buffers that nobody has any more were last looked for.
+    let_go: u64,
     commands: Vec<Command>,
+    /// Whether a caller has, or had, something recorded here to submit: nobody says when that has been done.
+    is_encoded_elsewhere: bool,
     staging: Option<wgpu::Buffer>,
     submissions: u64,
     scratch: HashMap<&'static str, Buffer<u32>>,
@@ -115,7 +121,9 @@ impl Context {
             pipeline_ids: HashMap::new(),
             pipelines: Vec::new(),
             bind_groups: HashMap::new(),
+            let_go: let_go(),
             commands: Vec::new(),
+            is_encoded_elsewhere: false,
             staging: None,
             submissions: 0,
             scratch: HashMap::new(),
@@ -257,7 +265,7 @@ impl Context {
             return Err(Error::shape("len", "at least 1 element", len));
         }
         let guard = if self.guards { 4 * GUARD_ELEMENTS as u64 } else { 0 };
-        let size = 4 * len as u64 + 2 * guard;
+        let size = (len as u64).saturating_mul(4).saturating_add(2 * guard);
         for (limit, available) in [
             ("max_storage_buffer_binding_size", self.limits.max_storage_buffer_binding_size),
             ("max_buffer_size", self.limits.max_buffer_size),
@@ -293,8 +301,17 @@ impl Context {
         self.scratch.clear();
     }
 
+    /// Lets go of the bind groups of buffers that nobody has any more, which would keep their memory.
+    fn drop_orphans(&mut self) {
+        let now = let_go();
+        if std::mem::replace(&mut self.let_go, now) != now {
+            self.bind_groups.retain(|key, _| key.buffers.iter().all(|(_, buffer)| buffer.is_alive()));
+        }
+    }
+
     /// Every buffer that this context makes is made here.
     fn create(&mut self, size: u64, usage: wgpu::BufferUsages, what: &str) -> Result<wgpu::Buffer> {
+        self.drop_orphans();
         let size = self.planning.as_mut().map_or(size, |planning| planning.count(size));
         let scope = self.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
         let raw =
@@ -311,7 +328,7 @@ impl Context {
     /// [`Error::Shape`] when it would run past the end.
     pub fn write<T: bytemuck::Pod>(&mut self, target: &Buffer<T>, offset: usize, data: &[T]) -> Result<()> {
         check_range("write", target.len(), offset, data.len())?;
-        self.write_bytes(&target.raw, target.head + 4 * offset as u64, bytemuck::cast_slice(data))
+        self.write_bytes(target.raw(), target.head + 4 * offset as u64, bytemuck::cast_slice(data))
     }
 
     fn write_bytes(&mut self, target: &wgpu::Buffer, offset: u64, bytes: &[u8]) -> Result<()> {
@@ -319,7 +336,7 @@ impl Context {
             return Ok(());
         }
         // A queue write runs before the next submission: before everything recorded, which may still need the old contents.
-        if self.commands.is_empty() {
+        if self.commands.is_empty() && !self.is_encoded_elsewhere {
             self.write_now(target, offset, bytes);
             return Ok(());
         }
@@ -355,13 +372,13 @@ impl Context {
     ) -> Result<()> {
         check_range("source", source.len(), source_offset, len)?;
         check_range("target", target.len(), target_offset, len)?;
-        if source.raw == target.raw {
+        if source.raw() == target.raw() {
             return Err(Error::shape("target", "another buffer than the source", "the same"));
         }
         self.commands.push(Command::Copy {
-            source: source.raw.clone(),
+            source: source.raw().clone(),
             source_offset: source.head + 4 * source_offset as u64,
-            target: target.raw.clone(),
+            target: target.raw().clone(),
             target_offset: target.head + 4 * target_offset as u64,
             size: 4 * len as u64,
         });
@@ -396,7 +413,8 @@ impl Context {
                 if self.bind_groups.len() >= BIND_GROUPS_KEPT {
                     self.bind_groups.clear();
                 }
-                let key = BindGroupKey { pipeline, params: params.to_vec(), buffers: buffers.to_vec() };
+                let bound = buffers.iter().map(|(at, buffer)| (*at, buffer.bound())).collect();
+                let key = BindGroupKey { pipeline, params: params.to_vec(), buffers: bound };
                 self.bind_groups.insert(key, made.clone());
                 made
             }
@@ -483,8 +501,10 @@ impl Context {
         Ok(groups.map(|g| g as u32))
     }
 
-    /// Moves everything recorded into a caller's encoder. The caller submits it; it is not timed.
+    /// Moves everything recorded into a caller's encoder. The caller submits it, before anything is read back or flushed that was recorded
+    /// afterwards; it is not timed.
     pub fn encode_into(&mut self, encoder: &mut wgpu::CommandEncoder) {
+        self.is_encoded_elsewhere = true;
         encode(&std::mem::take(&mut self.commands), &self.pipelines, encoder, None);
     }
 
@@ -496,6 +516,7 @@ impl Context {
         if self.planning.is_some() {
             self.commands.clear();
         }
+        self.drop_orphans();
         if !self.commands.is_empty() {
             let commands = std::mem::take(&mut self.commands);
             let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());

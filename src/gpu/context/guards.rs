@@ -72,7 +72,7 @@ impl Context {
         if buffer.head == 0 {
             return Ok(None);
         }
-        let words: Vec<u32> = self.read_bytes(&[(&buffer.raw, 0, buffer.raw.size())], bytemuck::pod_collect_to_vec)?;
+        let words: Vec<u32> = self.read_bytes(&[(buffer.raw(), 0, buffer.raw().size())], bytemuck::pod_collect_to_vec)?;
         let data = GUARD_ELEMENTS..GUARD_ELEMENTS + buffer.len();
         let broken = words.iter().enumerate().position(|(i, &w)| !data.contains(&i) && w != GUARD_WORD);
         Ok(broken.map(|i| i as i64 - GUARD_ELEMENTS as i64))

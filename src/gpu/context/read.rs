@@ -32,12 +32,12 @@ impl Context {
     /// [`Error::Shape`] for a range outside the buffer, [`Error::Device`] and [`Error::DeviceLost`] from the device.
     pub fn read<T: bytemuck::Pod>(&mut self, source: &Buffer<T>, offset: usize, len: usize) -> Result<Vec<T>> {
         check_range("read", source.len(), offset, len)?;
-        self.read_bytes(&[(&source.raw, source.head + 4 * offset as u64, 4 * len as u64)], bytemuck::pod_collect_to_vec)
+        self.read_bytes(&[(source.raw(), source.head + 4 * offset as u64, 4 * len as u64)], bytemuck::pod_collect_to_vec)
     }
 
     /// All of both, by one submission. Errors are those of [`read`](Self::read).
     pub(crate) fn read_both(&mut self, words: &Buffer<u32>, floats: &Buffer<f32>) -> Result<(Vec<u32>, Vec<f32>)> {
-        let sources = [(&words.raw, words.head, 4 * words.len() as u64), (&floats.raw, floats.head, 4 * floats.len() as u64)];
+        let sources = [(words.raw(), words.head, 4 * words.len() as u64), (floats.raw(), floats.head, 4 * floats.len() as u64)];
         let both: Vec<u32> = self.read_bytes(&sources, bytemuck::pod_collect_to_vec)?;
         let (words, floats) = both.split_at(words.len());
         Ok((words.to_vec(), bytemuck::pod_collect_to_vec(floats)))
@@ -50,7 +50,7 @@ impl Context {
             Some(kept) => kept,
             None => {
                 let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
-                self.create(size.next_power_of_two(), usage, "read-back")?
+                self.create(size.next_power_of_two().min(self.limits.max_buffer_size), usage, "read-back")?
             }
         };
         let mut target_offset = 0;
