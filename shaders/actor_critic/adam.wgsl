@@ -7,6 +7,7 @@
 
 const BAD_TENSOR = 2u;
 const BAD_ELEMENT = 3u;
+const TARGET_KL = 1u;
 const NON_FINITE = 2u;
 
 // Every invocation adds up the same squares in the same order, so none has to wait for another. What an invocation reads in `control` may be
@@ -26,7 +27,8 @@ fn update_parameters(
     }
     let clip = clip_of(all.squares, params.limited != 0u, params.max_grad_norm, params.norm_epsilon);
     let is_bad = all.first_bad != NOWHERE;
-    let stopped = atomicLoad(&control[STOP]) != 0u || is_bad;
+    let is_beyond = stats[params.stats_row * STATS_COLUMNS + STAT_APPROX_KL] > params.max_kl;
+    let stopped = atomicLoad(&control[STOP]) != 0u || is_bad || is_beyond;
 
     let row = params.schedule_row * SCHEDULE_COLUMNS;
     let adam = AdamConstants(
@@ -44,6 +46,9 @@ fn update_parameters(
     if invocation == 0u {
         stats[params.stats_row * STATS_COLUMNS + GRAD_NORM] = clip.norm;
         stats[params.stats_row * STATS_COLUMNS + CLIP_COEF] = clip.coef;
+        if is_beyond && atomicLoad(&control[STOP]) == 0u {
+            atomicStore(&control[STOP], TARGET_KL);
+        }
         if is_bad && atomicLoad(&control[BAD_TENSOR]) == 0u {
             atomicStore(&control[STOP], NON_FINITE);
             atomicStore(&control[BAD_TENSOR], params.tensor);

@@ -40,8 +40,7 @@ fn place_of(layer: u32, layers: u32, first_layer: u32) -> Place {
 fn sum_of_partials(column: u32, rows: u32) -> f32 {
     var sum = 0.0;
     for (var row = 0u; row < rows; row++) {
-        let index = row * params.partial_width + column;
-        sum += partials.vectors[index / 4u][index % 4u];
+        sum += partials.vectors[row * params.partial_width + column].x;
     }
     return sum;
 }

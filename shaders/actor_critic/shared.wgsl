@@ -11,7 +11,8 @@
 //                        workgroup the sum of squares, and the first of its elements that is not finite; the row of statistics
 //   tiles_gradient       as samples_gradient, and the share of dW and db of each workgroup's samples
 //   sum_tiles            the sums of these over workgroups, and what else parameters_gradient makes
-//   update_parameters    norm and clip factor, what is not finite (nonfinite.wgsl), Adam (optimizer.wgsl), and the packed weights anew
+//   update_parameters    norm and clip factor, what is not finite (nonfinite.wgsl), the stop beyond max_kl (surrogate.wgsl), Adam
+//                        (optimizer.wgsl), and the packed weights anew
 //   unpack_state         parameters, moments and gradients out of packed ones
 //
 // Behind this stand samples.wgsl, parameters.wgsl and state_in_windows.wgsl, where an invocation takes whole samples, or tiles.wgsl and
@@ -25,7 +26,7 @@
 //               noise and actions, [first_row + batch or more]; a window [batch, padded sizes]; squares [square_groups, 4]; stats [rows, 16];
 //               schedule [steps, 4]; control [4]; parameters, m, v, flat_grads [len]; grads of tiles_* [len], of samples_* [packed_vectors, 4];
 //               layers as `layers` says, 4 a network at most; tile_gradients [partial_rows / 2, packed_vectors, 4], then [partial_rows,
-//               partial_width]; packed [packed_vectors, 4], of samples_* three times, a window each: parameters, m, v
+//               partial_width, 4], as partial sums in the trace: the first of each four; packed [packed_vectors, 4], of samples_* three times, a window each: parameters, m, v
 // Grid          pack_*, unpack_state: an invocation a packed vector; update_parameters: one for VECTORS_EACH; samples_*, tiles_*: a
 //               workgroup of samples in x, networks in y; tiles_gradient takes as many tiles as there are, partial_rows / 2 at a time;
 //               parameters_gradient: 16 outputs a workgroup in x, layers in y, networks in z; sum_tiles: an invocation a packed vector, and
@@ -90,6 +91,7 @@ struct ActorCriticParams {
     stats_row: u32,
     square_groups: u32,
     limited: u32,
+    max_kl: f32,
     max_grad_norm: f32,
     norm_epsilon: f32,
     tensor: u32,

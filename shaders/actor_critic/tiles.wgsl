@@ -29,12 +29,13 @@ const PAIR_LANES = 2u * SAMPLE_LANES;
 const ROW_LANES = 16u;
 
 @group(0) @binding(30) var<storage, read> packed_weights: array<vec4<f32>>;
-// Of each workgroup in x the gradients, as in `packed` but with weights [outputs, vectors of inputs]; then partials [partial_rows, partial_width].
+// Of each workgroup in x the gradients, as in `packed` but with weights [outputs, vectors of inputs]; then partials [partial_rows, partial_width], a vector each: several
+// invocations must not write elements of one vector, which Metal reads and writes as a whole.
 @group(0) @binding(31) var<storage, read_write> tile_gradients: array<vec4<f32>>;
 
 // Observations, activations and output, of which all above the layer in hand have become gradients on the way back.
 var<workgroup> sh_kept: array<vec4<f32>, TILE * STRIDE>;
-// Before activation [TILE, 4 KEPT], one by one: vectors whose elements are written by several invocations are not portable.
+// Before activation [TILE, 4 KEPT], one by one, for the same reason.
 var<workgroup> sh_outputs: array<f32, TILE * 4u * KEPT>;
 var<workgroup> sh_rows: array<u32, TILE>;
 
@@ -235,7 +236,7 @@ fn store_d_mean(dimension: u32, gradient: f32) {
 
 fn store_partial(index: u32, sum: f32) {
     let first = params.partial_rows / 2u * params.packed_vectors;
-    tile_gradients[first + index / 4u][index % 4u] = sum;
+    tile_gradients[first + index] = vec4<f32>(sum, 0.0, 0.0, 0.0);
 }
 
 // An invocation a column of partials: what the tile's samples have staged, and d_logp (z² - 1) of each dimension.
@@ -365,8 +366,7 @@ fn sum_partials(local: u32) {
         var sum = 0.0;
         if column < params.partial_width {
             for (var row = local / SUMS; row < params.partial_rows; row += SEGMENTS) {
-                let index = row * params.partial_width + column;
-                sum += tile_gradients[partials + index / 4u][index % 4u];
+                sum += tile_gradients[partials + row * params.partial_width + column].x;
             }
         }
         sh_segments[local] = sum;

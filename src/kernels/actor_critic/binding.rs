@@ -6,7 +6,7 @@ use crate::gpu::{Buffer, Context, Grid, bind, shader_params};
 use crate::kernels::gather::Gather;
 use crate::kernels::linear::Activation;
 use crate::kernels::optimizer::{AdamParams, NormParams};
-use crate::kernels::surrogate::{SurrogateParams, record_stop_on_kl};
+use crate::kernels::surrogate::{SurrogateParams, check_stop_on_kl};
 
 /// As in the shader, as are the names below.
 const WORKGROUP_SIZE: usize = 16;
@@ -64,6 +64,7 @@ shader_params! {
         stats_row: u32,
         square_groups: u32,
         limited: u32,
+        max_kl: f32,
         max_grad_norm: f32,
         norm_epsilon: f32,
         tensor: u32,
@@ -167,7 +168,7 @@ impl Plan {
         let tiles = if by_tile { batch.div_ceil(TILE).min(MOST_TILES) } else { batch.div_ceil(WORKGROUP_SAMPLES) };
         let partial_rows = 2 * tiles;
         let partial_width = SurrogateParams::partial_width(width, log_std_offset.is_some());
-        let too_large = batch * vectors(observation_size) > WINDOW || partial_rows * partial_width > 4 * WINDOW;
+        let too_large = batch * vectors(observation_size) > WINDOW || partial_rows * partial_width > WINDOW;
         if packed > WINDOW || (!by_tile && too_large) {
             return None;
         }
@@ -318,6 +319,7 @@ impl Plan {
             first_sample: first_sample as u32,
             square_groups: self.parameter_groups.iter().product::<usize>() as u32,
             limited: norm.limited,
+            max_kl: step.max_kl.map_or(f32::INFINITY, |kl| kl as f32),
             max_grad_norm: norm.max_grad_norm,
             norm_epsilon: norm.epsilon,
             tensor: step.tensor,
@@ -347,6 +349,9 @@ impl Plan {
         [params, m, v, grads]: [&Buffer<f32>; 4],
         (schedule, stats, control): (&Buffer<f32>, &Buffer<f32>, &Buffer<u32>),
     ) -> Result<()> {
+        if let Some(max_kl) = step.max_kl {
+            check_stop_on_kl(max_kl, step.loss.stats_row, stats.len(), control.len())?;
+        }
         let squares: Buffer<u32> = context.scratch("actor_critic.squares", 4 * MOST_GROUPS)?;
         let shared = self.step_params(step, rows, first_sample);
         let inputs = [observations, actions, samples, indices, output, values];
@@ -359,9 +364,6 @@ impl Plan {
             let [weights, grads, m, v] = state_windows(now, &grads);
             [weights, grads, m, v, bind(11, next)]
         };
-        if let Some(max_kl) = step.max_kl {
-            record_stop_on_kl(context, max_kl, step.loss.stats_row, stats, control)?;
-        }
         let others = [bind(18, stats), bind(19, control), bind(28, schedule), bind(29, &squares.slice(0, 4 * MOST_GROUPS))];
         let buffers = [&state[..], &others].concat();
         let grid = self.packed_grid(self.form.vectors_each());
@@ -400,8 +402,7 @@ impl Plan {
         squares: &Buffer<u32>,
     ) -> Result<()> {
         let ActorCriticParams { packed_vectors, partial_rows, partial_width, .. } = self.params;
-        let partials = (partial_rows * partial_width).next_multiple_of(4) as usize;
-        let len = self.tiles * 4 * packed_vectors as usize + partials;
+        let len = 4 * (self.tiles * packed_vectors as usize + (partial_rows * partial_width) as usize);
         let gradients: Buffer<f32> = context.scratch("actor_critic.tile_gradients", len)?;
         let buffers = [inputs, &[bind(30, packed), bind(31, &gradients)]].concat();
         let grid = Grid::Xyz(self.tiles, 2, 1);
