@@ -77,6 +77,66 @@ fn every_specialisation_can_be_said_in_metals_and_d3d12s_languages() {
     });
 }
 
+/// Where invocations write the elements of one vector, Metal may lose some: it reads, changes and writes the whole of it. Whether several do
+/// is not seen here, so none may.
+#[test]
+fn no_element_of_a_vector_in_a_storage_buffer_is_written_by_itself() {
+    for info in shaders() {
+        let found = vector_elements_stored(&parse(&info), capabilities(&info));
+        assert_eq!(found, Vec::<String>::new(), "{}", info.shader.name);
+    }
+    let bound = "@group(0) @binding(0) var<storage, read_write> rows: array<vec4<f32>>;";
+    for (stored, found) in
+        [("rows[i][i % 4u] = 1.0;", 1), ("if i > 7u { rows[i].y += 1.0; }", 1), ("rows[i] = vec4<f32>(1.0);", 0)]
+    {
+        let text =
+            format!("{bound} @compute @workgroup_size(64) fn main(@builtin(local_invocation_index) i: u32) {{ {stored} }}");
+        let module = naga::front::wgsl::parse_str(&text).unwrap();
+        assert_eq!(vector_elements_stored(&module, Capabilities::empty()).len(), found, "{stored}");
+    }
+}
+
+fn vector_elements_stored(module: &naga::Module, capabilities: Capabilities) -> Vec<String> {
+    let info = Validator::new(ValidationFlags::all(), capabilities).validate(module).unwrap();
+    let mut found = Vec::new();
+    let entries = module.entry_points.iter().enumerate().map(|(i, entry)| (&entry.function, info.get_entry_point(i)));
+    for (function, info) in module.functions.iter().map(|(handle, function)| (function, &info[handle])).chain(entries) {
+        for_each_store(&function.body, &mut |pointer| {
+            use naga::{AddressSpace, Expression, TypeInner};
+            let (Expression::Access { base, .. } | Expression::AccessIndex { base, .. }) = function.expressions[pointer] else {
+                return;
+            };
+            let of_vector = match *info[base].ty.inner_with(&module.types) {
+                TypeInner::Pointer { base, space: AddressSpace::Storage { .. } } => {
+                    matches!(module.types[base].inner, TypeInner::Vector { .. })
+                }
+                TypeInner::ValuePointer { size, space: AddressSpace::Storage { .. }, .. } => size.is_some(),
+                _ => false,
+            };
+            if of_vector {
+                found.push(function.name.clone().unwrap_or_default());
+            }
+        });
+    }
+    found
+}
+
+fn for_each_store(block: &naga::Block, act: &mut impl FnMut(naga::Handle<naga::Expression>)) {
+    use naga::Statement;
+    for statement in block {
+        match statement {
+            Statement::Store { pointer, .. } => act(*pointer),
+            Statement::Block(inner) => for_each_store(inner, act),
+            Statement::If { accept, reject, .. } => [accept, reject].into_iter().for_each(|inner| for_each_store(inner, act)),
+            Statement::Loop { body, continuing, .. } => {
+                [body, continuing].into_iter().for_each(|inner| for_each_store(inner, act));
+            }
+            Statement::Switch { cases, .. } => cases.iter().for_each(|case| for_each_store(&case.body, act)),
+            _ => {}
+        }
+    }
+}
+
 #[test]
 fn every_entry_point_is_listed_and_within_the_default_limits() {
     for info in shaders() {
