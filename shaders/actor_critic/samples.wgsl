@@ -2,6 +2,9 @@
 
 // Vectors of four in a uniform buffer of 64 KiB, WebGPU's default limit.
 const WINDOW = 4096u;
+// Vectors of four that are kept of a sample: observation, hidden activations and output. Just enough for two hidden layers of 64:
+// software adapters take time and compile time in proportion to what is declared.
+const KEPT = 40u;
 
 struct Window {
     vectors: array<vec4<f32>, WINDOW>,

@@ -43,14 +43,15 @@
 //               another buffer than 11: 1 weights, 32 grads, 33 m, 34 v; unpack_state: the same windows, 10, 14, 15, 35 flat_grads;
 //               pack_weights: 10, 11; pack_moments: 11, 14, 15
 // Preconditions what Plan::new checks: no more than KEPT vectors a sample, of samples_* from first_hidden on; of these that everything fits its
-//               window; hidden activations among identity, tanh, relu and elu. An action that is no index gives NaN; an index >= rows is
+//               window; of tiles_* that no layer has more than WIDEST vectors of outputs; hidden activations among identity, tanh, relu and elu. An action that is no index gives NaN; an index >= rows is
 //               clamped to rows - 1
 //               Indices proven: sizes in vectors are even and add up to KEPT at most, samples times them (samples_*) and all packed vectors to
 //               WINDOW, by Plan::new; a second eight outputs are read where the layer has them; samples past the end are clamped to the last
 //               one; what indices hold is clamped to rows - 1; an action from a buffer < width is compared first; square_groups counts the
 //               workgroups of parameters_gradient or sum_tiles, MOST_GROUPS at most; elements of a vector are clamped to len - 1 where they
 //               are read, and compared where they are written, as packed vectors are with packed_vectors before; a block of samples ends at
-//               the last one, one of workgroups at MOST_GROUPS, one of log_std at LOG_STD_BLOCK; width is 4 KEPT at most
+//               the last one, one of workgroups at MOST_GROUPS, one of log_std at LOG_STD_BLOCK; width is
+//               4 KEPT at most, of tiles_* 4 WIDEST
 // Determinism   every sum has one order that depends on the shapes and the form alone
 // Range         as surrogate.wgsl
 // Tolerance     that of the single operations it stands for, see tests/actor_critic.rs
@@ -116,9 +117,6 @@ const WORKGROUP_SIZE = 16u;
 const VECTOR_LANES = 32u;
 const INPUT_LANES = 8u;
 const MOST_LAYERS = 4u;
-// Vectors of four that are kept of a sample: observation, hidden activations and output. Just enough for two hidden layers of 64:
-// software adapters take time and compile time in proportion to what is declared.
-const KEPT = 40u;
 
 @group(0) @binding(0) var<uniform> params: ActorCriticParams;
 @group(0) @binding(2) var<storage, read> observations: array<f32>;

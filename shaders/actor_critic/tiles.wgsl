@@ -17,12 +17,17 @@ fn word_of_block(own: u32, i: u32) -> u32 {
     return own;
 }
 
+// Vectors of four that are kept of a sample: observation, hidden activations and output.
+override KEPT: u32 = 40u;
+// Those of the outputs of the widest layer.
+override WIDEST: u32 = 16u;
 // Samples of a tile.
 const TILE = 8u;
 const TILE_LANES = 256u;
 const SUM_LANES = 128u;
 // Vectors between samples in workgroup memory: not a multiple of 8, so that the same vector of eight samples lies in different banks.
-const STRIDE = KEPT + 1u;
+override STRIDE: u32 = KEPT + 1u;
+override OUTPUTS: u32 = 4u * WIDEST;
 // Invocations for each sample, each pair of samples, and each vector of outputs whose weights' gradients they make.
 const SAMPLE_LANES = TILE_LANES / TILE;
 const PAIR_LANES = 2u * SAMPLE_LANES;
@@ -33,10 +38,14 @@ const ROW_LANES = 16u;
 // invocations must not write elements of one vector, which Metal reads and writes as a whole.
 @group(0) @binding(31) var<storage, read_write> tile_gradients: array<vec4<f32>>;
 
+// Sizes that have no name naga 30 does not get over.
+override KEPT_OF_TILE: u32 = TILE * STRIDE;
+override OUTPUTS_OF_TILE: u32 = TILE * OUTPUTS;
+
 // Observations, activations and output, of which all above the layer in hand have become gradients on the way back.
-var<workgroup> sh_kept: array<vec4<f32>, TILE * STRIDE>;
-// Before activation [TILE, 4 KEPT], one by one, for the same reason.
-var<workgroup> sh_outputs: array<f32, TILE * 4u * KEPT>;
+var<workgroup> sh_kept: array<vec4<f32>, KEPT_OF_TILE>;
+// Before activation [TILE, OUTPUTS], one by one, for the same reason.
+var<workgroup> sh_outputs: array<f32, OUTPUTS_OF_TILE>;
 var<workgroup> sh_rows: array<u32, TILE>;
 
 var<private> output_at: u32;
@@ -111,13 +120,13 @@ fn forward(local: u32, first_layer: u32, layers: u32) {
                 other_sum += even * sh_kept[other + k] + odd * sh_kept[other + k + 1u];
             }
             let bias = packed_weights[at.w + o / 4u][o % 4u];
-            sh_outputs[2u * pair * 4u * KEPT + o] = ((sum.x + sum.y) + (sum.z + sum.w)) + bias;
-            sh_outputs[(2u * pair + 1u) * 4u * KEPT + o] = ((other_sum.x + other_sum.y) + (other_sum.z + other_sum.w)) + bias;
+            sh_outputs[2u * pair * OUTPUTS + o] = ((sum.x + sum.y) + (sum.z + sum.w)) + bias;
+            sh_outputs[(2u * pair + 1u) * OUTPUTS + o] = ((other_sum.x + other_sum.y) + (other_sum.z + other_sum.w)) + bias;
         }
         workgroupBarrier();
         let s = local / SAMPLE_LANES;
         for (var o = local % SAMPLE_LANES; o < at.y; o += SAMPLE_LANES) {
-            let first = s * 4u * KEPT + 4u * o;
+            let first = s * OUTPUTS + 4u * o;
             let y = vec4<f32>(sh_outputs[first], sh_outputs[first + 1u], sh_outputs[first + 2u], sh_outputs[first + 3u]);
             if l + 1u < layers {
                 sh_kept[s * STRIDE + output_at + o] = activate_all(y);
@@ -230,7 +239,7 @@ fn log_std_of(dimension: u32) -> f32 {
 // Keeps z² - 1, the slope of logp in log_std, before the mean is gone.
 fn store_d_mean(dimension: u32, gradient: f32) {
     let z = (action_of(dimension) - mean_of_action(dimension)) * exp_of(-log_std_of(dimension));
-    sh_outputs[own_sample * 4u * KEPT + dimension] = z * z - 1.0;
+    sh_outputs[own_sample * OUTPUTS + dimension] = z * z - 1.0;
     store_d_logit(dimension, gradient);
 }
 
@@ -247,7 +256,7 @@ fn add_partials(local: u32, is_gaussian: bool) {
         } else if is_gaussian && local < SUMS + params.width {
             let d_logp = sh_lanes[s];
             // A sample past the end adds nothing.
-            own_partial += select(d_logp * sh_outputs[s * 4u * KEPT + local - SUMS], 0.0, d_logp == 0.0);
+            own_partial += select(d_logp * sh_outputs[s * OUTPUTS + local - SUMS], 0.0, d_logp == 0.0);
         }
     }
 }

@@ -128,6 +128,32 @@ fn a_fault_of_a_workgroups_later_tiles_is_noticed() {
     assert!(difference("if is_first {", "if false {").is_some_and(|found| found.starts_with("grads")));
 }
 
+/// Of networks that only some adapters have the workgroup memory for, and of some that none has: there it makes no difference.
+#[test]
+fn networks_too_large_for_the_forms_by_sample_go_in_tiles() {
+    let Some(mut gpu) = common::gpu() else { return };
+    gpu.fused_form = Some(Form::ByTile);
+    gpu.context.set_guards(true);
+    let most = gpu.context.limits().max_compute_workgroup_storage_size;
+    for (batch, widths, outputs, categorical, needed) in [
+        (10, &[105, 64, 64][..], 8, true, 16 << 10),
+        (10, &[105, 64, 64], 3, false, 16 << 10),
+        (9, &[348, 64, 64], 17, true, 24 << 10),
+        (17, &[27, 128, 128], 8, true, 24 << 10),
+        (9, &[3, 16], 160, true, 16 << 10),
+        (9, &[3, 16], 161, true, u32::MAX),
+        (9, &[8, 300, 300], 2, true, u32::MAX),
+    ] {
+        let problem = Problem::new(batch, widths, outputs, Activation::Tanh, categorical);
+        let expected = problem.solve(&mut Cpu::<f64>::new(), Way::Composed).unwrap();
+        gpu.context.replace_shader("actor_critic/by_tile", common::shader("actor_critic/by_tile").to_owned());
+        assert_eq!(first_difference(&problem.solve(&mut gpu, Way::Step).unwrap(), &expected, 1e-4), None, "{widths:?}");
+        plant_in_forms(&mut gpu, Form::ByTile, "bias += gradient;", "");
+        let difference = first_difference(&problem.solve(&mut gpu, Way::Step).unwrap(), &expected, 1e-4);
+        assert_eq!(difference.is_some(), needed <= most, "{widths:?} and {outputs}: {difference:?}");
+    }
+}
+
 /// Of more dimensions than are summed at once, in memory full of NaN where nothing was written.
 #[test]
 fn a_fault_in_the_sums_for_log_std_is_noticed() {

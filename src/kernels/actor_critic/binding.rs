@@ -19,14 +19,19 @@ const MANY_LANES: usize = 32;
 const FEW: usize = 64;
 const MOST_LAYERS: usize = 4;
 const MOST_GROUPS: usize = 160;
+/// Packed vectors by tile: a workgroup of `sum_tiles` for each [`SUM_LANES`] of them, and one for the partial sums.
+const MOST_VECTORS: usize = (MOST_GROUPS - 1) * SUM_LANES;
 const WINDOW: usize = 4096;
 const KEPT: usize = 40;
 const TILE: usize = 8;
 const SUM_LANES: usize = 128;
 /// Workgroups in x of `tiles_gradient`: beyond that, each takes several tiles.
 const MOST_TILES: usize = 256;
-/// Samples that the form by tiles takes: more than that are as well served by large matrix products.
-const MOST_IN_TILES: usize = 1 << 15;
+/// Samples times packed vectors that the form by tiles takes: each tile adds to the whole gradient, and many of them are better served by large
+/// matrix products.
+const MOST_IN_TILES: usize = 1 << 25;
+/// Outputs of the actor: their partial sums are an invocation each.
+const MOST_OUTPUTS: usize = 160;
 /// Windows of the trace: observations, three a network, partial sums.
 const WINDOWS: usize = 8;
 
@@ -110,6 +115,15 @@ pub(crate) struct Plan {
     tiles: usize,
     /// Workgroups of `parameters_gradient` or `sum_tiles`.
     parameter_groups: [usize; 3],
+    /// Vectors that a tile keeps of a sample, and those of the widest layer's outputs.
+    kept: usize,
+    widest: usize,
+}
+
+/// Bytes of workgroup memory that a tile takes: what is kept of its samples, with a vector between them; a layer before activation; and what the
+/// loss and its sums take.
+fn tile_storage(kept: usize, widest: usize) -> usize {
+    TILE * (16 * (kept + 1) + 16 * widest) + (2 << 10)
 }
 
 impl Plan {
@@ -132,17 +146,16 @@ impl Plan {
             let sizes = layers.iter().map(|layer| layer.linear.in_features);
             let inputs = [observation_size].into_iter().chain(layers.iter().map(|layer| layer.linear.out_features));
             let alike = hidden.iter().all(|layer| layer.activation == activation) && last.activation == Activation::Identity;
-            let small = layers.len() <= MOST_LAYERS && observation_size.max(outputs) <= 4 * KEPT;
+            let small = layers.len() <= MOST_LAYERS && outputs <= MOST_OUTPUTS;
             Some(alike && small && sizes.eq(inputs.take(layers.len())) && last.linear.out_features == outputs)
         };
         let fits = mlp(actor, width)? && mlp(critic, 1)? && !activation.needs_pre_activation();
         let windows = context.limits().max_uniform_buffer_binding_size >= 16 * WINDOW as u64;
-        let most = if by_tile { MOST_IN_TILES } else { WINDOW };
-        if !fits || !(windows || by_tile) || batch > most {
+        if !fits || !(windows || by_tile) {
             return None;
         }
         let (mut layers, mut packed_layers) = ([[0; 4]; 2 * MOST_LAYERS], [[0; 4]; 2 * MOST_LAYERS]);
-        let mut packed = 0;
+        let (mut packed, mut most_kept, mut widest) = (0, 0, 0);
         // By sample the output's gradient takes the place of the observation.
         let first_hidden = vectors(if by_tile { observation_size } else { observation_size.max(width) });
         for (first, network) in [(0, actor), (MOST_LAYERS, critic)] {
@@ -153,9 +166,11 @@ impl Plan {
                 let (inputs, outputs) = (vectors(linear.in_features), vectors(linear.out_features));
                 kept += outputs;
                 hidden += if i + 1 < network.len() { outputs } else { 0 };
-                if kept > KEPT || (!by_tile && batch * outputs.max(hidden) > WINDOW) {
+                if !by_tile && (kept > KEPT || batch * outputs.max(hidden) > WINDOW) {
                     return None;
                 }
+                most_kept = kept.max(most_kept);
+                widest = outputs.max(widest);
                 layers[first + i] =
                     [linear.in_features, linear.out_features, linear.weight_offset, linear.bias_offset].map(|x| x as u32);
                 let biases = packed + 4 * inputs * outputs;
@@ -168,8 +183,14 @@ impl Plan {
         let tiles = if by_tile { batch.div_ceil(TILE).min(MOST_TILES) } else { batch.div_ceil(WORKGROUP_SAMPLES) };
         let partial_rows = 2 * tiles;
         let partial_width = SurrogateParams::partial_width(width, log_std_offset.is_some());
-        let too_large = batch * vectors(observation_size) > WINDOW || partial_rows * partial_width > WINDOW;
-        if packed > WINDOW || (!by_tile && too_large) {
+        let too_large = if by_tile {
+            packed > MOST_VECTORS
+                || batch.saturating_mul(packed) > MOST_IN_TILES
+                || tile_storage(most_kept, widest) > context.limits().max_compute_workgroup_storage_size as usize
+        } else {
+            packed > WINDOW || batch * vectors(observation_size) > WINDOW || partial_rows * partial_width > WINDOW
+        };
+        if too_large {
             return None;
         }
         let params = ActorCriticParams {
@@ -189,7 +210,6 @@ impl Plan {
             packed_layers,
             ..bytemuck::Zeroable::zeroed()
         };
-        let widest = actor.iter().chain(critic).map(|layer| vectors(layer.linear.out_features)).max()?;
         // By tile the last one has the statistics.
         let parameter_groups =
             if by_tile { [packed.div_ceil(SUM_LANES) + 1, 1, 1] } else { [widest.div_ceil(4), actor.len().max(critic.len()), 2] };
@@ -199,7 +219,7 @@ impl Plan {
             .chain(critic)
             .map(|Layer { linear, .. }| [linear.in_features, linear.out_features, linear.weight_offset, linear.bias_offset]);
         let layout = PackedLayout { layers: places.collect(), log_std_offset, by_tile };
-        Some(Self { form, params, activation, layout, tiles, parameter_groups })
+        Some(Self { form, params, activation, layout, tiles, parameter_groups, kept: most_kept, widest })
     }
 
     /// Outputs of the actor.
@@ -220,7 +240,7 @@ impl Plan {
 
     /// Elements of a buffer of packed parameters, and moments where steps change those.
     pub(crate) fn packed_len(&self) -> usize {
-        if self.is_in_place() { 4 * WINDOW } else { 3 * 4 * WINDOW }
+        if self.is_in_place() { 4 * self.params.packed_vectors as usize } else { 3 * 4 * WINDOW }
     }
 
     /// What decides where they are in it.
@@ -234,6 +254,11 @@ impl Plan {
 
     fn constants(&self) -> [(&'static str, f64); 2] {
         [("ACTIVATION", f64::from(self.activation as u8)), self.policy()]
+    }
+
+    fn tile_constants(&self) -> [(&'static str, f64); 4] {
+        let [activation, policy] = self.constants();
+        [activation, policy, ("KEPT", self.kept as f64), ("WIDEST", self.widest as f64)]
     }
 
     /// Enough invocations for all packed vectors, when each takes so many.
@@ -283,14 +308,14 @@ impl Plan {
     ) -> Result<()> {
         let step =
             ActorCriticParams { observations_offset: observations_offset as u32, first_row: first_row as u32, ..self.params };
-        let weights = if self.form == Form::ByTile { 30 } else { 1 };
-        let inputs = [bind(weights, &window(packed, 0)), bind(2, observations), bind(9, noise)];
+        let weights = if self.is_in_place() { bind(30, packed) } else { bind(1, &window(packed, 0)) };
+        let inputs = [weights, bind(2, observations), bind(9, noise)];
         let outputs = [bind(6, output), bind(8, values), bind(20, drawn), bind(21, logp)];
         let buffers = [&inputs[..], &outputs].concat();
         let batch = self.params.batch as usize;
-        if self.form == Form::ByTile {
+        if self.is_in_place() {
             let grid = Grid::Xyz(batch.div_ceil(TILE), 2, 1);
-            return context.dispatch(self.form.shader(), "tiles_act", &self.constants(), &step, &buffers, grid);
+            return context.dispatch(self.form.shader(), "tiles_act", &self.tile_constants(), &step, &buffers, grid);
         }
         let lanes = if batch <= FEW { FEW_LANES } else { MANY_LANES };
         let [activation, policy] = self.constants();
@@ -406,7 +431,7 @@ impl Plan {
         let gradients: Buffer<f32> = context.scratch("actor_critic.tile_gradients", len)?;
         let buffers = [inputs, &[bind(30, packed), bind(31, &gradients)]].concat();
         let grid = Grid::Xyz(self.tiles, 2, 1);
-        context.dispatch(self.form.shader(), "tiles_gradient", &self.constants(), shared, &buffers, grid)?;
+        context.dispatch(self.form.shader(), "tiles_gradient", &self.tile_constants(), shared, &buffers, grid)?;
 
         let [x, y, z] = self.parameter_groups;
         let buffers = [bind(31, &gradients), bind(16, grads), bind(17, squares), bind(18, stats)];

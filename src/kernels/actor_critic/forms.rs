@@ -66,6 +66,18 @@ const OF_SAMPLES: &[Constants] = &[
     &[("ACTIVATION", 3.0), ("GAUSSIAN", 1.0)],
 ];
 
+/// The same, of the smallest networks, and of some that only some adapters have the workgroup memory for.
+const OF_TILES: &[Constants] = &[
+    &[("ACTIVATION", 0.0), ("GAUSSIAN", 0.0), ("KEPT", 4.0), ("WIDEST", 2.0)],
+    &[("ACTIVATION", 0.0), ("GAUSSIAN", 1.0), ("KEPT", 4.0), ("WIDEST", 2.0)],
+    &[("ACTIVATION", 1.0), ("GAUSSIAN", 0.0), ("KEPT", 36.0), ("WIDEST", 16.0)],
+    &[("ACTIVATION", 1.0), ("GAUSSIAN", 1.0), ("KEPT", 40.0), ("WIDEST", 16.0)],
+    &[("ACTIVATION", 2.0), ("GAUSSIAN", 0.0), ("KEPT", 94.0), ("WIDEST", 32.0)],
+    &[("ACTIVATION", 2.0), ("GAUSSIAN", 1.0), ("KEPT", 94.0), ("WIDEST", 32.0)],
+    &[("ACTIVATION", 3.0), ("GAUSSIAN", 0.0), ("KEPT", 126.0), ("WIDEST", 16.0)],
+    &[("ACTIVATION", 3.0), ("GAUSSIAN", 1.0), ("KEPT", 126.0), ("WIDEST", 16.0)],
+];
+
 /// The same for few and for many samples to act on.
 const OF_ACTS: &[Constants] = &[
     &[("ACTIVATION", 0.0), ("GAUSSIAN", 0.0), ("ACT_LANES", 8.0)],
@@ -103,8 +115,8 @@ const ENTRIES: &[(&str, &[Constants])] = &[
 
 const TILE_ENTRIES: &[(&str, &[Constants])] = &[
     ("pack_weights", POLICIES),
-    ("tiles_act", OF_SAMPLES),
-    ("tiles_gradient", OF_SAMPLES),
+    ("tiles_act", OF_TILES),
+    ("tiles_gradient", OF_TILES),
     ("sum_tiles", POLICIES),
     ("update_parameters", POLICIES),
 ];
