@@ -84,6 +84,7 @@ const OPERATIONS: &[(&str, Operation)] = &[
     ("policy/gaussian", gaussian),
     ("random", random),
     ("surrogate", surrogate),
+    ("surrogate/by_tile", surrogate_by_tile),
 ];
 
 fn actor_critic_by_invocation(run: &mut Run<'_>) {
@@ -370,6 +371,11 @@ const LOSS: Surrogate = Surrogate {
     value_loss: ValueLoss::Clipped { clip: 0.2 },
     stats_row: 1,
 };
+
+fn surrogate_by_tile(run: &mut Run<'_>) {
+    run.gpu.variant = Variant::Fast;
+    surrogate(run);
+}
 
 fn surrogate(run: &mut Run<'_>) {
     let batch = 301;

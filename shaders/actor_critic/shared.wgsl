@@ -5,13 +5,13 @@
 //   samples_act, tiles_act
 //                        h = act(W h + b) layer by layer; an action from the actor's output, and its log-probability (categorical.wgsl,
 //                        gaussian.wgsl)
-//   samples_gradient     the same networks for samples picked by an index buffer, PPO's loss and its gradient (surrogate.wgsl),
+//   samples_gradient     the same networks for samples picked by an index buffer, PPO's loss and its gradient (surrogate/shared.wgsl),
 //                        d = (Wᵀ d) ⊙ act′(h) back down
 //   parameters_gradient  dW[o, k] = Σ_samples d[o] h[k], db[o] = Σ_samples d[o], for all layers of both networks; d log_std; of each
 //                        workgroup the sum of squares, and the first of its elements that is not finite; the row of statistics
 //   tiles_gradient       as samples_gradient, and the share of dW and db of each workgroup's samples
 //   sum_tiles            the sums of these over workgroups, and what else parameters_gradient makes
-//   update_parameters    norm and clip factor, what is not finite (nonfinite.wgsl), the stop beyond max_kl (surrogate.wgsl), Adam
+//   update_parameters    norm and clip factor, what is not finite (nonfinite.wgsl), the stop beyond max_kl (surrogate/shared.wgsl), Adam
 //                        (optimizer.wgsl), and the packed weights anew
 //   unpack_state         parameters, moments and gradients out of packed ones
 //
@@ -53,7 +53,7 @@
 //               the last one, one of workgroups at MOST_GROUPS, one of log_std at LOG_STD_BLOCK; width is
 //               4 KEPT at most, of tiles_* 4 WIDEST
 // Determinism   every sum has one order that depends on the shapes and the form alone
-// Range         as surrogate.wgsl
+// Range         as surrogate/shared.wgsl
 // Tolerance     that of the single operations it stands for, see tests/actor_critic.rs
 
 struct ActorCriticParams {
@@ -218,6 +218,10 @@ fn is_valid(action: u32) -> bool {
 
 fn mean_of_action(dimension: u32) -> f32 {
     return logit(dimension);
+}
+
+fn inverse_std_parts(dimension: u32) -> vec2<f32> {
+    return exp_parts(-log_std_of(dimension));
 }
 
 // The first action at which the cumulative probability is beyond a uniform number, as in categorical.wgsl.

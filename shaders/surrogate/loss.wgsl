@@ -3,8 +3,9 @@
 //   WORKGROUP_SIZE  a multiple of SEGMENTS, and at least SUMS
 //   store_partial   writes an element of partials [partial_rows, partial_width]
 //   stats           an array of f32, rows of 16
-//   logit, is_valid, store_d_logit, and mean_of_action, action_of, log_std_of, store_d_mean: the policy's output, its actions, its gradient
-// Formulas, range and tolerance: surrogate.wgsl.
+//   logit, is_valid, store_d_logit, and mean_of_action, action_of, log_std_of, inverse_std_parts (exp_parts of the negative), store_d_mean: the
+//                   policy's output, its actions, its gradient
+// Formulas, range and tolerance: shared.wgsl.
 
 override LANES: u32 = 1u;
 
@@ -342,7 +343,7 @@ fn gaussian_loss(local: u32, first: u32, sample: vec4<f32>) -> f32 {
     var log_stds = 0.0;
     for (var d = 0u; d < params.width; d++) {
         let own_log_std = log_std_of(d);
-        let inverse_std = exp_parts(-own_log_std);
+        let inverse_std = inverse_std_parts(d);
         let distance = action_of(first + d) - mean_of_action(first + d);
         // The last bit is cleared so that compilers do not take `distance` out of the sum.
         let rest = bitcast<f32>(bitcast<u32>(distance * inverse_std.y) & 0xfffffffeu);
@@ -355,7 +356,8 @@ fn gaussian_loss(local: u32, first: u32, sample: vec4<f32>) -> f32 {
     let row_entropy = log_stds + width * (0.5 + HALF_LOG_2PI_HIGH + HALF_LOG_2PI_LOW);
     let loss = policy_terms(log_ratio, sample);
     for (var d = 0u; d < params.width; d++) {
-        let inverse_std = exp_of(-log_std_of(d));
+        let parts = inverse_std_parts(d);
+        let inverse_std = parts.x + parts.y;
         let z = (action_of(first + d) - mean_of_action(first + d)) * inverse_std;
         store_d_mean(first + d, loss.d_logp * z * inverse_std);
     }

@@ -15,7 +15,7 @@ pub enum Variant {
     Auto,
     /// The plain one that the others are checked against.
     Plain,
-    /// The faster one: register tiles, parallel scan, fused.
+    /// The faster one: register tiles, parallel scan, fused, losses by tile.
     Fast,
 }
 

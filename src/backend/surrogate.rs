@@ -163,8 +163,10 @@ impl SurrogateOps for Gpu {
             between.surrogate(self, op, values, samples, d_values, stats)?;
             return self.categorical_backward(policy, logits, mask, actions, &between.d_logp, &between.d_entropy, d_logits);
         }
-        let context = &mut self.context;
-        kernels::record_categorical(context, op, policy, logits, mask, actions, values, samples, d_logits, d_values, stats)
+        let (context, variant) = (&mut self.context, self.variant);
+        kernels::record_categorical(
+            context, variant, op, policy, logits, mask, actions, values, samples, d_logits, d_values, stats,
+        )
     }
 
     fn surrogate_gaussian(
@@ -203,9 +205,10 @@ impl SurrogateOps for Gpu {
                 d_log_std_offset,
             );
         }
-        let context = &mut self.context;
+        let (context, variant) = (&mut self.context, self.variant);
         kernels::record_gaussian(
             context,
+            variant,
             op,
             policy,
             mean,

@@ -104,6 +104,8 @@ fn verify_gpu(args: &VerifyArgs, options: &Options) -> Result<Vec<Labelled>> {
                 ("by subgroup", Variant::Auto, None, Some(Form::BySubgroup)),
                 ("by tile", Variant::Auto, None, Some(Form::ByTile)),
             ]
+        } else if kernel == "surrogate" {
+            &[("plain", Variant::Plain, None, None), ("fused", Variant::Auto, None, None), ("by tile", Variant::Fast, None, None)]
         } else if KERNELS_WITH_VARIANTS.contains(&kernel) {
             &[("plain", Variant::Plain, None, None), ("fast", Variant::Fast, None, None)]
         } else {

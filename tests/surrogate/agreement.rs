@@ -30,14 +30,19 @@ fn elementwise_agrees_with_its_twin_at_edge_sizes() {
     }
 }
 
+/// What suits the adapter, and the fast variant: by tile, whatever the adapter.
+const FUSED: [Variant; 2] = [Variant::Auto, Variant::Fast];
+
 #[test]
 fn categorical_agrees_with_its_twin_at_edge_sizes() {
     let Some(mut both) = checked() else { return };
-    // One, 8 and 32 invocations a row, each around the edges of rows and workgroups.
-    let sizes = [(1, 1), (1, 2), (255, 2), (256, 3), (257, 16), (31, 17), (33, 18), (65, 128), (7, 129), (9, 1025), (8193, 5)];
-    for (seed, (batch, width)) in sizes.into_iter().enumerate() {
+    // One, 8 and 32 invocations a row, each around the edges of rows, workgroups and tiles.
+    let sizes =
+        [(1, 1), (1, 2), (255, 2), (256, 3), (257, 16), (31, 17), (33, 18), (63, 49), (65, 50), (65, 128), (7, 129), (9, 1025)];
+    for (seed, (batch, width)) in sizes.into_iter().chain([(8193, 5)]).enumerate() {
         for (op, masked) in variants().into_iter().zip([false, true, true, false]) {
-            for scale in [1.0, 30.0] {
+            for (scale, variant) in [1.0, 30.0].into_iter().flat_map(|scale| FUSED.map(|variant| (scale, variant))) {
+                both.a.variant = variant;
                 let inputs = Inputs::new(seed as u64, batch, width, scale);
                 inputs.near_categorical(masked).categorical(&mut both, &op, masked).unwrap();
             }
@@ -48,12 +53,23 @@ fn categorical_agrees_with_its_twin_at_edge_sizes() {
 #[test]
 fn gaussian_agrees_with_its_twin_at_edge_sizes() {
     let Some(mut both) = checked() else { return };
-    let sizes = [(1, 1), (255, 1), (257, 2), (256, 6), (513, 21), (3, 255), (5, 256), (300, 257), (2, 600), (1, 4001)];
-    for (seed, (batch, width)) in sizes.into_iter().enumerate() {
-        for op in variants() {
+    let sizes =
+        [(1, 1), (255, 1), (257, 2), (256, 6), (513, 21), (64, 33), (65, 49), (3, 50), (3, 255), (5, 256), (300, 257), (2, 600)];
+    for (seed, (batch, width)) in sizes.into_iter().chain([(1, 4001)]).enumerate() {
+        for (op, variant) in variants().into_iter().flat_map(|op| FUSED.map(|variant| (op, variant))) {
+            both.a.variant = variant;
             Inputs::new(seed as u64, batch, width, 1.0).near_gaussian(false).gaussian(&mut both, &op, false).unwrap();
         }
     }
+}
+
+#[test]
+fn more_tiles_than_workgroups_take_at_once_agree_with_their_twins() {
+    let Some(mut both) = checked() else { return };
+    both.a.variant = Variant::Fast;
+    let inputs = || Inputs::new(12, 64 * 2048 + 65, 2, 1.0);
+    inputs().near_categorical(true).categorical(&mut both, &CLIPPED, true).unwrap();
+    inputs().near_gaussian(false).gaussian(&mut both, &CLIPPED, false).unwrap();
 }
 
 /// The adapter running the composition of plain operations.
@@ -123,7 +139,9 @@ proptest! {
         let value_loss =
             [ValueLoss::Mse, ValueLoss::Clipped { clip: range }, ValueLoss::Huber { delta: range }][kind as usize];
         let op = Surrogate { clip_low, clip_high, dual_clip, kl_coef, ent_coef, value_loss, ..PLAIN };
-        if let Some(mut both) = checked() {
+        for variant in FUSED {
+            let Some(mut both) = checked() else { break };
+            both.a.variant = variant;
             let inputs = || Inputs::new(seed, batch, width, 10f32.powf(exponent));
             inputs().elementwise(&mut both, &op);
             inputs().near_categorical(masked).categorical(&mut both, &op, masked).unwrap();
@@ -219,7 +237,10 @@ fn sums_are_the_same_bits_twice() {
     check(&mut Cpu::<f32>::new());
     check(&mut Cpu::<f64>::new());
     if let Some(mut gpu) = common::gpu() {
-        check(&mut gpu);
+        for variant in FUSED {
+            gpu.variant = variant;
+            check(&mut gpu);
+        }
     }
 }
 
@@ -227,6 +248,7 @@ fn sums_are_the_same_bits_twice() {
 fn a_wrong_kernel_is_caught() {
     let dual = Surrogate { dual_clip: Some(1.5), kl_coef: 0.3, ..CLIPPED };
     let huber = Surrogate { value_loss: ValueLoss::Huber { delta: 0.7 }, ..CLIPPED };
+    // Rows of 50 go by rows on every adapter.
     let faults = [
         ("elementwise", CLIPPED, "ratio > params.ratio_high) ||", "ratio > 0.99 * params.ratio_high) ||"),
         ("elementwise", dual, "advantage < 0.0 && ratio >= params.dual_clip", "ratio >= params.dual_clip"),
@@ -244,11 +266,30 @@ fn a_wrong_kernel_is_caught() {
         ("gaussian", CLIPPED, "k += sharers", "k += sharers + 1u"),
         ("gaussian", CLIPPED, "loss.d_logp * z * inverse_std", "loss.d_logp * z"),
     ];
-    for (form, op, from, to) in faults {
+    let by_tile = [
+        (
+            "categorical",
+            CLIPPED,
+            "first_row < params.batch; first_row += params.partial_rows * WORKGROUP_SIZE",
+            "first_row < 1u; first_row++",
+        ),
+        ("categorical", CLIPPED, "min(element, last)", "min(element, last - 1u)"),
+        ("categorical", CLIPPED, "(element - own_first)", "(element - own_first) / 2u"),
+        ("categorical", CLIPPED, "= sh_tile[place_of(element)];", "= sh_tile[element];"),
+        ("gaussian", CLIPPED, "row += sharers", "row += sharers + 1u"),
+        ("gaussian", CLIPPED, "log_std_sum += sh_lanes[row]", "log_std_sum = sh_lanes[row]"),
+        ("gaussian", CLIPPED, "sh_lanes[row] * z * inverse_std", "sh_lanes[row] * z"),
+        ("gaussian", CLIPPED, "sharer < sharers", "sharer < 1u"),
+        ("gaussian", CLIPPED, "vec4<f32>(exp_parts(-own_log_std), own", "vec4<f32>(exp_parts(own_log_std), own"),
+    ];
+    let by_rows = faults.map(|fault| ("surrogate", 50, Variant::Auto, fault));
+    let by_tile = by_tile.map(|fault| ("surrogate/by_tile", 18, Variant::Fast, fault));
+    for (shader, width, variant, (form, op, from, to)) in by_rows.into_iter().chain(by_tile) {
         let Some(mut both) = checked() else { return };
-        both.a.context.replace_shader("surrogate", plant(common::shader("surrogate"), from, to));
+        both.a.variant = variant;
+        both.a.context.replace_shader(shader, plant(common::shader(shader), from, to));
         let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            let inputs = Inputs::new(8, 20_000, 18, 1.0);
+            let inputs = Inputs::new(8, 20_000, width, 1.0);
             match form {
                 "categorical" => inputs.near_categorical(true).categorical(&mut both, &op, true).map(|_| ()),
                 "gaussian" => inputs.near_gaussian(false).gaussian(&mut both, &op, false).map(|_| ()),

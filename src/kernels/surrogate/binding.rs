@@ -1,47 +1,82 @@
-//! Recording `shaders/surrogate.wgsl`.
+//! Recording `shaders/surrogate/`.
 
 use super::{SUMS, Surrogate, ValueLoss, WORKGROUP_SIZE, check_stop_on_kl, lanes};
+use crate::backend::Variant;
 use crate::error::Result;
-use crate::gpu::{Buffer, Context, Grid, Indices, Shader, ShaderParams, bind, shader_params};
+use crate::gpu::{Buffer, Context, Field, Grid, Indices, Shader, ShaderParams, bind, shader_params};
 use crate::kernels::ShaderInfo;
 use crate::kernels::policy::{Categorical, Gaussian};
 use crate::shape::{elements, require_size};
 
-pub(crate) const SHADER: Shader = Shader {
-    name: "surrogate",
-    source: concat!(
-        include_str!("../../../shaders/elementary.wgsl"),
-        include_str!("../../../shaders/surrogate/loss.wgsl"),
-        include_str!("../../../shaders/surrogate/surrogate.wgsl")
-    ),
-    indices: Indices::Proven,
-};
-pub(crate) const SHADERS: &[ShaderInfo] = &[ShaderInfo {
-    shader: SHADER,
-    params: &[
-        (SurrogateParams::NAME, size_of::<SurrogateParams>(), SurrogateParams::FIELDS),
-        (StopParams::NAME, size_of::<StopParams>(), StopParams::FIELDS),
-    ],
-    entries: &[
-        ("elementwise", &[&[]]),
-        ("entropy_gradient", &[&[]]),
-        (
-            "categorical",
-            &[
-                &[("LANES", 1.0), ("MASKED", 0.0)],
-                &[("LANES", 1.0), ("MASKED", 1.0)],
-                &[("LANES", 8.0), ("MASKED", 0.0)],
-                &[("LANES", 8.0), ("MASKED", 1.0)],
-                &[("LANES", 32.0), ("MASKED", 0.0)],
-                &[("LANES", 32.0), ("MASKED", 1.0)],
-            ],
-        ),
-        ("gaussian", &[&[]]),
-        ("finish", &[&[]]),
-        ("finish_gaussian", &[&[]]),
-        ("stop_on_kl", &[&[]]),
-    ],
-}];
+/// The loss of a sample, and what both forms share.
+macro_rules! shader {
+    ($name:literal, $form:literal) => {
+        Shader {
+            name: $name,
+            source: concat!(
+                include_str!("../../../shaders/elementary.wgsl"),
+                include_str!("../../../shaders/surrogate/loss.wgsl"),
+                include_str!("../../../shaders/surrogate/shared.wgsl"),
+                include_str!(concat!("../../../shaders/surrogate/", $form, ".wgsl"))
+            ),
+            indices: Indices::Proven,
+        }
+    };
+}
+
+pub(crate) const SHADER: Shader = shader!("surrogate", "surrogate");
+const BY_TILE: Shader = shader!("surrogate/by_tile", "tiles");
+/// Samples of a tile.
+const TILE: usize = 64;
+/// Rows of partials by tile: enough workgroups for the largest GPUs, and few enough for one to add them up.
+const MOST_TILES: usize = 2048;
+/// Elements of a row by tile: what WebGPU promises of workgroup memory holds a tile of these.
+const MOST_IN_ROW: usize = 49;
+
+const PARAMS: (&str, usize, &[Field]) = (SurrogateParams::NAME, size_of::<SurrogateParams>(), SurrogateParams::FIELDS);
+
+pub(crate) const SHADERS: &[ShaderInfo] = &[
+    ShaderInfo {
+        shader: SHADER,
+        params: &[PARAMS, (StopParams::NAME, size_of::<StopParams>(), StopParams::FIELDS)],
+        entries: &[
+            ("elementwise", &[&[]]),
+            ("entropy_gradient", &[&[]]),
+            (
+                "categorical",
+                &[
+                    &[("LANES", 1.0), ("MASKED", 0.0)],
+                    &[("LANES", 1.0), ("MASKED", 1.0)],
+                    &[("LANES", 8.0), ("MASKED", 0.0)],
+                    &[("LANES", 8.0), ("MASKED", 1.0)],
+                    &[("LANES", 32.0), ("MASKED", 0.0)],
+                    &[("LANES", 32.0), ("MASKED", 1.0)],
+                ],
+            ),
+            ("gaussian", &[&[]]),
+            ("finish", &[&[]]),
+            ("finish_gaussian", &[&[]]),
+            ("stop_on_kl", &[&[]]),
+        ],
+    },
+    ShaderInfo {
+        shader: BY_TILE,
+        params: &[PARAMS],
+        // The narrowest and the widest rows.
+        entries: &[
+            (
+                "categorical_tiles",
+                &[
+                    &[("MASKED", 0.0), ("WIDTH", 1.0)],
+                    &[("MASKED", 1.0), ("WIDTH", 1.0)],
+                    &[("MASKED", 0.0), ("WIDTH", MOST_IN_ROW as f64)],
+                    &[("MASKED", 1.0), ("WIDTH", MOST_IN_ROW as f64)],
+                ],
+            ),
+            ("gaussian_tiles", &[&[("WIDTH", 1.0)], &[("WIDTH", MOST_IN_ROW as f64)]]),
+        ],
+    },
+];
 
 shader_params! {
     struct SurrogateParams {
@@ -98,6 +133,12 @@ impl SurrogateParams {
             one_over_batch: (1.0 / op.batch as f64) as f32,
             not_a_number: f32::NAN,
         }
+    }
+
+    /// The same, from tiles of which a workgroup takes several.
+    fn by_tile(self) -> Self {
+        let tiles = (self.batch as usize).div_ceil(TILE);
+        Self { partial_rows: tiles.min(MOST_TILES) as u32, ..self }
     }
 
     fn grid(&self) -> Grid {
@@ -166,8 +207,16 @@ pub(crate) fn record_entropy_gradient(context: &mut Context, op: &Surrogate, d_e
     context.dispatch(SHADER, "entropy_gradient", &[], &params, &[bind(19, d_entropy)], params.grid())
 }
 
+/// Whether a loss of rows of `width` elements goes by tile.
+fn goes_by_tile(context: &Context, variant: Variant, width: usize) -> bool {
+    // Software adapters coalesce nothing, and pay for each barrier.
+    let wanted = variant == Variant::Fast || !context.is_software();
+    wanted && width <= MOST_IN_ROW
+}
+
 pub(crate) fn record_categorical(
     context: &mut Context,
+    variant: Variant,
     op: &Surrogate,
     policy: &Categorical,
     logits: &Buffer<f32>,
@@ -180,9 +229,14 @@ pub(crate) fn record_categorical(
     stats: &Buffer<f32>,
 ) -> Result<()> {
     let lanes = lanes(policy.actions);
-    let params = SurrogateParams::new(op, policy.actions, WORKGROUP_SIZE / lanes);
+    let masked = ("MASKED", f64::from(u8::from(mask.is_some())));
+    let by_rows = SurrogateParams::new(op, policy.actions, WORKGROUP_SIZE / lanes);
+    let (shader, entry, constants, params) = if goes_by_tile(context, variant, policy.actions) {
+        (BY_TILE, "categorical_tiles", [masked, ("WIDTH", policy.actions as f64)], by_rows.by_tile())
+    } else {
+        (SHADER, "categorical", [masked, ("LANES", lanes as f64)], by_rows)
+    };
     let partials = params.partials(context)?;
-    let constants = [("LANES", lanes as f64), ("MASKED", f64::from(u8::from(mask.is_some())))];
     let buffers = [
         bind(1, samples),
         bind(2, values),
@@ -193,13 +247,14 @@ pub(crate) fn record_categorical(
         bind(12, actions),
         bind(13, d_logits),
     ];
-    context.dispatch(SHADER, "categorical", &constants, &params, &buffers, params.grid())?;
+    context.dispatch(shader, entry, &constants, &params, &buffers, params.grid())?;
     params.finish(context, &partials, stats, None)
 }
 
 /// For a log-std that the batch shares. One that depends on the state would need a ninth storage buffer, for d_log_std.
 pub(crate) fn record_gaussian(
     context: &mut Context,
+    variant: Variant,
     op: &Surrogate,
     policy: &Gaussian,
     mean: &Buffer<f32>,
@@ -214,11 +269,16 @@ pub(crate) fn record_gaussian(
     stats: &Buffer<f32>,
 ) -> Result<()> {
     require_size("columns of partials", SurrogateParams::partial_width(policy.dim, true))?;
-    let params = SurrogateParams {
+    let by_rows = SurrogateParams {
         partial_width: SurrogateParams::partial_width(policy.dim, true) as u32,
         log_std_offset: policy.log_std_offset as u32,
         d_log_std_offset: d_log_std_offset as u32,
         ..SurrogateParams::new(op, policy.dim, WORKGROUP_SIZE)
+    };
+    let (shader, entry, constants, params) = if goes_by_tile(context, variant, policy.dim) {
+        (BY_TILE, "gaussian_tiles", &[("WIDTH", policy.dim as f64)][..], by_rows.by_tile())
+    } else {
+        (SHADER, "gaussian", &[][..], by_rows)
     };
     let partials = params.partials(context)?;
     let buffers = [
@@ -231,7 +291,7 @@ pub(crate) fn record_gaussian(
         bind(16, actions),
         bind(17, d_mean),
     ];
-    context.dispatch(SHADER, "gaussian", &[], &params, &buffers, params.grid())?;
+    context.dispatch(shader, entry, constants, &params, &buffers, params.grid())?;
     params.finish(context, &partials, stats, Some(d_log_std))
 }
 

@@ -1,4 +1,4 @@
-//! Twin of `shaders/surrogate.wgsl`, and PPO's loss on the CPU: one pass over tiles of samples, gradients included.
+//! Twin of `shaders/surrogate/`, and PPO's loss on the CPU: one pass over tiles of samples, gradients included.
 
 mod categorical;
 mod gaussian;
