@@ -177,6 +177,10 @@ fn log_std_of(dimension: u32) -> f32 {
     return weights.vectors[params.packed_log_std + dimension / 4u][dimension % 4u];
 }
 
+fn inverse_std_parts(dimension: u32) -> vec2<f32> {
+    return exp_parts(-log_std_of(dimension));
+}
+
 fn store_d_mean(dimension: u32, gradient: f32) {
     store_d_logit(dimension, gradient);
 }

@@ -220,10 +220,6 @@ fn mean_of_action(dimension: u32) -> f32 {
     return logit(dimension);
 }
 
-fn inverse_std_parts(dimension: u32) -> vec2<f32> {
-    return exp_parts(-log_std_of(dimension));
-}
-
 // The first action at which the cumulative probability is beyond a uniform number, as in categorical.wgsl.
 fn draw_categorical(row: u32) {
     var largest = LOWEST;

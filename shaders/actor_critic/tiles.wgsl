@@ -47,6 +47,10 @@ var<workgroup> sh_kept: array<vec4<f32>, KEPT_OF_TILE>;
 // Before activation [TILE, OUTPUTS], one by one, for the same reason.
 var<workgroup> sh_outputs: array<f32, OUTPUTS_OF_TILE>;
 var<workgroup> sh_rows: array<u32, TILE>;
+// Actions of a Gaussian, in rows of OUTPUTS, and of each of its dimensions 1 / std in two parts, and log_std: read by all invocations together,
+// before the few that make losses of them would wait for one after the other.
+var<workgroup> sh_actions: array<u32, OUTPUTS_OF_TILE>;
+var<workgroup> sh_std: array<vec4<f32>, OUTPUTS>;
 
 var<private> output_at: u32;
 // The sample of a tile whose loss is this invocation's.
@@ -91,6 +95,21 @@ fn load_observations(local: u32) {
         sh_kept[s * STRIDE + k] = select(vec4<f32>(), read, at < vec4<u32>(params.observation_size));
     }
     workgroupBarrier();
+}
+
+// Of the same samples, to be read after the next barrier.
+fn load_actions(local: u32) {
+    let s = local / SAMPLE_LANES;
+    for (var d = local % SAMPLE_LANES; d < params.width; d += SAMPLE_LANES) {
+        sh_actions[s * OUTPUTS + d] = actions[sh_rows[s] * params.width + d];
+    }
+}
+
+fn load_stds(local: u32) {
+    for (var d = local; d < params.width; d += TILE_LANES) {
+        let own_log_std = packed_weights[params.packed_log_std + d / 4u][d % 4u];
+        sh_std[d] = vec4<f32>(exp_parts(-own_log_std), own_log_std, 0.0);
+    }
 }
 
 fn forward(local: u32, first_layer: u32, layers: u32) {
@@ -229,16 +248,21 @@ fn store_d_logit(action: u32, gradient: f32) {
 }
 
 fn action_of(dimension: u32) -> f32 {
-    return bitcast<f32>(actions[source_row * params.width + dimension]);
+    return bitcast<f32>(sh_actions[own_sample * OUTPUTS + dimension]);
 }
 
 fn log_std_of(dimension: u32) -> f32 {
-    return packed_weights[params.packed_log_std + dimension / 4u][dimension % 4u];
+    return sh_std[dimension].z;
+}
+
+fn inverse_std_parts(dimension: u32) -> vec2<f32> {
+    return sh_std[dimension].xy;
 }
 
 // Keeps z² - 1, the slope of logp in log_std, before the mean is gone.
 fn store_d_mean(dimension: u32, gradient: f32) {
-    let z = (action_of(dimension) - mean_of_action(dimension)) * exp_of(-log_std_of(dimension));
+    let parts = inverse_std_parts(dimension);
+    let z = (action_of(dimension) - mean_of_action(dimension)) * (parts.x + parts.y);
     sh_outputs[own_sample * OUTPUTS + dimension] = z * z - 1.0;
     store_d_logit(dimension, gradient);
 }
@@ -269,6 +293,9 @@ fn tiles_act(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocat
     let i = workgroup.x * TILE + local;
     if local < TILE {
         sh_rows[local] = min(i, params.batch - 1u);
+    }
+    if GAUSSIAN {
+        load_stds(local);
     }
     workgroupBarrier();
     load_observations(local);
@@ -305,6 +332,10 @@ fn tiles_gradient(
     let group = workgroup.y * groups.x + workgroup.x;
     own_sample = min(local, TILE - 1u);
     own_partial = 0.0;
+    let is_gaussian = GAUSSIAN && !is_critic;
+    if is_gaussian {
+        load_stds(local);
+    }
     for (var first = workgroup.x * TILE; first < params.batch; first += groups.x * TILE) {
         let i = first + local;
         let in_batch = local < TILE && i < params.batch;
@@ -316,11 +347,18 @@ fn tiles_gradient(
             sh_lanes[local] = 0.0;
             stage_nothing(local);
         }
+        let sample = samples[params.first_sample + index];
+        var action = 0u;
+        if !GAUSSIAN {
+            action = actions[source_row];
+        }
         workgroupBarrier();
+        if is_gaussian {
+            load_actions(local);
+        }
         load_observations(local);
         forward(local, first_layer, layers);
 
-        let sample = samples[params.first_sample + index];
         if in_batch {
             if is_critic {
                 values[i] = logit(0u);
@@ -342,7 +380,7 @@ fn tiles_gradient(
                 sh_lanes[local] = gaussian_loss(local, 0u, sample);
             }
         } else {
-            categorical_loss(local, 0u, 0u, select(0u, params.width, in_batch), in_batch, actions[source_row], sample);
+            categorical_loss(local, 0u, 0u, select(0u, params.width, in_batch), in_batch, action, sample);
         }
         if local < TILE && !in_batch {
             for (var o = 0u; o < 4u * output_vectors; o++) {
@@ -350,7 +388,7 @@ fn tiles_gradient(
             }
         }
         workgroupBarrier();
-        add_partials(local, GAUSSIAN && !is_critic);
+        add_partials(local, is_gaussian);
         backward(local, first_layer, layers, workgroup.x * params.packed_vectors, first == workgroup.x * TILE);
     }
     if local < params.partial_width {

@@ -56,12 +56,21 @@ impl CooperativeMatrix {
         };
         let size = [16, 8].into_iter().find(has);
         let size = size.ok_or_else(|| format!("{} multiplies no square matrices of f16 to f32", info.name))?;
-        if info.subgroup_min_size != info.subgroup_max_size {
-            let sizes = format!("{} to {}", info.subgroup_min_size, info.subgroup_max_size);
-            return Err(format!("{} has subgroups of {sizes} invocations, where one size is needed", info.name));
-        }
-        Ok(Self { size, subgroup_size: info.subgroup_max_size })
+        Ok(Self { size, subgroup_size: subgroup_size(&info)? })
     }
+}
+
+/// The one size of subgroups, or why there is none.
+fn subgroup_size(info: &wgpu::AdapterInfo) -> std::result::Result<u32, String> {
+    // wgpu says 4 to 64 of all that has Metal; of Apple's own it is 32.
+    if info.backend == wgpu::Backend::Metal && info.name.starts_with("Apple") {
+        return Ok(32);
+    }
+    if info.subgroup_min_size != info.subgroup_max_size {
+        let sizes = format!("{} to {}", info.subgroup_min_size, info.subgroup_max_size);
+        return Err(format!("{} has subgroups of {sizes} invocations, where one size is needed", info.name));
+    }
+    Ok(info.subgroup_max_size)
 }
 
 impl AdapterSummary {

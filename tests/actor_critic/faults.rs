@@ -49,7 +49,7 @@ const FAULTS_BY_SAMPLE: [Fault; 24] = [
     ("column < select(0u, SUMS, group == 0u)", "column < select(0u, SUMS, group == 1u)", "stats"),
 ];
 
-const FAULTS_BY_TILE: [Fault; 21] = [
+const FAULTS_BY_TILE: [Fault; 23] = [
     ("store_element(at.first + 2u, third);", "", "params"),
     ("m[index] = element.m;", "", "m"),
     ("v[index] = element.v;", "", "v"),
@@ -60,7 +60,9 @@ const FAULTS_BY_TILE: [Fault; 21] = [
     ("value_terms(logit(0u), sample", "value_terms(0.0, sample", "grads of the critic"),
     ("params.first_index + index", "index", "grads"),
     ("params.first_sample + index", "index", "grads"),
-    ("actions[source_row", "actions[own_sample", "grads"),
+    ("actions[sh_rows[s]", "actions[s", "grads"),
+    ("d < params.width; d += SAMPLE_LANES", "d < 1u; d += SAMPLE_LANES", "grads"),
+    ("exp_parts(-own_log_std)", "exp_parts(own_log_std)", "grads"),
     ("store_d_logit(o, 0.0);", "", "grads"),
     ("(a + b) + (c + d)", "(a + b) + c", "grads"),
     ("for (; t < tiles; t++) {", "for (; t < 0u; t++) {", "grads"),
@@ -140,7 +142,7 @@ fn networks_too_large_for_the_forms_by_sample_go_in_tiles() {
         (10, &[105, 64, 64], 3, false, 16 << 10),
         (9, &[348, 64, 64], 17, true, 24 << 10),
         (17, &[27, 128, 128], 8, true, 24 << 10),
-        (9, &[3, 16], 160, true, 16 << 10),
+        (9, &[3, 16], 160, true, 24 << 10),
         (9, &[3, 16], 161, true, u32::MAX),
         (9, &[8, 300, 300], 2, true, u32::MAX),
     ] {

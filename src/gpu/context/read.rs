@@ -9,15 +9,18 @@ use crate::gpu::command::Command;
 use crate::gpu::poll::poll;
 use crate::gpu::timing::Timing;
 
-/// How long to ask a software adapter whether it is done, giving way to whoever wants the core, before sleeping until it is. It computes on these cores, and
-/// one that has gone to sleep takes as long to wake up as a small dispatch takes.
-const AWAKE: Duration = Duration::from_millis(20);
+/// How long to ask the device whether it is done, giving way to whoever wants the core, before sleeping until it is: whoever sleeps takes some
+/// ten microseconds to wake up, as long as a small dispatch takes. Hardware works meanwhile; a software adapter computes on these cores, and takes
+/// longer for everything.
+const AWAKE: Duration = Duration::from_millis(1);
+const AWAKE_ON_SOFTWARE: Duration = Duration::from_millis(20);
 
 impl Context {
     /// Waits for everything submitted.
     pub(in crate::gpu) fn wait(&self) -> Result<()> {
         let begin = Instant::now();
-        while self.is_software && begin.elapsed() < AWAKE {
+        let awake = if self.is_software { AWAKE_ON_SOFTWARE } else { AWAKE };
+        while begin.elapsed() < awake {
             if poll(&self.device, wgpu::PollType::Poll)?.is_queue_empty() {
                 return Ok(());
             }

@@ -120,10 +120,10 @@ pub(crate) struct Plan {
     widest: usize,
 }
 
-/// Bytes of workgroup memory that a tile takes: what is kept of its samples, with a vector between them; a layer before activation; and what the
-/// loss and its sums take.
+/// Bytes of workgroup memory that a tile takes: what is kept of its samples, with a vector between them; a layer before activation; actions; a
+/// vector for each dimension of them; and what the loss and its sums take.
 fn tile_storage(kept: usize, widest: usize) -> usize {
-    TILE * (16 * (kept + 1) + 16 * widest) + (2 << 10)
+    TILE * 16 * (kept + 1 + 2 * widest) + 4 * 16 * widest + (2 << 10)
 }
 
 impl Plan {

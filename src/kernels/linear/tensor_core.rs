@@ -83,7 +83,8 @@ mod binding {
     const B_ACROSS: [(&str, f64); 2] = [("A_ACROSS", 0.0), ("B_ACROSS", 1.0)];
     const BOTH_ACROSS: [(&str, f64); 2] = [("A_ACROSS", 1.0), ("B_ACROSS", 1.0)];
 
-    /// The tiles of adapters with subgroups of 32 and matrices of 16×16, and of those with 8 and 8×8; with subgroups of 64 or 16 there are others.
+    /// The tiles of adapters with subgroups of 32 and matrices of 16×16 or 8×8, and of those with subgroups of 8 and 8×8; with subgroups of 64 or 16
+    /// there are others.
     macro_rules! entries {
         ($(($tile:literal, $workgroup:literal, $vectors:literal)),+) => {
             &[
@@ -93,8 +94,15 @@ mod binding {
             ]
         };
     }
-    const ENTRIES: &[(&str, &[Constants])] =
-        entries![(64.0, 128.0, 0.0), (64.0, 128.0, 1.0), (64.0, 256.0, 1.0), (128.0, 256.0, 0.0), (128.0, 256.0, 1.0)];
+    const ENTRIES: &[(&str, &[Constants])] = entries![
+        (64.0, 128.0, 0.0),
+        (64.0, 128.0, 1.0),
+        (64.0, 256.0, 1.0),
+        (64.0, 512.0, 1.0),
+        (128.0, 256.0, 0.0),
+        (128.0, 256.0, 1.0),
+        (128.0, 1024.0, 1.0)
+    ];
 
     pub(crate) const SHADERS: [ShaderInfo; 2] = [
         ShaderInfo { shader: OF_8, params: PARAMS, entries: ENTRIES },
