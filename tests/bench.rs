@@ -2,18 +2,24 @@
 
 mod common;
 
+use std::ops::ControlFlow;
 use std::process::{Command, Output};
 
 use common::gpu;
 use ppo_kernels::Error;
 use ppo_kernels::backend::{Cpu, Gpu};
-use ppo_kernels::bench::{Effort, Finding, Options, Peaks, run, sweep};
+use ppo_kernels::bench::{Effort, Finding, Options, Report, names, run, sweep};
 use ppo_kernels::gpu::adapters;
 use serde_json::Value;
 
-fn bench(arguments: &[&str]) -> Output {
+fn program(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ppo-kernels"));
-    command.arg("bench").args(arguments).env_remove("RUST_LOG").env("PPO_KERNELS_AUTOTUNE", "off").output().unwrap()
+    command.arg("bench").args(arguments).env_remove("RUST_LOG").env("PPO_KERNELS_AUTOTUNE", "off");
+    command
+}
+
+fn bench(arguments: &[&str]) -> Output {
+    program(arguments).output().unwrap()
 }
 
 fn options(only: &str) -> Options {
@@ -44,6 +50,7 @@ fn json_has_the_machine_and_a_record_a_bench() {
     assert_eq!(meta["versions"]["ppo-kernels"], env!("CARGO_PKG_VERSION"));
     assert_eq!(meta["adapter"]["name"], "CPU");
     assert!(meta["date"].is_string() && meta["cores"].as_u64() > Some(0), "{meta}");
+    assert_eq!(meta["complete"], true);
     for peak in ["gflops", "gbps", "gbps_cached"] {
         positive(&meta["peaks"], peak);
     }
@@ -91,9 +98,10 @@ fn a_gpu_tells_its_own_time_and_the_hosts() {
     let name = gpu.context.name().to_owned();
     let has_timestamps = adapters().iter().any(|a| a.info.name == name && a.features.contains(&("timestamps", true)));
     let mut records = Vec::new();
-    run(gpu, &options("gae/T128_N8,update/i_cartpole"), &mut |finding| match finding {
-        Finding::Timed(record) => records.push(record),
-        Finding::Skipped { .. } => panic!("{finding:?}"),
+    run(gpu, &options("gae/T128_N8,update/i_cartpole"), &mut |finding| {
+        let Finding::Timed(record) = finding else { panic!("{finding:?}") };
+        records.push(record);
+        ControlFlow::Continue(())
     })
     .unwrap();
     assert_eq!(records.len(), 5, "{records:?}");
@@ -115,40 +123,118 @@ fn a_cross_check_is_not_timed() {
     assert!(String::from_utf8_lossy(&output.stderr).contains("backend: expected auto, gpu or cpu"));
 }
 
-type Run = fn(Gpu, &Options, &mut dyn FnMut(Finding)) -> ppo_kernels::Result<(Gpu, Peaks)>;
+type Run<B> = fn(B, &Options, &mut Report<'_>) -> ppo_kernels::Result<B>;
 
-/// What was reported, and the bench and the message of the error.
-fn with_fault(run: Run, shader: &'static str, from: &str, to: &str, only: &str) -> Option<(Vec<String>, String, String)> {
+/// What was timed besides peaks, and the one bench that failed, with its reason.
+fn with_fault(run: Run<Gpu>, shader: &'static str, from: &str, to: &str, only: &str) -> Option<(Vec<String>, String, String)> {
     let mut gpu = gpu()?;
     common::plant_fault(&mut gpu, shader, from, to);
-    let mut timed = Vec::new();
-    let outcome = run(gpu, &options(only), &mut |finding| match finding {
-        Finding::Timed(record) => timed.push(record.bench),
-        Finding::Skipped { .. } => {}
-    });
-    match outcome {
-        Err(Error::Bench { bench, source }) => Some((timed, bench, source.to_string())),
-        other => panic!("a planted fault went unnoticed: {other:?}"),
-    }
+    let (mut timed, mut wrong) = (Vec::new(), Vec::new());
+    run(gpu, &options(only), &mut |finding| {
+        match finding {
+            Finding::Timed(record) if record.bench.starts_with("limits/") => {}
+            Finding::Timed(record) => timed.push(record.bench),
+            Finding::Failed { bench, failed, .. } => wrong.push((bench, failed)),
+            Finding::Skipped { .. } => panic!("{finding:?}"),
+        }
+        ControlFlow::Continue(())
+    })
+    .unwrap();
+    assert_eq!(wrong.len(), 1, "{wrong:?}; right: {timed:?}");
+    let (bench, failed) = wrong.remove(0);
+    Some((timed, bench, failed))
 }
 
 #[test]
-fn a_wrong_kernel_is_named_and_not_timed() {
-    let fault =
-        with_fault(run, "gather", "source_row(row) * params.width + column", "source_row(row) * params.width", "gather/R98304");
-    let Some((timed, bench, message)) = fault else { return };
+fn a_wrong_kernel_is_named_and_not_timed_and_the_others_are() {
+    let (from, to) = ("source_row(row) * params.width + column", "source_row(row) * params.width");
+    let Some((timed, bench, message)) = with_fault(run, "gather", from, to, "gather/R98304,optimizer/P20000") else { return };
     assert_eq!(bench, "gather/R98304_W48_C24576");
     assert!(message.starts_with("gather_floats: target["), "{message}");
-    assert!(timed.iter().all(|name| name.starts_with("limits/")), "{timed:?}");
+    assert_eq!(timed, ["optimizer/P20000"]);
 }
 
 #[test]
 fn a_wrong_update_is_named_and_not_timed() {
     let fault = with_fault(run, "actor_critic", "- adam.step_size *", "+ adam.step_size *", "update/i_cartpole");
     let Some((timed, bench, message)) = fault else { return };
-    assert_eq!(bench, "update/i_cartpole");
+    assert_eq!((timed, bench.as_str()), (vec![], "update/i_cartpole"));
     assert!(message.contains("double precision"), "{message}");
-    assert!(timed.iter().all(|name| name.starts_with("limits/")), "{timed:?}");
+}
+
+#[test]
+fn a_run_ends_after_the_finding_at_which_it_is_told_to() {
+    let runs: [(&str, Run<Cpu<f32>>); 3] = [("limits/copy_128MiB", run), ("gae/T128_N8", run), ("sweep/batch/64", sweep::run)];
+    for (last, run) in runs {
+        let mut names = Vec::new();
+        let mut until_then = |finding| {
+            let Finding::Timed(record) = finding else { panic!("{finding:?}") };
+            names.push(record.bench);
+            if names.last().unwrap() == last { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        };
+        let only = "gae/T128_N8,gather,update/i_cartpole,sweep/batch";
+        run(Cpu::new(), &options(only), &mut until_then).unwrap();
+        assert_eq!(names.last().map(String::as_str), Some(last));
+    }
+}
+
+#[test]
+fn a_file_that_cannot_be_written_is_named_before_anything_is_measured() {
+    let folder = tempfile::tempdir().unwrap();
+    let [file, nowhere] = ["figures", "none/figures"].map(|name| folder.path().join(name));
+    let [file, nowhere] = [&file, &nowhere].map(|path| path.to_str().unwrap());
+    for flags in [["--json", nowhere, "--plot", file], ["--json", file, "--plot", nowhere]] {
+        let output = bench(&[&["--backend", "cpu", "--quick"], flags.as_slice()].concat());
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{errors}");
+        assert!(errors.contains(nowhere) && !errors.contains("limits/"), "{errors}");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "nothing is left there");
+    }
+}
+
+/// Reads until a line contains `text`.
+#[track_caller]
+fn wait_for(text: &str, from: &mut impl std::io::BufRead) {
+    let mut line = String::new();
+    while !line.contains(text) {
+        line.clear();
+        assert_ne!(from.read_line(&mut line).unwrap(), 0, "ended without {text}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interrupted_run_has_written_each_finding_and_ends_with_all_there_is() {
+    use std::io::{BufReader, Read};
+
+    let kinds = [("-INT", None, names(&options(""))), ("-TERM", Some("--sweep"), sweep::names(&options("")))];
+    for (name, mode, all) in kinds {
+        let folder = tempfile::tempdir().unwrap();
+        let (json, picture) = (folder.path().join("out.json"), folder.path().join("out.svg"));
+        let mut command = program(&["--backend", "cpu", "--quick"]);
+        command.args(mode).arg("--json").arg(&json).arg("--plot").arg(&picture);
+        let mut child = command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();
+        let report = || serde_json::from_slice::<Value>(&std::fs::read(&json).unwrap()).unwrap();
+        let mut notes = BufReader::new(child.stderr.take().unwrap());
+        wait_for("limits/arithmetic", &mut notes);
+        let early = report();
+        assert!(Command::new("kill").args([name, &child.id().to_string()]).status().unwrap().success());
+        wait_for("interrupted", &mut notes);
+        notes.read_to_string(&mut String::new()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(130), "{name}");
+        let table = String::from_utf8_lossy(&output.stdout).into_owned();
+        for word in ["limits/arithmetic", "peaks of this run", "interrupted"] {
+            assert!(table.contains(word), "no {word} in {table}");
+        }
+        let late = report();
+        let count = |report: &Value| report["records"].as_array().unwrap().len();
+        assert!(count(&early) >= 2 && count(&late) >= 3 && count(&late) < all.len(), "{late}");
+        assert_eq!((&early["meta"]["complete"], &late["meta"]["complete"]), (&false.into(), &false.into()));
+        positive(&late["meta"]["peaks"], "gbps");
+        assert!(std::fs::read_to_string(&picture).unwrap().starts_with("<svg"));
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2, "nothing is left beside the files");
+    }
 }
 
 #[test]
@@ -185,9 +271,10 @@ fn a_sweep_has_a_record_a_size_and_a_panel_an_axis() {
 #[test]
 fn a_pattern_chooses_sizes() {
     let mut timed = Vec::new();
-    let mut report = |finding| match finding {
-        Finding::Timed(record) => timed.push(record.bench),
-        Finding::Skipped { .. } => panic!("{finding:?}"),
+    let mut report = |finding| {
+        let Finding::Timed(record) = finding else { panic!("{finding:?}") };
+        timed.push(record.bench);
+        ControlFlow::Continue(())
     };
     sweep::run(Cpu::<f32>::new(), &options("horizon/16,batch/64"), &mut report).unwrap();
     assert_eq!(timed.split_off(3), ["sweep/batch/64", "sweep/horizon/16"]);
@@ -207,10 +294,11 @@ fn names_of_the_other_kind_of_run_are_refused_before_anything_is_measured() {
 }
 
 #[test]
-fn a_wrong_gradient_is_named_and_not_timed() {
-    let fault = with_fault(sweep::run, "surrogate", "params.vf_coef * slope", "-params.vf_coef * slope", "sweep/batch/64");
-    let Some((timed, bench, message)) = fault else { return };
-    assert_eq!(bench, "sweep/batch/64");
+fn a_wrong_gradient_is_named_and_not_timed_and_the_next_size_is_tried() {
+    let (from, to) = ("params.vf_coef * slope", "-params.vf_coef * slope");
+    let Some((timed, bench, message)) = with_fault(sweep::run, "surrogate", from, to, "sweep/batch/64,horizon/16") else {
+        return;
+    };
+    assert_eq!((timed, bench.as_str()), (vec!["sweep/horizon/16".to_owned()], "sweep/batch/64"));
     assert!(message.starts_with("gradient of critic.") && message.contains("double precision"), "{message}");
-    assert!(timed.iter().all(|name| name.starts_with("limits/")), "{timed:?}");
 }

@@ -12,6 +12,7 @@ pub mod sweep;
 mod update;
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 
 use serde::Serialize;
 
@@ -83,7 +84,21 @@ pub enum Finding {
         /// Why.
         skipped: String,
     },
+    /// Not what double precision says, or refused by the backend; not timed.
+    Failed {
+        /// `section/shape`.
+        bench: String,
+        /// This crate.
+        framework: &'static str,
+        /// Backend and adapter.
+        device: String,
+        /// What went wrong.
+        failed: String,
+    },
 }
+
+/// Takes each finding as soon as there is one, and says whether to go on.
+pub type Report<'a> = dyn FnMut(Finding) -> ControlFlow<()> + 'a;
 
 /// What to run.
 #[derive(Debug, Clone)]
@@ -153,41 +168,56 @@ pub fn names(options: &Options) -> Vec<String> {
     peaks::NAMES.iter().map(|name| (*name).to_owned()).chain(cases).chain(update::names(options.small)).collect()
 }
 
-/// Measures the peaks of `backend`, then runs all benches that `options` want and hands each finding to `report` as soon as there is one.
-/// Returns the backend and its peaks.
+/// Measures the peaks of `backend`, then runs all benches that `options` want and hands each finding to `report` as soon as there is one; a
+/// break from it ends the run. A result that is not what double precision says is reported as failed, and the others are measured. Returns the
+/// backend; [`Peaks::among`] finds its peaks.
 ///
 /// # Errors
-/// A pattern that fits no name; those of the backend; [`Error::Bench`] for a result that is not what double precision says: such a thing is
-/// not timed.
-pub fn run<B: Benchmarked>(mut backend: B, options: &Options, report: &mut dyn FnMut(Finding)) -> Result<(B, Peaks)> {
+/// A pattern that fits no name; a peak that cannot be measured, since all figures need it; [`Error::Bench`] around a lost device.
+pub fn run<B: Benchmarked>(mut backend: B, options: &Options, report: &mut Report<'_>) -> Result<B> {
     options.require_some(&names(options))?;
     backend.set_timing(true);
-    let peaks = peaks::measure(&mut backend, options.effort, report)?;
-    for case in cases::all(options.small).iter().filter(|case| options.wants(&case.name)) {
-        let (back, outcome) = cases::run(backend, case, options.effort, &peaks);
-        backend = back;
-        settle(&backend, &case.name, outcome, report)?;
-        backend.release();
-    }
-    for workload in update::workloads(options.small).iter().filter(|workload| options.wants(workload.name)) {
-        let outcome = update::run(&mut backend, workload, options.effort, &peaks);
-        settle(&backend, workload.name, outcome, report)?;
-        backend.release();
+    'benches: {
+        let Some(peaks) = peaks::measure(&mut backend, options.effort, report)? else { break 'benches };
+        for case in cases::all(options.small).iter().filter(|case| options.wants(&case.name)) {
+            let (back, outcome) = cases::run(backend, case, options.effort, &peaks);
+            backend = back;
+            if settle(&mut backend, &case.name, outcome, report)?.is_break() {
+                break 'benches;
+            }
+        }
+        for workload in update::workloads(options.small).iter().filter(|workload| options.wants(workload.name)) {
+            let outcome = update::run(&mut backend, workload, options.effort, &peaks);
+            if settle(&mut backend, workload.name, outcome, report)?.is_break() {
+                break 'benches;
+            }
+        }
     }
     backend.set_timing(false);
-    Ok((backend, peaks))
+    Ok(backend)
 }
 
-/// Reports a record; where the adapter is too small for it, says so; names the bench in every other error.
-fn settle<B: Benchmarked>(backend: &B, name: &str, outcome: Result<Record>, report: &mut dyn FnMut(Finding)) -> Result<()> {
-    match outcome {
-        Ok(record) => report(Finding::Timed(Box::new(record))),
-        Err(error @ (Error::LimitExceeded { .. } | Error::OutOfMemory { .. })) => {
-            report(skipped(backend, name, error.to_string()))
-        }
-        Err(error) => return Err(Error::Bench { bench: name.to_owned(), source: Box::new(error) }),
-    }
-    Ok(())
+/// Reports a record; where the adapter is too small for it, or something went wrong, says so. Only after a lost device can nothing follow.
+fn settle<B: Benchmarked>(
+    backend: &mut B,
+    name: &str,
+    outcome: Result<Record>,
+    report: &mut Report<'_>,
+) -> Result<ControlFlow<()>> {
+    // What a bench without a record has used is not the next one's.
+    backend.take_used_tensor_cores();
+    backend.release();
+    Ok(report(match outcome {
+        Ok(record) => Finding::Timed(Box::new(record)),
+        Err(error @ (Error::LimitExceeded { .. } | Error::OutOfMemory { .. })) => skipped(backend, name, error.to_string()),
+        Err(error @ Error::DeviceLost(_)) => return Err(Error::Bench { bench: name.to_owned(), source: Box::new(error) }),
+        Err(error) => Finding::Failed {
+            bench: name.to_owned(),
+            framework: FRAMEWORK,
+            device: backend.describe(),
+            failed: error.to_string(),
+        },
+    }))
 }
 
 fn skipped<B: Benchmarked>(backend: &B, name: &str, reason: String) -> Finding {

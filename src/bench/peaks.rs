@@ -6,7 +6,7 @@ use rayon::prelude::*;
 
 use super::inputs::Inputs;
 use super::measure::{Clocks, Effort, Samples, Timed};
-use super::{Finding, Record, Work, record};
+use super::{Finding, Record, Report, Work, record};
 use crate::backend::{Cpu, LinearOps, Memory, PlanMemory};
 use crate::error::{Error, Result};
 use crate::kernels::linear::{Activation, Linear};
@@ -42,6 +42,21 @@ pub struct Peaks {
 }
 
 impl Peaks {
+    /// Those that a run has measured, each by its fastest sample; none before it has them all.
+    pub fn among(findings: &[Finding]) -> Option<Self> {
+        let record = |name: &str| {
+            findings.iter().find_map(|finding| match finding {
+                Finding::Timed(record) if record.bench == name => Some(&**record),
+                _ => None,
+            })
+        };
+        let gflops = |name| record(name).map(|record| record.flops / record.min_s / 1e9);
+        let copy = |name| record(name).map(|record| Bandwidth { bytes: record.bytes, gbps: record.bytes / record.min_s / 1e9 });
+        let [(small, _), (large, _)] = COPIES;
+        let copies = [copy(small)?, copy(large)?];
+        Some(Self { gflops: gflops(ARITHMETIC)?, tensor_gflops: gflops(TENSOR_CORE), copies })
+    }
+
     /// The peaks of what is of a variant: on [`TENSOR_CORES`], their arithmetic takes the place of that in f32.
     pub fn of(&self, variant: &str) -> Self {
         let on_tensor_cores = self.tensor_gflops.filter(|_| variant == TENSOR_CORES);
@@ -197,26 +212,31 @@ fn computing<B: Benchmarked>(backend: &mut B, units: Units, effort: Effort) -> R
     Ok(record(name, computing.backend, &samples, work, None, check))
 }
 
-/// All peaks, each the fastest sample.
-pub(super) fn measure<B: Benchmarked>(backend: &mut B, effort: Effort, report: &mut dyn FnMut(Finding)) -> Result<Peaks> {
-    let has_tensor_cores = backend.has(Units::TensorCores);
-    let mut copies = [Bandwidth { bytes: 0.0, gbps: 0.0 }; 2];
-    for ((name, bytes), copy) in COPIES.into_iter().zip(&mut copies) {
-        let record = copying(backend, name, bytes, effort)?;
-        *copy = Bandwidth { bytes: record.bytes, gbps: record.bytes / record.min_s / 1e9 };
-        report(Finding::Timed(Box::new(record)));
+/// All peaks; none if `report` breaks off before they are known.
+pub(super) fn measure<B: Benchmarked>(backend: &mut B, effort: Effort, report: &mut Report<'_>) -> Result<Option<Peaks>> {
+    let mut findings = Vec::new();
+    let mut goes_on = |backend: &mut B, record: Record| {
         backend.release();
-    }
-    let mut gflops = |units| -> Result<f64> {
-        let record = computing(backend, units, effort)?;
-        let gflops = record.flops / record.min_s / 1e9;
-        report(Finding::Timed(Box::new(record)));
-        backend.release();
-        Ok(gflops)
+        let finding = Finding::Timed(Box::new(record));
+        findings.push(finding.clone());
+        report(finding).is_continue()
     };
-    let in_f32 = gflops(Units::F32)?;
-    let tensor_gflops = if has_tensor_cores { Some(gflops(Units::TensorCores)?) } else { None };
-    Ok(Peaks { gflops: in_f32, tensor_gflops, copies })
+    for (name, bytes) in COPIES {
+        let record = copying(backend, name, bytes, effort)?;
+        if !goes_on(backend, record) {
+            return Ok(None);
+        }
+    }
+    for units in [Units::F32, Units::TensorCores] {
+        if !backend.has(units) {
+            continue;
+        }
+        let record = computing(backend, units, effort)?;
+        if !goes_on(backend, record) {
+            return Ok(None);
+        }
+    }
+    Ok(Peaks::among(&findings))
 }
 
 /// Side of the square matrices whose product stands for a CPU's arithmetic.

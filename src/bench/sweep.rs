@@ -9,7 +9,7 @@ mod minibatch;
 use super::cases::{self, Case};
 use super::measure::Effort;
 use super::peaks::{self, Benchmarked, Peaks};
-use super::{Finding, Options, Record, Work, settle, skipped};
+use super::{Options, Record, Report, Work, settle, skipped};
 use crate::error::Result;
 use minibatch::Shape;
 
@@ -144,34 +144,39 @@ pub fn names(options: &Options) -> Vec<String> {
 }
 
 /// Measures the peaks of `backend`, then every size that `options` want, in ascending order, and hands each finding to `report` as soon as
-/// there is one. What the adapter cannot hold, and what would take more than a few seconds a call, is reported as skipped. Returns the
-/// backend and its peaks.
+/// there is one; a break from it ends the run. What the adapter cannot hold, and what would take more than a few seconds a call, is reported as
+/// skipped, what is not as double precision says as failed. Returns the backend; [`Peaks::among`] finds its peaks.
 ///
 /// # Errors
-/// A pattern that fits no name; those of the backend; [`Error::Bench`](crate::Error::Bench) for a result that is not what double precision
-/// says: such a thing is not timed.
-pub fn run<B: Benchmarked>(mut backend: B, options: &Options, report: &mut dyn FnMut(Finding)) -> Result<(B, Peaks)> {
+/// As [`bench::run`](super::run).
+pub fn run<B: Benchmarked>(mut backend: B, options: &Options, report: &mut Report<'_>) -> Result<B> {
     options.require_some(&names(options))?;
     backend.set_timing(true);
-    let peaks = peaks::measure(&mut backend, options.effort, report)?;
-    for axis in Axis::ALL {
-        let mut reached: Option<Reached> = None;
-        for point in points(options.small).filter(|point| point.axis == axis && options.wants(&point.name())) {
-            let (name, kind) = (point.name(), point.kind());
-            if let Some(reason) = reached.as_ref().and_then(|reached| reached.too_long(kind.work())) {
-                report(skipped(&backend, &name, reason));
-                continue;
+    'axes: {
+        let Some(peaks) = peaks::measure(&mut backend, options.effort, report)? else { break 'axes };
+        for axis in Axis::ALL {
+            let mut reached: Option<Reached> = None;
+            for point in points(options.small).filter(|point| point.axis == axis && options.wants(&point.name())) {
+                let (name, kind) = (point.name(), point.kind());
+                let too_long = reached.as_ref().and_then(|reached| reached.too_long(kind.work()));
+                let next = if let Some(reason) = too_long {
+                    report(skipped(&backend, &name, reason))
+                } else {
+                    let (back, outcome) = kind.run(backend, &name, options.effort, &peaks);
+                    backend = back;
+                    if let Ok(record) = &outcome {
+                        reached = Some(Reached { name: name.clone(), flops: record.flops, seconds: record.median_s });
+                    }
+                    settle(&mut backend, &name, outcome, report)?
+                };
+                if next.is_break() {
+                    break 'axes;
+                }
             }
-            let (back, outcome) = kind.run(backend, &name, options.effort, &peaks);
-            backend = back;
-            if let Ok(record) = &outcome {
-                reached = Some(Reached { name: name.clone(), flops: record.flops, seconds: record.median_s });
-            }
-            settle(&backend, &name, outcome, report)?;
-            backend.release();
         }
     }
-    Ok((backend, peaks))
+    backend.set_timing(false);
+    Ok(backend)
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! `ppo-kernels bench`: how fast every kernel and four whole updates are, beside what the adapter can do at best.
 
-use std::path::{Path, PathBuf};
+use std::ops::ControlFlow;
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::SystemTime;
 
@@ -10,7 +11,8 @@ use ppo_kernels::{Error, Result};
 use serde_json::{Value, json};
 
 use super::backend::{BackendArgs, Opened};
-use super::run_folder::{utc, write_whole};
+use super::interrupt::Interrupt;
+use super::run_folder::{require_writable, utc, write_whole};
 use super::{Outcome, output, roofline, sweep};
 
 /// Time every kernel and four whole PPO updates. Results are checked against double precision before they are timed.
@@ -18,6 +20,9 @@ use super::{Outcome, output, roofline, sweep};
 /// Peaks (a copy, and arithmetic on registers or a matrix product) are measured in the same run; `% of peak` is the share of what
 /// they allow a kernel with its operations and bytes. Wall time from the call until the result can be used, median and 10-90 % quantiles;
 /// on a GPU with timestamp queries also its own time, without the host's and without waiting for a submission to begin.
+///
+/// A wrong result is reported and not timed, the others are; then it exits 1. After Ctrl-C it finishes the bench in hand, prints and writes what
+/// there is and exits 130.
 #[derive(Debug, clap::Args)]
 pub struct BenchArgs {
     #[command(flatten)]
@@ -25,7 +30,7 @@ pub struct BenchArgs {
     /// Only benches whose name contains one of these, separated by commas
     #[arg(long, value_name = "PATTERN", default_value = "")]
     only: String,
-    /// Also write all figures and the machine's description to OUT
+    /// Also write all figures and the machine's description to OUT, anew after each bench
     #[arg(long, value_name = "OUT")]
     json: Option<PathBuf>,
     /// Also draw operations a second over operations a byte, under the roofline of the measured peaks; of a sweep, time over size
@@ -42,6 +47,7 @@ pub struct BenchArgs {
 /// Runs the benches, prints the table and writes the files.
 pub fn run(args: &BenchArgs) -> Result<Outcome> {
     refuse_other_names(args)?;
+    args.json.iter().chain(&args.plot).try_for_each(|path| require_writable(path))?;
     match args.backend.open()? {
         Opened::Cpu(cpu) => measure(cpu, args, &json!({ "name": "CPU" })),
         Opened::Gpu(gpu) => {
@@ -85,39 +91,109 @@ fn describe_adapter(gpu: &Gpu) -> Value {
 }
 
 fn measure<B: Benchmarked>(backend: B, args: &BenchArgs, adapter: &Value) -> Result<Outcome> {
+    let interrupt = Interrupt::listen("finishing this bench, then writing what there is")?;
     let device = backend.describe();
     output::line(&device)?;
-    let mut findings = Vec::new();
-    let mut report = |finding| {
+    let mut report = Report { args, meta: describe_run(args, adapter), device, findings: Vec::new() };
+    let mut take = |finding| {
         tell(&finding);
-        findings.push(finding);
+        report.findings.push(finding);
+        // Tried again after the next one; the last attempt is the one that counts.
+        if let Err(error) = report.write_json(false) {
+            output::note(&format!("warning: {error}"));
+        }
+        if interrupt.requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     };
     let run = if args.sweep { sweeps::run } else { run_benches };
-    let (_, peaks) = run(backend, &options(args), &mut report)?;
-    output::line(&table(&findings))?;
-    output::line(&format!(
-        "peaks of this run: {:.0} GFLOP/s{}; {:.0} GB/s up to {:.0} MB, {:.0} GB/s beyond",
-        peaks.gflops,
-        peaks.tensor_gflops.map_or(String::new(), |gflops| format!(", {gflops:.0} on tensor cores")),
-        peaks.copies[0].gbps,
-        peaks.copies[0].bytes / 1e6,
-        peaks.copies[1].gbps
-    ))?;
-    if let Some(path) = &args.json {
-        write_json(path, args, adapter, &peaks, &findings)?;
+    let ended = run(backend, &options(args), &mut take).map(drop);
+    report.conclude(ended, interrupt.requested())
+}
+
+/// What a run has found so far, and where it goes.
+struct Report<'a> {
+    args: &'a BenchArgs,
+    /// The JSON's description of machine and run.
+    meta: Value,
+    device: String,
+    findings: Vec<Finding>,
+}
+
+impl Report<'_> {
+    /// Whatever ended the run: what there is gets printed and written, and the first error is the one to report.
+    fn conclude(&self, ended: Result<()>, interrupted: bool) -> Result<Outcome> {
+        if self.findings.is_empty() {
+            return ended.map(|()| outcome(&self.findings, interrupted));
+        }
+        let written = self.write_json(ended.is_ok() && !interrupted);
+        let drawn = self.draw();
+        let printed = self.print(interrupted);
+        ended.and(written).and(drawn).and(printed)?;
+        Ok(outcome(&self.findings, interrupted))
     }
-    if let Some(path) = &args.plot {
-        let draw = if args.sweep { sweep::draw } else { roofline::draw };
-        write_whole(path, draw(&findings, &peaks, &device).as_bytes())?;
+
+    fn print(&self, interrupted: bool) -> Result<()> {
+        output::line(&table(&self.findings))?;
+        if let Some(peaks) = Peaks::among(&self.findings) {
+            output::line(&format!(
+                "peaks of this run: {:.0} GFLOP/s{}; {:.0} GB/s up to {:.0} MB, {:.0} GB/s beyond",
+                peaks.gflops,
+                peaks.tensor_gflops.map_or(String::new(), |gflops| format!(", {gflops:.0} on tensor cores")),
+                peaks.copies[0].gbps,
+                peaks.copies[0].bytes / 1e6,
+                peaks.copies[1].gbps
+            ))?;
+        }
+        for finding in &self.findings {
+            if let Finding::Failed { bench, failed, .. } = finding {
+                output::line(&format!("{bench}: failed: {failed}"))?;
+            }
+        }
+        if interrupted { output::line("interrupted: what is not listed was not measured") } else { Ok(()) }
     }
-    Ok(Outcome::Success)
+
+    /// `complete` tells a reader that nothing is still to come.
+    fn write_json(&self, complete: bool) -> Result<()> {
+        let Some(path) = &self.args.json else { return Ok(()) };
+        let mut meta = self.meta.clone();
+        meta["complete"] = complete.into();
+        meta["peaks"] = Peaks::among(&self.findings).map_or(Value::Null, |peaks| {
+            json!({
+                "gflops": peaks.gflops,
+                "tensor_gflops": peaks.tensor_gflops,
+                "gbps_cached": peaks.copies[0].gbps,
+                "gbps": peaks.copies[1].gbps,
+            })
+        });
+        write_whole(path, format!("{:#}\n", json!({ "meta": meta, "records": self.findings })).as_bytes())
+    }
+
+    fn draw(&self) -> Result<()> {
+        let Some(path) = &self.args.plot else { return Ok(()) };
+        let Some(peaks) = Peaks::among(&self.findings) else {
+            output::note(&format!("no {}: not all peaks were measured", path.display()));
+            return Ok(());
+        };
+        let draw = if self.args.sweep { sweep::draw } else { roofline::draw };
+        write_whole(path, draw(&self.findings, &peaks, &self.device).as_bytes())
+    }
+}
+
+fn outcome(findings: &[Finding], interrupted: bool) -> Outcome {
+    if interrupted {
+        Outcome::Interrupted
+    } else if findings.iter().any(|finding| matches!(finding, Finding::Failed { .. })) {
+        Outcome::Negative
+    } else {
+        Outcome::Success
+    }
 }
 
 fn tell(finding: &Finding) {
-    match finding {
-        Finding::Timed(record) => output::note(&format!("{}: {}", record.bench, duration(record.median_s))),
-        Finding::Skipped { bench, skipped, .. } => output::note(&format!("{bench}: skipped: {skipped}")),
-    }
+    output::note(&match finding {
+        Finding::Timed(record) => format!("{}: {}", record.bench, duration(record.median_s)),
+        Finding::Skipped { bench, skipped, .. } => format!("{bench}: skipped: {skipped}"),
+        Finding::Failed { bench, failed, .. } => format!("{bench}: failed: {failed}"),
+    });
 }
 
 /// Three digits and a unit.
@@ -135,6 +211,12 @@ fn rate(record: &Record) -> String {
     let rates = [("gflops", "GFLOP/s"), ("eff_gbps", "GB/s")];
     let found = rates.iter().filter_map(|(key, unit)| Some(format!("{:.1} {unit}", record.derived.get(key)?)));
     found.collect::<Vec<_>>().join(", ")
+}
+
+fn row_without_figures<'a>(bench: &'a str, why: &'a str, columns: usize) -> Vec<&'a str> {
+    let mut row = vec!["-"; columns];
+    (row[0], row[1]) = (bench, why);
+    row
 }
 
 fn table(findings: &[Finding]) -> String {
@@ -163,39 +245,26 @@ fn table(findings: &[Finding]) -> String {
                 }
                 table.add_row(row)
             }
-            Finding::Skipped { bench, .. } => {
-                let mut row = vec!["-"; header.len()];
-                (row[0], row[1]) = (bench, "skipped");
-                table.add_row(row)
-            }
+            Finding::Skipped { bench, .. } => table.add_row(row_without_figures(bench, "skipped", header.len())),
+            Finding::Failed { bench, .. } => table.add_row(row_without_figures(bench, "failed", header.len())),
         };
     }
     table.to_string()
 }
 
-fn write_json(path: &Path, args: &BenchArgs, adapter: &Value, peaks: &Peaks, findings: &[Finding]) -> Result<()> {
-    let report = json!({
-        "meta": {
-            "date": utc(SystemTime::now()),
-            "cpu": cpu_model(),
-            "cores": std::thread::available_parallelism().map_or(1, usize::from),
-            "os": std::env::consts::OS,
-            "arch": std::env::consts::ARCH,
-            "adapter": adapter,
-            "versions": { "ppo-kernels": env!("CARGO_PKG_VERSION") },
-            "commit": commit(),
-            "quick": args.quick,
-            "sweep": args.sweep,
-            "peaks": {
-                "gflops": peaks.gflops,
-                "tensor_gflops": peaks.tensor_gflops,
-                "gbps_cached": peaks.copies[0].gbps,
-                "gbps": peaks.copies[1].gbps,
-            },
-        },
-        "records": findings,
-    });
-    write_whole(path, format!("{report:#}\n").as_bytes())
+fn describe_run(args: &BenchArgs, adapter: &Value) -> Value {
+    json!({
+        "date": utc(SystemTime::now()),
+        "cpu": cpu_model(),
+        "cores": std::thread::available_parallelism().map_or(1, usize::from),
+        "os": std::env::consts::OS,
+        "arch": std::env::consts::ARCH,
+        "adapter": adapter,
+        "versions": { "ppo-kernels": env!("CARGO_PKG_VERSION") },
+        "commit": commit(),
+        "quick": args.quick,
+        "sweep": args.sweep,
+    })
 }
 
 /// The processor's name, where the system tells.
@@ -255,6 +324,22 @@ mod tests {
         };
         let with = table(&[record(Some(1.5e-3)), record(None), skipped]);
         assert!(with.contains("GPU") && with.contains("1.50 ms") && with.contains("skipped"), "{with}");
+    }
+
+    #[test]
+    fn what_failed_is_in_the_table_without_figures_and_decides_the_exit_code() {
+        let failed = Finding::Failed {
+            bench: "wrong".to_owned(),
+            framework: "ppo-kernels",
+            device: String::new(),
+            failed: "by far".to_owned(),
+        };
+        let findings = [record(None), failed];
+        let table = table(&findings);
+        assert!(table.lines().any(|line| line.contains("wrong") && line.contains("failed") && !line.contains("ms")), "{table}");
+        assert_eq!(outcome(&findings, false), Outcome::Negative);
+        assert_eq!(outcome(&findings, true), Outcome::Interrupted);
+        assert_eq!(outcome(&findings[..1], false), Outcome::Success);
     }
 
     #[test]

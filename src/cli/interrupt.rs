@@ -15,18 +15,18 @@ pub const EXIT_CODE: u8 = 130;
 pub struct Interrupt(Arc<AtomicBool>);
 
 impl Interrupt {
-    /// Starts to listen. Once in a process.
+    /// Starts to listen. Once in a process. `until_the_end` is what the user is told will come first.
     ///
     /// # Errors
     /// The system's refusal to install a handler.
-    pub fn listen() -> Result<Self> {
+    pub fn listen(until_the_end: &'static str) -> Result<Self> {
         let requested = Arc::new(AtomicBool::new(false));
         let seen = Arc::clone(&requested);
         ctrlc::set_handler(move || {
             if seen.swap(true, Ordering::SeqCst) {
                 std::process::exit(i32::from(EXIT_CODE));
             }
-            output::note("interrupted: finishing this update, then saving (once more to abort)");
+            output::note(&format!("interrupted: {until_the_end} (once more to abort)"));
         })
         .map_err(|error| Error::Device(format!("no handler for Ctrl-C: {error}")))?;
         Ok(Self(requested))

@@ -175,7 +175,7 @@ fn fresh_folder(output: &Path, name: &str) -> Result<PathBuf> {
 
 /// Writes a file beside its place and moves it there: whoever looks finds the old contents or the new, never half.
 pub fn write_whole(path: &Path, contents: &[u8]) -> Result<()> {
-    let beside = path.with_extension("partial");
+    let beside = beside(path);
     let written = File::create(&beside)
         .and_then(|mut file| file.write_all(contents).and_then(|()| file.sync_all()))
         .and_then(|()| std::fs::rename(&beside, path));
@@ -184,6 +184,26 @@ pub fn write_whole(path: &Path, contents: &[u8]) -> Result<()> {
         let _ = std::fs::remove_file(&beside);
         Error::Io { path: path.to_owned(), source }
     })
+}
+
+/// Whether [`write_whole`] could write this file, found without touching it: for whoever has long work to do before.
+///
+/// # Errors
+/// [`Error::Io`] for what cannot be written, and for what is there and no file: a folder, a device.
+pub fn require_writable(path: &Path) -> Result<()> {
+    let beside = beside(path);
+    let tried = match std::fs::metadata(path) {
+        Ok(there) if !there.is_file() => Err(std::io::Error::other("is there, and is no file")),
+        _ => File::create(&beside).and_then(|_| std::fs::remove_file(&beside)),
+    };
+    tried.map_err(|source| Error::Io { path: path.to_owned(), source })
+}
+
+/// Where the contents of `path` are until they are whole: another name for every file.
+fn beside(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".partial");
+    name.into()
 }
 
 /// Year to second in UTC, as `20260131-235959`.
@@ -240,9 +260,23 @@ mod tests {
         let output = tempfile::tempdir().unwrap();
         let path = output.path().join("policy.safetensors");
         write_whole(&path, b"old").unwrap();
-        std::fs::create_dir(path.with_extension("partial")).unwrap();
+        std::fs::create_dir(beside(&path)).unwrap();
         let error = write_whole(&path, b"new").unwrap_err();
         assert!(matches!(&error, Error::Io { path: named, .. } if *named == path), "{error}");
         assert_eq!(std::fs::read(&path).unwrap(), b"old");
+    }
+
+    #[test]
+    fn what_can_be_written_is_found_without_touching_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let (old, new) = (folder.path().join("old.json"), folder.path().join("new.json"));
+        std::fs::write(&old, b"old").unwrap();
+        [&old, &new].into_iter().try_for_each(|path| require_writable(path)).unwrap();
+        assert_eq!(std::fs::read(&old).unwrap(), b"old");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left there");
+        for path in [folder.path(), &folder.path().join("none").join("new.json"), &old.join("new.json")] {
+            let error = require_writable(path).unwrap_err();
+            assert!(matches!(&error, Error::Io { path: named, .. } if named == path), "{error}");
+        }
     }
 }

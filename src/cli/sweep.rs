@@ -40,7 +40,7 @@ fn panels(findings: &[Finding]) -> Vec<Panel<'_>> {
                 Some((of, size)) if of == axis => Some((size as f64, &**record)),
                 _ => None,
             },
-            Finding::Skipped { .. } => None,
+            Finding::Skipped { .. } | Finding::Failed { .. } => None,
         });
         let mut points: Vec<_> = points.collect();
         points.sort_by(|(a, _), (b, _)| a.total_cmp(b));

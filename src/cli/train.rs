@@ -134,7 +134,7 @@ pub fn run(args: TrainArgs) -> Result<Outcome> {
         target_return,
         config: &config,
     })?;
-    let interrupt = Interrupt::listen()?;
+    let interrupt = Interrupt::listen("finishing this update, then saving")?;
     output::line(&format!("{} on {backend}; results in {}", args.env, folder.path().display()))?;
 
     let caption = Caption {
