@@ -21,7 +21,7 @@ const MOST: [usize; 2] = [120, 60];
 type Checked<A> = CrossCheck<A, Cpu<f64>>;
 
 pub(super) fn cases<A: Backend>(runner: &mut Runner<Checked<A>>) -> Result<()> {
-    for (i, [batch, width]) in runner.shapes(EDGES, MOST).into_iter().enumerate() {
+    for (i, [batch, width]) in runner.shapes(EDGES, MOST).enumerate() {
         let (categorical, hidden) = (i % 2 == 0, i % 3);
         let head = if categorical { "actions" } else { "dim" };
         let case = |draw: &mut Draw| Case::draw(batch, width, hidden, categorical, draw);

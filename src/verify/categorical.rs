@@ -15,7 +15,7 @@ const MOST: [usize; 2] = [1000, 40];
 const VALID: f64 = 0.7;
 
 pub(super) fn cases<B: PolicyOps>(runner: &mut Runner<B>) -> Result<()> {
-    for (i, [batch, actions]) in runner.shapes(EDGES, MOST).into_iter().enumerate() {
+    for (i, [batch, actions]) in runner.shapes(EDGES, MOST).enumerate() {
         let (op, masked) = (Categorical { batch, actions }, i % 2 == 1);
         let case = format!("batch {batch}, actions {actions}{}", if masked { ", masked" } else { "" });
         runner.case("categorical_distribution", &case, |backend, draw| distribution(backend, &op, masked, draw))?;

@@ -12,7 +12,7 @@ const EDGES: &[[usize; 2]] =
 const MOST: [usize; 2] = [1000, 20];
 
 pub(super) fn cases<B: PolicyOps>(runner: &mut Runner<B>) -> Result<()> {
-    for (i, [batch, dim]) in runner.shapes(EDGES, MOST).into_iter().enumerate() {
+    for (i, [batch, dim]) in runner.shapes(EDGES, MOST).enumerate() {
         let op = Gaussian { batch, dim, state_dependent_std: i % 2 == 1, log_std_offset: i % 3 };
         let case = format!("batch {batch}, dim {dim}{}", if op.state_dependent_std { ", state-dependent std" } else { "" });
         runner.case("gaussian_evaluate", &case, |backend, draw| evaluate(backend, &op, draw))?;

@@ -38,7 +38,7 @@ const ACTIVATIONS: [Activation; 7] = [
 ];
 
 pub(super) fn cases<B: LinearOps>(runner: &mut Runner<B>) -> Result<()> {
-    for (i, [batch, in_features, out_features]) in runner.shapes(EDGES, MOST).into_iter().enumerate() {
+    for (i, [batch, in_features, out_features]) in runner.shapes(EDGES, MOST).enumerate() {
         let activation = ACTIVATIONS[i % ACTIVATIONS.len()];
         let case = format!("batch {batch}, in {in_features}, out {out_features}, {activation:?}");
         let shape = |draw: &mut Draw| layer(draw, [batch, in_features, out_features]);
@@ -46,7 +46,7 @@ pub(super) fn cases<B: LinearOps>(runner: &mut Runner<B>) -> Result<()> {
         runner.case("linear_backward_input", &case, |backend, draw| backward_input(backend, &shape(draw), activation, draw))?;
         runner.case("linear_backward_params", &case, |backend, draw| backward_params(backend, &shape(draw), draw))?;
     }
-    for (i, [len]) in runner.shapes(EDGE_LENGTHS, [5000]).into_iter().enumerate() {
+    for (i, [len]) in runner.shapes(EDGE_LENGTHS, [5000]).enumerate() {
         let activation = ACTIVATIONS[i % ACTIVATIONS.len()];
         runner.case("activation_backward", format!("len {len}, {activation:?}"), |backend, draw| {
             activation_backward(backend, activation, len, draw)

@@ -24,12 +24,17 @@ impl<B: Memory> Runner<B> {
         Self { backend, cases: 0, misses: Vec::new(), seed, random_shapes, many_workgroups }
     }
 
-    /// The edge shapes, then random ones up to `most` in each dimension.
-    pub(super) fn shapes<const D: usize>(&self, edges: &[[usize; D]], most: [usize; D]) -> Vec<[usize; D]> {
+    /// The edge shapes, then random ones up to `most` in each dimension, drawn as they come up: there may be more than memory holds.
+    pub(super) fn shapes<'e, const D: usize>(
+        &self,
+        edges: &'e [[usize; D]],
+        most: [usize; D],
+    ) -> impl Iterator<Item = [usize; D]> + use<'e, B, D> {
         let mut draw = Draw::new(self.seed, self.cases as u64);
-        let random = (0..self.random_shapes).map(|_| most.map(|most| draw.size(most)));
-        let wanted = |shape: &&[usize; D]| self.many_workgroups || shape.iter().product::<usize>() <= MANY_ELEMENTS;
-        edges.iter().filter(wanted).copied().chain(random).collect()
+        let random = (0..self.random_shapes).map(move |_| most.map(|most| draw.size(most)));
+        let many_workgroups = self.many_workgroups;
+        let wanted = move |shape: &&[usize; D]| many_workgroups || shape.iter().product::<usize>() <= MANY_ELEMENTS;
+        edges.iter().filter(wanted).copied().chain(random)
     }
 
     /// Runs one case; its inputs depend on the seed and its place among the cases only.
@@ -79,5 +84,20 @@ impl<B: Memory> Runner<B> {
 
     fn miss(&mut self, operation: &'static str, case: impl std::fmt::Display, problem: Problem) {
         self.misses.push(Miss { operation, case: case.to_string(), problem });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::Cpu;
+
+    #[test]
+    fn as_many_shapes_as_anybody_asks_for_start_at_once() {
+        let runner = |cases| Runner::new(Cpu::<f32>::new(), &Options { cases, ..Options::default() });
+        let few: Vec<_> = runner(3).shapes(&[[1, 1], [64, 64]], [9, 70]).collect();
+        assert_eq!((few.len(), &few[..2]), (5, [[1, 1], [64, 64]].as_slice()));
+        let endless: Vec<_> = runner(usize::MAX).shapes(&[[1, 1], [64, 64]], [9, 70]).take(5).collect();
+        assert_eq!(endless, few, "the same ones first");
     }
 }

@@ -17,7 +17,7 @@ const MOST: [usize; 2] = [2000, 40];
 pub(super) const ROWS: usize = 3;
 
 pub(super) fn cases<B: SurrogateOps>(runner: &mut Runner<B>) -> Result<()> {
-    for (i, [batch, width]) in runner.shapes(EDGES, MOST).into_iter().enumerate() {
+    for (i, [batch, width]) in runner.shapes(EDGES, MOST).enumerate() {
         runner.case("surrogate", format!("batch {batch}"), |backend, draw| elementwise(backend, batch, draw))?;
         let (policy, masked) = (Categorical { batch, actions: width }, i % 2 == 1);
         let case = format!("batch {batch}, actions {width}{}", if masked { ", masked" } else { "" });
