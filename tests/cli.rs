@@ -131,6 +131,7 @@ fn a_command_line_that_cannot_be_parsed_exits_2_and_says_what_would_do() {
 fn a_value_out_of_range_is_named_before_anything_is_written() {
     for (flags, name) in [
         ("--gamma 1.5", "gamma"),
+        ("--gamma -0.5", "gamma: expected"),
         ("--num-envs 0", "num_envs"),
         ("--num-minibatches 100000", "num_minibatches"),
         ("--learning-rate NaN", "learning_rate"),

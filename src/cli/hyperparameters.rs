@@ -31,6 +31,8 @@ macro_rules! hyperparameters {
     };
 }
 
+// Numbers may have a sign, of which clap's `allow_negative_numbers` knows not all (-1e-3); where a negative one is out of range, the check of
+// the range says so.
 hyperparameters! {
     /// Seed of everything random
     #[arg(long)]
@@ -39,7 +41,7 @@ hyperparameters! {
     #[arg(long)]
     total_timesteps: u64,
     /// Adam's learning rate at the start
-    #[arg(long, value_name = "X")]
+    #[arg(long, value_name = "X", allow_hyphen_values = true)]
     learning_rate: f64,
     /// Environments stepped side by side
     #[arg(long, value_name = "N")]
@@ -51,10 +53,10 @@ hyperparameters! {
     #[arg(long, value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true", value_parser = BoolishValueParser::new())]
     anneal_lr: bool,
     /// Discount
-    #[arg(long, value_name = "X")]
+    #[arg(long, value_name = "X", allow_hyphen_values = true)]
     gamma: f64,
     /// λ of generalised advantage estimation
-    #[arg(long, value_name = "X")]
+    #[arg(long, value_name = "X", allow_hyphen_values = true)]
     gae_lambda: f64,
     /// Minibatches an epoch
     #[arg(long, value_name = "N")]
@@ -69,58 +71,58 @@ hyperparameters! {
     #[arg(long, value_name = "0|1")]
     norm_adv_ddof: u32,
     /// ε of the normalisation
-    #[arg(long, value_name = "X")]
+    #[arg(long, value_name = "X", allow_hyphen_values = true)]
     norm_adv_epsilon: f64,
     /// Where that ε enters: add-to-std, add-to-variance, max
     #[arg(long, value_name = "MODE", value_parser = by_name::<EpsilonMode>)]
     norm_adv_epsilon_mode: EpsilonMode,
     /// Clip range of the ratio
-    #[arg(long, value_name = "X")]
+    #[arg(long, value_name = "X", allow_hyphen_values = true)]
     clip_coef: f64,
     /// Upper clip range where it differs, or none
-    #[arg(long, value_name = "X")]
+    #[arg(long, value_name = "X", allow_hyphen_values = true)]
     clip_coef_high: NumberOrNone,
     /// Dual clip, > 1, or none
-    #[arg(long, value_name = "X")]
+    #[arg(long, value_name = "X", allow_hyphen_values = true)]
     dual_clip: NumberOrNone,
     /// Clip the value loss too
     #[arg(long, value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true", value_parser = BoolishValueParser::new())]
     clip_vloss: bool,
     /// Huber instead of squared value loss, with this δ, or none
-    #[arg(long, value_name = "X")]
+    #[arg(long, value_name = "X", allow_hyphen_values = true)]
     huber_delta: NumberOrNone,
     /// Weight of the entropy bonus
-    #[arg(long, value_name = "X")]
+    #[arg(long, value_name = "X", allow_hyphen_values = true)]
     ent_coef: f64,
     /// Weight of the value loss, which has its ½
-    #[arg(long, value_name = "X")]
+    #[arg(long, value_name = "X", allow_hyphen_values = true)]
     vf_coef: f64,
     /// Weight of a KL penalty
-    #[arg(long, value_name = "X")]
+    #[arg(long, value_name = "X", allow_hyphen_values = true)]
     kl_coef: f64,
     /// Largest global norm of the gradient; inf for any
-    #[arg(long, value_name = "X")]
+    #[arg(long, value_name = "X", allow_hyphen_values = true)]
     max_grad_norm: f64,
     /// Added to the norm when clipping
-    #[arg(long, value_name = "X")]
+    #[arg(long, value_name = "X", allow_hyphen_values = true)]
     max_grad_norm_epsilon: f64,
     /// Approximate KL that ends an update early, or none
-    #[arg(long, value_name = "X")]
+    #[arg(long, value_name = "X", allow_hyphen_values = true)]
     target_kl: NumberOrNone,
     /// How target-kl ends it: after-epoch (CleanRL), before-step (SB3)
     #[arg(long, value_name = "HOW", value_parser = by_name::<KlStop>)]
     kl_stop: KlStop,
     /// Adam's β₁
-    #[arg(long, value_name = "X")]
+    #[arg(long, value_name = "X", allow_hyphen_values = true)]
     adam_beta1: f64,
     /// Adam's β₂
-    #[arg(long, value_name = "X")]
+    #[arg(long, value_name = "X", allow_hyphen_values = true)]
     adam_beta2: f64,
     /// Adam's ε
-    #[arg(long, value_name = "X")]
+    #[arg(long, value_name = "X", allow_hyphen_values = true)]
     adam_eps: f64,
     /// Weight decay
-    #[arg(long, value_name = "X")]
+    #[arg(long, value_name = "X", allow_hyphen_values = true)]
     weight_decay: f64,
     /// AdamW's weight decay instead of L2
     #[arg(long, value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true", value_parser = BoolishValueParser::new())]
@@ -135,10 +137,10 @@ hyperparameters! {
     #[arg(long, value_name = "NAME", value_parser = by_name::<Activation>)]
     activation: Activation,
     /// Initial log standard deviation of Gaussian policies
-    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    #[arg(long, value_name = "X", allow_hyphen_values = true)]
     log_std_init: f64,
     /// Rewards are multiplied by this before they are learned from
-    #[arg(long, value_name = "X")]
+    #[arg(long, value_name = "X", allow_hyphen_values = true)]
     reward_scale: f64,
 }
 
@@ -280,6 +282,14 @@ mod tests {
         let on = config(&["--norm-adv", "--clip-vloss", "--target-kl", "none", "--hidden", "none"]);
         assert_eq!((on.norm_adv, on.clip_vloss, on.target_kl, on.hidden), (AdvantageScope::Minibatch, true, None, vec![]));
         assert_eq!(config(&["--norm-adv", "false"]).norm_adv, AdvantageScope::None);
+    }
+
+    #[test]
+    fn negative_numbers_are_values() {
+        let negative = config(&["--ent-coef", "-0.1", "--reward-scale", "-1", "--target-kl", "-1e-3"]);
+        assert_eq!((negative.ent_coef, negative.reward_scale, negative.target_kl), (-0.1, -1.0, Some(-1e-3)));
+        let error = Flags::try_parse_from(["flags", "--gamma", "--seed"]).unwrap_err().to_string();
+        assert!(error.contains("invalid value '--seed' for '--gamma <X>'"), "{error}");
     }
 
     #[test]

@@ -42,7 +42,7 @@ pub struct TrainArgs {
     output: PathBuf,
     /// Mean return of the last 100 episodes that counts as solved [default: cartpole 475, acrobot -100, pendulum -250,
     /// mountain-car-continuous 90]
-    #[arg(long, value_name = "RETURN", allow_negative_numbers = true)]
+    #[arg(long, value_name = "RETURN", allow_hyphen_values = true)]
     target_return: Option<f64>,
     #[command(flatten)]
     hyperparameters: HyperparameterArgs,
