@@ -170,10 +170,10 @@ fn an_output_folder_that_cannot_be_written_is_found_before_training() {
 }
 
 #[test]
-fn running_out_of_timesteps_exits_2_and_leaves_everything() {
+fn running_out_of_timesteps_exits_3_and_leaves_everything() {
     let output = tempfile::tempdir().unwrap();
     let result = train_into(output.path(), &format!("{TINY} --seed 7"));
-    expect_code(&result, 2);
+    expect_code(&result, 3);
     assert!(text(&result.stdout).contains("out of timesteps"), "{}", text(&result.stdout));
     let folder = run_folder(output.path());
     assert!(folder.file_name().unwrap().to_str().unwrap().starts_with("cartpole-7-"), "{}", folder.display());
@@ -215,7 +215,7 @@ fn every_environment_trains() {
     for env in ["cartpole", "acrobot", "pendulum", "mountain-car-continuous"] {
         let output = tempfile::tempdir().unwrap();
         let result = train_into(output.path(), &format!("{TINY} --env {env}"));
-        expect_code(&result, 2);
+        expect_code(&result, 3);
         assert_eq!(expect_files(&run_folder(output.path())).len(), 2, "{env}");
     }
 }
@@ -224,7 +224,7 @@ fn every_environment_trains() {
 fn the_same_seed_gives_the_same_numbers_bit_for_bit() {
     let train = |seed: u64| {
         let output = tempfile::tempdir().unwrap();
-        expect_code(&train_into(output.path(), &format!("{TINY} --seed {seed}")), 2);
+        expect_code(&train_into(output.path(), &format!("{TINY} --seed {seed}")), 3);
         let folder = run_folder(output.path());
         ["metrics.csv", "policy.safetensors", "learning_curve.svg"].map(|file| std::fs::read(folder.join(file)).unwrap())
     };
@@ -238,7 +238,7 @@ fn a_preset_and_the_flags_over_it_end_up_in_config_json() {
     let output = tempfile::tempdir().unwrap();
     let flags =
         "--preset sb3 --gamma 0.9 --num-envs 2 --num-steps 64 --num-minibatches 2 --update-epochs 1 --total-timesteps 128";
-    expect_code(&train_into(output.path(), &format!("train --backend cpu {flags}")), 2);
+    expect_code(&train_into(output.path(), &format!("train --backend cpu {flags}")), 3);
     let config = std::fs::read(run_folder(output.path()).join("config.json")).unwrap();
     let config: serde_json::Value = serde_json::from_slice(&config).unwrap();
     assert_eq!((&config["preset"], &config["env"]), (&"sb3".into(), &"cartpole".into()));
@@ -250,7 +250,7 @@ fn a_preset_and_the_flags_over_it_end_up_in_config_json() {
 fn without_a_hardware_gpu_auto_says_so_on_one_line_and_trains() {
     let output = tempfile::tempdir().unwrap();
     let result = train_into(output.path(), &TINY.replace("--backend cpu", "--backend auto"));
-    expect_code(&result, 2);
+    expect_code(&result, 3);
     let lines = text(&result.stderr).lines().filter(|line| line.contains("using the CPU backend")).count();
     let on_cpu = text(&result.stdout).contains("on CPU");
     assert_eq!(lines, usize::from(on_cpu), "{}", text(&result.stderr));
@@ -262,7 +262,7 @@ fn trains_on_an_adapter_and_cross_checked() {
     for backend in ["gpu", "cross-check"] {
         let output = tempfile::tempdir().unwrap();
         let result = train_into(output.path(), &TINY.replace("--backend cpu", &format!("--backend {backend}")));
-        expect_code(&result, 2);
+        expect_code(&result, 3);
         expect_files(&run_folder(output.path()));
     }
 }

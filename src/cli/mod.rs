@@ -31,7 +31,8 @@ struct Program {
 const EXIT_CODES: &str = "Exit codes:
   0    success
   1    an error, a miss, nothing found
-  2    `train` ran out of timesteps; a command line that cannot be parsed
+  2    a command line that cannot be parsed
+  3    `train` ran out of timesteps
   130  interrupted
 
 RUST_LOG=info shows what wgpu has to say, WGPU_VALIDATION=1 has the driver's layers check it,
@@ -66,7 +67,7 @@ impl Outcome {
         match self {
             Outcome::Success => 0,
             Outcome::Negative => 1,
-            Outcome::Unsolved => 2,
+            Outcome::Unsolved => 3,
             Outcome::Interrupted => interrupt::EXIT_CODE,
         }
     }

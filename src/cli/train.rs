@@ -25,7 +25,7 @@ const SAVE_EVERY: Duration = Duration::from_secs(30);
 /// Train an agent from scratch until the mean return of the last 100 episodes reaches the target.
 ///
 /// Leaves OUTPUT/<env>-<seed>-<time>/ with metrics.csv, config.json, learning_curve.svg and policy.safetensors, also when it fails or is
-/// interrupted. Exits 0 when solved, 2 when it ran out of timesteps, 130 after Ctrl-C (which finishes the current update first), 1 after an
+/// interrupted. Exits 0 when solved, 3 when it ran out of timesteps, 130 after Ctrl-C (which finishes the current update first), 1 after an
 /// error. The same seed on the same adapter gives the same numbers, bit for bit.
 #[derive(Debug, clap::Args)]
 pub struct TrainArgs {
