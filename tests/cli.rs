@@ -160,6 +160,19 @@ fn an_adapter_that_does_not_exist_is_an_error_that_names_it() {
 }
 
 #[test]
+fn a_name_in_wgpu_backend_that_nobody_knows_is_an_error_that_lists_those_that_exist() {
+    let output = tempfile::tempdir().unwrap();
+    for command in ["adapters", "train", "verify", "bench --backend gpu", "check --backend gpu none.safetensors"] {
+        let mut command = program(command);
+        let result = command.env("WGPU_BACKEND", "vulkan,bogus").current_dir(output.path()).output().unwrap();
+        expect_code(&result, 1);
+        let errors = text(&result.stderr);
+        assert!(errors.contains("WGPU_BACKEND: expected some of vulkan, dx12 and metal") && errors.contains("bogus"), "{errors}");
+    }
+    expect_code(&program("verify --backend cpu --cases 0").env("WGPU_BACKEND", "bogus").output().unwrap(), 0);
+}
+
+#[test]
 fn an_output_folder_that_cannot_be_written_is_found_before_training() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("a file");

@@ -3,6 +3,7 @@
 use clap::ValueEnum;
 use ppo_kernels::backend::{Cpu, CrossCheck, Gpu, Precision};
 use ppo_kernels::gpu::Selection;
+use ppo_kernels::wgpu::Backends;
 use ppo_kernels::{Error, Result};
 
 use super::output;
@@ -69,13 +70,33 @@ impl BackendArgs {
 }
 
 /// The adapter of that name, or the best.
-pub fn selection(adapter: &Option<String>) -> Selection {
-    adapter.clone().map_or(Selection::Best, Selection::Named)
+///
+/// # Errors
+/// As [`require_known_apis`].
+pub fn selection(adapter: &Option<String>) -> Result<Selection> {
+    require_known_apis()?;
+    Ok(adapter.clone().map_or(Selection::Best, Selection::Named))
+}
+
+/// wgpu leaves out the names in `WGPU_BACKEND` that it does not know, and then finds no adapter, or another than was meant.
+///
+/// # Errors
+/// [`Error::InvalidValue`] for such a name.
+pub fn require_known_apis() -> Result<()> {
+    let Ok(names) = std::env::var("WGPU_BACKEND") else { return Ok(()) };
+    match names.split(',').find(|name| Backends::from_comma_list(name).is_empty()) {
+        None => Ok(()),
+        Some(unknown) => Err(Error::InvalidValue {
+            argument: "WGPU_BACKEND".to_owned(),
+            expected: "some of vulkan, dx12 and metal, separated by commas".to_owned(),
+            actual: format!("{unknown:?}"),
+        }),
+    }
 }
 
 /// The adapter of that name, or the best.
 pub fn open_gpu(adapter: &Option<String>, PrecisionArgs { precision }: PrecisionArgs) -> Result<Gpu> {
-    Gpu::open_with_precision(&selection(adapter), precision)
+    Gpu::open_with_precision(&selection(adapter)?, precision)
 }
 
 /// The CPU backend, which has no adapter to choose and no tensor cores.
@@ -110,6 +131,7 @@ pub fn refuse_adapter(adapter: &Option<String>) -> Result<()> {
 }
 
 fn hardware_or_cpu(precision: PrecisionArgs) -> Result<Opened> {
+    require_known_apis()?;
     match Gpu::open_with_precision(&Selection::Hardware, precision.precision) {
         Ok(gpu) => Ok(Opened::Gpu(gpu)),
         Err(error) => {

@@ -86,7 +86,7 @@ fn tell(variant: &str, report: &KernelReport) {
 }
 
 fn verify_gpu(args: &VerifyArgs, options: &Options) -> Result<Vec<Labelled>> {
-    let mut gpu = Gpu::open_checked(&selection(&args.adapter), args.precision.precision)?;
+    let mut gpu = Gpu::open_checked(&selection(&args.adapter)?, args.precision.precision)?;
     announce(&gpu, args)?;
     gpu.context.set_guards(true);
     let mut reports = Vec::new();
