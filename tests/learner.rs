@@ -11,6 +11,7 @@ on_every_backend!(
     an_update_moves_the_parameters_and_reports,
     the_same_seed_gives_the_same_bits,
     a_reset_learner_starts_over,
+    noise_is_for_one_rollout,
     a_nan_reward_stops_the_update_and_leaves_no_trace,
     an_infinite_gradient_stops_the_update_and_names_the_tensor,
     target_kl_after_an_epoch_leaves_the_remaining_epochs_out,
@@ -70,6 +71,30 @@ fn a_reset_learner_starts_over<B: Backend>(backend: &mut B) {
     );
     assert_eq!(learner.state_f64(backend).unwrap(), end);
     assert!(matches!(learner.reset(backend, &start[1..]), Err(Error::Shape { .. })));
+}
+
+/// Acts in every step; the actions.
+fn act<B: Backend>(backend: &mut B, learner: &mut Learner<B>, rollout: &mut Rollout<B>) -> ppo_kernels::Result<Vec<u32>> {
+    (0..rollout.steps).try_for_each(|step| learner.act(backend, rollout, step))?;
+    let Actions::Discrete(actions) = &rollout.actions else { unreachable!("the policy is categorical") };
+    backend.read_words(actions, 0, rollout.steps * rollout.envs)
+}
+
+fn noise_is_for_one_rollout<B: Backend>(backend: &mut B) {
+    let (mut learner, mut rollout) = learner_and_rollout(backend, DISCRETE, small());
+    let first = act(backend, &mut learner, &mut rollout).unwrap();
+    assert_eq!(act(backend, &mut learner, &mut rollout).unwrap(), first, "steps can be repeated");
+    learner.draw_noise(backend).unwrap();
+    let second = act(backend, &mut learner, &mut rollout).unwrap();
+    assert_ne!(second, first, "drawn twice, the same noise");
+
+    // The policy stays as it is, so that other actions come from other noise.
+    learner.update(backend, &rollout, 0.0).unwrap();
+    let used_up = act(backend, &mut learner, &mut rollout);
+    assert!(matches!(&used_up, Err(Error::InvalidValue { argument, .. }) if argument == "noise"), "{used_up:?}");
+    learner.draw_noise(backend).unwrap();
+    let third = act(backend, &mut learner, &mut rollout).unwrap();
+    assert!(third != second && third != first, "after an update, noise of an earlier rollout");
 }
 
 fn an_update_moves_the_parameters_and_reports<B: Backend>(backend: &mut B) {

@@ -78,6 +78,8 @@ pub struct Learner<B: Memory> {
     minibatch_size: usize,
     updates: u64,
     optimizer_steps: u64,
+    /// Rollouts for which noise has been drawn.
+    draws: u64,
     pub(crate) state: TrainState<B::Floats, B::Words>,
     before: Kept<B::Floats>,
     pub(crate) advantages: B::Floats,
@@ -91,6 +93,8 @@ pub struct Learner<B: Memory> {
     /// Of actor and critic.
     acting: [Trace<B::Floats>; 2],
     noise: Option<B::Floats>,
+    /// Whether the noise is that of a rollout which has not been learned from.
+    noise_is_new: bool,
     pub(crate) permutations: B::Words,
 }
 
@@ -148,6 +152,7 @@ impl<B: Memory> Learner<B> {
             minibatch_size,
             updates: 0,
             optimizer_steps: 0,
+            draws: 0,
             state: TrainState::new(backend, network.len(), steps, steps + 1)?,
             before: Kept::new(backend, network.len())?,
             advantages: backend.alloc_floats(batch)?,
@@ -161,6 +166,7 @@ impl<B: Memory> Learner<B> {
                 Trace::new(backend, &network.layers.critic, config.num_envs)?,
             ],
             noise: None,
+            noise_is_new: false,
             permutations: backend.alloc_words(config.update_epochs * batch)?,
             network,
             config,
@@ -232,18 +238,19 @@ impl<B: Backend> Learner<B> {
     /// As [`set_parameters`](Self::set_parameters).
     pub fn reset(&mut self, backend: &mut B, parameters: &[f32]) -> Result<()> {
         self.set_parameters(backend, parameters)?;
-        (self.updates, self.optimizer_steps) = (0, 0);
+        (self.updates, self.optimizer_steps, self.draws) = (0, 0, 0);
+        self.noise_is_new = false;
         let zeros = vec![0.0; parameters.len()];
         [&mut self.state.m, &mut self.state.v].into_iter().try_for_each(|moments| backend.write_floats(moments, 0, &zeros))
     }
 
-    /// Makes the random numbers with which the next rollout's actions are drawn.
+    /// Makes the random numbers with which the next rollout's actions are drawn, other ones at each call. An update uses them up.
     ///
     /// # Errors
     /// Those of the backend.
     pub fn draw_noise(&mut self, backend: &mut B) -> Result<()> {
         let len = self.noise_len();
-        let stream = RandomStream { len, seed: self.config.seed, stream: purpose::ACTION_NOISE + self.updates };
+        let stream = RandomStream { len, seed: self.config.seed, stream: purpose::ACTION_NOISE + self.draws };
         let mut noise = match self.noise.take() {
             Some(kept) => kept,
             None => backend.alloc_floats(len)?,
@@ -253,18 +260,24 @@ impl<B: Backend> Learner<B> {
             PolicyKind::Gaussian { .. } => backend.random_normal(&stream, &mut noise)?,
         }
         self.noise = Some(noise);
+        self.noise_is_new = true;
+        self.draws += 1;
         Ok(())
     }
 
     /// Draws the actions of step `step` from the observations that the rollout holds for it; writes actions, log-probabilities and values there.
     ///
     /// # Errors
-    /// A step beyond the rollout; no noise drawn; those of the backend.
+    /// A step beyond the rollout; no noise drawn since the last update; those of the backend.
     pub fn act(&mut self, backend: &mut B, rollout: &mut Rollout<B>, step: usize) -> Result<()> {
         if step >= rollout.steps {
             return Err(Error::shape("step", format!("less than {}", rollout.steps), step));
         }
-        let noise = self.noise.as_ref().ok_or_else(|| Error::value("noise", "draw_noise before act", "none"))?;
+        let noise = self
+            .noise
+            .as_ref()
+            .filter(|_| self.noise_is_new)
+            .ok_or_else(|| Error::value("noise", "draw_noise before act", "none"))?;
         let (first, count) = (step * rollout.envs, rollout.envs);
         let offset = first * self.network.spec().observation_size;
         let x = Rows { buffer: &rollout.observations, offset, count };
@@ -548,6 +561,7 @@ impl<B: Backend> Learner<B> {
         let (rows, _) = rows.as_chunks::<{ stat::COLUMNS }>();
         let steps = control[control::STEPS_DONE] as usize;
         self.updates += 1;
+        self.noise_is_new = false;
         self.optimizer_steps += steps as u64;
         let stop = if control[control::STOP] == stop::TARGET_KL { StopReason::TargetKl } else { StopReason::Completed };
         Ok(UpdateStats::new(rows, steps, learning_rate, stop))
