@@ -5,13 +5,16 @@ mod common;
 use common::{Draw, expect_mismatch, plant};
 use ppo_kernels::Error;
 use ppo_kernels::backend::{Backend, Cpu, CrossCheck, Memory};
-use ppo_kernels::ppo::{Actions, Config, Ends, KlStop, Learner, PolicyKind, Rollout, StopReason};
+use ppo_kernels::ppo::{Actions, Config, Ends, KlStop, Learner, PolicyKind, Rollout, StopReason, UpdateStats};
+use safetensors::SafeTensors;
 
 on_every_backend!(
     an_update_moves_the_parameters_and_reports,
     the_same_seed_gives_the_same_bits,
     a_reset_learner_starts_over,
     noise_is_for_one_rollout,
+    a_restored_learner_goes_on_with_the_same_bits,
+    a_checkpoint_that_cannot_be_used_changes_nothing,
     a_nan_reward_stops_the_update_and_leaves_no_trace,
     an_infinite_gradient_stops_the_update_and_names_the_tensor,
     target_kl_after_an_epoch_leaves_the_remaining_epochs_out,
@@ -95,6 +98,82 @@ fn noise_is_for_one_rollout<B: Backend>(backend: &mut B) {
     learner.draw_noise(backend).unwrap();
     let third = act(backend, &mut learner, &mut rollout).unwrap();
     assert!(third != second && third != first, "after an update, noise of an earlier rollout");
+}
+
+/// Rollouts and updates, of which the last one's statistics, and the state after it.
+fn updates<B: Backend>(backend: &mut B, learner: &mut Learner<B>, count: usize) -> (UpdateStats, [Vec<f64>; 3]) {
+    let stats = (0..count).map(|_| {
+        let rollout = rollout(backend, learner);
+        learner.update(backend, &rollout, 1e-3).unwrap()
+    });
+    (stats.last().unwrap(), learner.state_f64(backend).unwrap())
+}
+
+fn a_restored_learner_goes_on_with_the_same_bits<B: Backend>(backend: &mut B) {
+    for policy in [DISCRETE, PolicyKind::Gaussian { dim: 2 }] {
+        let learner_of =
+            |backend: &mut B, seed| Learner::new(backend, OBSERVATION_SIZE, policy, Config { seed, ..small() }).unwrap();
+        let mut learner = learner_of(backend, 5);
+        updates(backend, &mut learner, 5);
+        // More draws than updates, so that one count cannot stand in for the other.
+        learner.draw_noise(backend).unwrap();
+        let checkpoint = learner.checkpoint(backend).unwrap();
+        let parameters = learner.parameters(backend).unwrap();
+        let uninterrupted = updates(backend, &mut learner, 1);
+
+        let mut restored = learner_of(backend, 6);
+        restored.draw_noise(backend).unwrap();
+        restored.restore(backend, &checkpoint).unwrap();
+        let mut rollout = restored.new_rollout(backend).unwrap();
+        let stale = restored.act(backend, &mut rollout, 0);
+        assert!(matches!(&stale, Err(Error::InvalidValue { argument, .. }) if argument == "noise"), "{stale:?}");
+        assert_eq!(restored.config().seed, 5);
+        assert_eq!(restored.checkpoint(backend).unwrap(), checkpoint);
+        assert_eq!(updates(backend, &mut restored, 1), uninterrupted);
+
+        let mut parameters_alone = learner_of(backend, 5);
+        parameters_alone.set_parameters(backend, &parameters).unwrap();
+        assert_ne!(updates(backend, &mut parameters_alone, 1), uninterrupted, "moments and counters are needed");
+    }
+}
+
+fn a_checkpoint_that_cannot_be_used_changes_nothing<B: Backend>(backend: &mut B) {
+    let checkpoint_of = |backend: &mut B, hidden: &[usize], policy| {
+        let config = Config { hidden: hidden.to_vec(), ..small() };
+        Learner::new(backend, OBSERVATION_SIZE, policy, config).unwrap().checkpoint(backend).unwrap()
+    };
+    let sound = checkpoint_of(backend, &small().hidden, DISCRETE);
+    // safetensors: the header's length, the header, the numbers.
+    let edited = |from: &str, to: &str| {
+        let at = sound.windows(from.len()).position(|bytes| bytes == from.as_bytes()).unwrap();
+        [&sound[..at], to.as_bytes(), &sound[at + from.len()..]].concat()
+    };
+    let mut endless = sound.clone();
+    let updates_at =
+        SafeTensors::deserialize(&sound).unwrap().tensor("updates").unwrap().data().as_ptr().addr() - sound.as_ptr().addr();
+    endless[updates_at..][..8].fill(0xff);
+    let unusable = [
+        (endless, "updates below 24019198012642645, got 18446744073709551615"),
+        (Vec::new(), "safetensors"),
+        (sound[..sound.len() - 8].to_vec(), "safetensors"),
+        (checkpoint_of(backend, &[17, 10], DISCRETE), "parameters.actor.W1: F64 [9, 17], got F64 [10, 17]"),
+        (checkpoint_of(backend, &[17], DISCRETE), "parameters.actor.W1"),
+        (checkpoint_of(backend, &small().hidden, PolicyKind::Gaussian { dim: 3 }), "40 tensors, got 43"),
+        (edited("m.critic.b2", "m.critic.B2"), "m.critic.b2: F64 [1], got no such tensor"),
+        (edited("\"draws\":{\"dtype\":\"U64\"", "\"draws\":{\"dtype\":\"I64\""), "draws: U64 [], got I64 []"),
+    ];
+    let mut learner = Learner::new(backend, OBSERVATION_SIZE, DISCRETE, Config { seed: 5, ..small() }).unwrap();
+    updates(backend, &mut learner, 1);
+    let before = learner.checkpoint(backend).unwrap();
+    for (bytes, expected) in unusable {
+        match learner.restore(backend, &bytes) {
+            Err(error @ Error::InvalidValue { .. }) => {
+                assert!(error.to_string().starts_with("checkpoint: ") && error.to_string().contains(expected), "{error}");
+            }
+            other => panic!("{expected}: {other:?}"),
+        }
+        assert_eq!(learner.checkpoint(backend).unwrap(), before, "{expected}");
+    }
 }
 
 fn an_update_moves_the_parameters_and_reports<B: Backend>(backend: &mut B) {

@@ -1,5 +1,6 @@
 //! One PPO update, recorded in one go: nothing is read back before its end.
 
+mod checkpoint;
 mod memory;
 mod stats;
 #[cfg(test)]
@@ -42,6 +43,8 @@ const SB3_KL_FACTOR: f64 = 1.5;
 pub(crate) mod purpose {
     pub(crate) const PERMUTATION: u64 = 1 << 56;
     pub(crate) const ACTION_NOISE: u64 = 2 << 56;
+    /// Streams that each of them has.
+    pub(crate) const STREAMS: u64 = 1 << 56;
 }
 
 /// Parameters and the optimiser's moments as they were, flat.

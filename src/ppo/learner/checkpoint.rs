@@ -1,0 +1,96 @@
+//! What a learner goes on from, as the bytes of a file.
+
+use safetensors::tensor::{Dtype, TensorView};
+use safetensors::{SafeTensorError, SafeTensors};
+
+use super::{Learner, purpose};
+use crate::backend::Backend;
+use crate::error::{Error, Result};
+
+/// What the file has for every tensor of the network: PREFIX.NAME.
+const PREFIXES: [&str; 3] = ["parameters", "m", "v"];
+/// Its scalars.
+const COUNTERS: [&str; 4] = ["seed", "updates", "optimizer_steps", "draws"];
+
+impl<B: Backend> Learner<B> {
+    /// All that later updates depend on beside the configuration and the rollouts, as a file's bytes. Noise that has been drawn is not among it,
+    /// so it is to be taken between an update and the next rollout.
+    ///
+    /// The format is safetensors. Every one of [`Network::tensors`](crate::ppo::Network::tensors) is there as `parameters.NAME`, with Adam's
+    /// moments of it, `m.NAME` and `v.NAME`, in double precision, which holds what any backend computes in. The scalars `seed`, `updates`,
+    /// `optimizer_steps` and `draws` (of noise) are `U64`.
+    ///
+    /// # Errors
+    /// Those of the backend's read-back.
+    pub fn checkpoint(&self, backend: &mut B) -> Result<Vec<u8>> {
+        let counters = [self.config.seed, self.updates, self.optimizer_steps, self.draws].map(u64::to_le_bytes);
+        let state = self.state_f64(backend)?.map(|flat| flat.into_iter().flat_map(f64::to_le_bytes).collect::<Vec<_>>());
+        let scalars = COUNTERS.iter().zip(&counters).map(|(name, bytes)| {
+            let view = TensorView::new(Dtype::U64, Vec::new(), bytes);
+            (name.to_string(), view)
+        });
+        let tensors = PREFIXES.iter().zip(&state).flat_map(|(prefix, bytes)| {
+            self.network.tensors().iter().map(move |tensor| {
+                let bytes = &bytes[tensor.offset * size_of::<f64>()..][..tensor.len() * size_of::<f64>()];
+                (format!("{prefix}.{}", tensor.name), TensorView::new(Dtype::F64, tensor.shape.clone(), bytes))
+            })
+        });
+        let views = scalars.chain(tensors).map(|(name, view)| Ok((name, view.map_err(unusable)?))).collect::<Result<Vec<_>>>()?;
+        safetensors::serialize(views, None).map_err(unusable)
+    }
+
+    /// Goes on from a [checkpoint](Self::checkpoint), with its seed and otherwise this learner's configuration. Where that is the same, and
+    /// the backend computes in the same numbers, updates give the bits that they would have given without the interruption.
+    ///
+    /// # Errors
+    /// What is no checkpoint, or one of another network: then nothing has changed. Those of the backend.
+    pub fn restore(&mut self, backend: &mut B, checkpoint: &[u8]) -> Result<()> {
+        let file = SafeTensors::deserialize(checkpoint).map_err(unusable)?;
+        let mut counters = [0; COUNTERS.len()];
+        for (counter, name) in counters.iter_mut().zip(COUNTERS) {
+            elements(&file, name, Dtype::U64, &[])?.iter().for_each(|bytes| *counter = u64::from_le_bytes(*bytes));
+        }
+        let mut state = [(); PREFIXES.len()].map(|()| Vec::with_capacity(self.network.len()));
+        for (flat, prefix) in state.iter_mut().zip(PREFIXES) {
+            for tensor in self.network.tensors() {
+                let bytes = elements(&file, &format!("{prefix}.{}", tensor.name), Dtype::F64, &tensor.shape)?;
+                flat.extend(bytes.iter().map(|bytes| f64::from_le_bytes(*bytes)));
+            }
+        }
+        let expected = COUNTERS.len() + PREFIXES.len() * self.network.tensors().len();
+        if file.len() != expected {
+            return Err(Error::value("checkpoint", format!("{expected} tensors"), file.len()));
+        }
+        let [seed, updates, optimizer_steps, draws] = counters;
+        // An update has as many streams as epochs.
+        let most = purpose::STREAMS / self.config.update_epochs as u64;
+        for (name, count) in [("updates", updates), ("optimizer_steps", optimizer_steps), ("draws", draws)] {
+            if count >= most {
+                return Err(Error::value("checkpoint", format!("{name} below {most}"), count));
+            }
+        }
+
+        let [parameters, m, v] = state;
+        backend.write_f64(self.state.params.flat_mut(), 0, &parameters)?;
+        backend.write_f64(&mut self.state.m, 0, &m)?;
+        backend.write_f64(&mut self.state.v, 0, &v)?;
+        self.config.seed = seed;
+        (self.updates, self.optimizer_steps, self.draws) = (updates, optimizer_steps, draws);
+        self.noise_is_new = false;
+        Ok(())
+    }
+}
+
+/// A tensor's elements, of eight bytes each.
+fn elements<'a>(file: &SafeTensors<'a>, name: &str, dtype: Dtype, shape: &[usize]) -> Result<&'a [[u8; 8]]> {
+    let refused = |actual| Error::value("checkpoint", format!("{name}: {dtype} {shape:?}"), actual);
+    let tensor = file.tensor(name).map_err(|_| refused("no such tensor".to_owned()))?;
+    if tensor.dtype() != dtype || tensor.shape() != shape {
+        return Err(refused(format!("{} {:?}", tensor.dtype(), tensor.shape())));
+    }
+    Ok(tensor.data().as_chunks().0)
+}
+
+fn unusable(reason: SafeTensorError) -> Error {
+    Error::value("checkpoint", "tensors in safetensors' format", reason)
+}
