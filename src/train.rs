@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use crate::backend::Backend;
 use crate::env::{self, ActionSpace, EnvId, VecEnv};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ppo::{Actions, Config, Ends, Learner, ParameterTensor, PolicyKind, Rollout, UpdateStats};
 
 /// Episodes over which the return is averaged.
@@ -93,9 +93,13 @@ impl<B: Backend> Trainer<B> {
     /// A fresh agent in `config.num_envs` copies of an environment.
     ///
     /// # Errors
-    /// A configuration out of range; whatever the backend's allocations say.
+    /// A configuration out of range, or with `total_timesteps` for no rollout; whatever the backend's allocations say.
     pub fn new(mut backend: B, env: EnvId, config: Config) -> Result<Self> {
         config.validate()?;
+        if config.num_updates() == 0 {
+            let expected = format!("at least one rollout of {} steps", config.batch_size());
+            return Err(Error::value("total_timesteps", expected, config.total_timesteps));
+        }
         let spec = env.spec();
         let policy = match spec.action_space {
             ActionSpace::Discrete { n } => PolicyKind::Categorical { actions: n },
@@ -143,9 +147,7 @@ impl<B: Backend> Trainer<B> {
     /// Those of [`Learner::update`] and of the backend. After an error, the agent is as it was before the update.
     pub fn update(&mut self) -> Result<Progress> {
         let episodes = self.collect()?;
-        let config = self.learner.config();
-        let progress = self.updates as f64 / config.num_updates() as f64;
-        let learning_rate = config.learning_rate * if config.anneal_lr { (1.0 - progress).max(0.0) } else { 1.0 };
+        let learning_rate = self.config().learning_rate_at(self.updates);
         let stats = self.learner.update(&mut self.backend, &self.rollout, learning_rate)?;
         self.updates += 1;
         Ok(Progress {

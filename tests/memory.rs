@@ -174,7 +174,7 @@ fn what_does_not_fit_is_refused_before_it_is_allocated() {
         name: "huge",
         observation_size: 1 << 20,
         policy: PolicyKind::Categorical { actions: 2 },
-        config: Config { num_envs: 1 << 16, activation: Activation::Tanh, total_timesteps: 1 << 40, ..Config::default() },
+        config: Config { num_envs: 1 << 16, activation: Activation::Tanh, ..Config::default() },
     };
     assert!(planned(&Cpu::<f32>::new(), &huge).unwrap() > 1 << 45, "a count needs no memory");
     if let Some(gpu) = common::gpu() {

@@ -71,6 +71,18 @@ fn every_preset_is_valid_and_differs_where_its_model_does() {
 }
 
 #[test]
+fn the_learning_rate_falls_to_nothing_after_the_last_update() {
+    let config = Config { num_envs: 2, num_steps: 8, total_timesteps: 64, learning_rate: 1e-3, ..Config::default() };
+    let rates = |config: &Config| (0..6).map(|update| config.learning_rate_at(update)).collect::<Vec<_>>();
+    assert_eq!(rates(&config), [1e-3, 0.75e-3, 0.5e-3, 0.25e-3, 0.0, 0.0]);
+    assert_eq!(rates(&Config { anneal_lr: false, ..config.clone() }), [1e-3; 6]);
+    // Only who counts timesteps needs any.
+    let none = Config { total_timesteps: 0, ..config };
+    none.validate().unwrap();
+    assert_eq!(none.learning_rate_at(0), 1e-3);
+}
+
+#[test]
 fn a_configuration_survives_json_and_refuses_unknown_fields() {
     let config = Config { norm_adv: AdvantageScope::Rollout, target_kl: Some(0.01), ..Config::default() };
     let text = serde_json::to_string(&config).unwrap();

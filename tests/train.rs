@@ -139,7 +139,8 @@ fn a_reward_beyond_f32_stops_the_update_and_changes_nothing() {
 
 #[test]
 fn a_configuration_that_cannot_be_is_refused() {
-    for config in [Config { num_envs: 0, ..short() }, Config { gamma: f64::NAN, ..short() }] {
+    let no_rollout = Config { total_timesteps: 95, ..short() };
+    for config in [Config { num_envs: 0, ..short() }, Config { gamma: f64::NAN, ..short() }, no_rollout] {
         assert!(matches!(
             Trainer::new(Cpu::<f32>::new(), EnvId::CartPole, config),
             Err(Error::InvalidValue { .. } | Error::Shape { .. })

@@ -125,7 +125,6 @@ fn read_setup<B: Backend>(problem: &Problem<'_, B>) -> Result<Setup> {
         initial.extend(file.f32s(&tensor.name, &tensor.shape)?);
     }
     let config = Config {
-        total_timesteps: batch as u64,
         learning_rate: file.number("lr")?,
         num_envs,
         num_steps,

@@ -30,21 +30,22 @@ pub enum KlStop {
     BeforeStep,
 }
 
-/// All hyper-parameters of a training run. Where implementations of PPO differ, the difference is a field.
+/// All hyper-parameters of a training run. Where implementations of PPO differ, the difference is a field. A [`Learner`](crate::ppo::Learner)
+/// reads all but those that say otherwise.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// Seed of everything random.
     pub seed: u64,
-    /// Environment steps in all.
+    /// Environment steps in all. Read by [`num_updates`](Self::num_updates), and by [`Trainer`](crate::train::Trainer) through it.
     pub total_timesteps: u64,
-    /// Adam's learning rate at the start.
+    /// Adam's learning rate at the start. Read by [`learning_rate_at`](Self::learning_rate_at): an update is given its own.
     pub learning_rate: f64,
     /// N, environments stepped side by side.
     pub num_envs: usize,
     /// T, steps of each environment in a rollout.
     pub num_steps: usize,
-    /// Whether the learning rate falls linearly to 0 over the updates.
+    /// Whether the learning rate falls linearly to 0 over the updates. Read by [`learning_rate_at`](Self::learning_rate_at).
     pub anneal_lr: bool,
     /// Discount γ.
     pub gamma: f64,
@@ -104,7 +105,8 @@ pub struct Config {
     pub activation: Activation,
     /// Initial log standard deviation of Gaussian policies.
     pub log_std_init: f64,
-    /// Rewards are multiplied by this before they are learned from; reported returns are not.
+    /// Rewards are multiplied by this before they are learned from; reported returns are not. Read by [`Trainer`](crate::train::Trainer): a
+    /// learner takes a rollout's rewards as they are.
     pub reward_scale: f64,
 }
 
@@ -215,6 +217,13 @@ impl Config {
         self.total_timesteps / (self.batch_size() as u64).max(1)
     }
 
+    /// The learning rate of an update, counting from 0. With `anneal_lr` it falls linearly and would be 0 after the last of
+    /// [`num_updates`](Self::num_updates), as CleanRL's does; else it stays.
+    pub fn learning_rate_at(&self, update: u64) -> f64 {
+        let done = update as f64 / self.num_updates().max(1) as f64;
+        self.learning_rate * if self.anneal_lr { (1.0 - done).max(0.0) } else { 1.0 }
+    }
+
     /// The kind of value loss.
     pub(crate) fn value_loss(&self) -> ValueLoss {
         match self.huber_delta {
@@ -237,10 +246,6 @@ impl Config {
         if self.num_minibatches > self.batch_size() {
             let expected = format!("at most num_envs x num_steps = {}", self.batch_size());
             return Err(Error::value("num_minibatches", expected, self.num_minibatches));
-        }
-        if self.num_updates() == 0 {
-            let expected = format!("at least one rollout of {} steps", self.batch_size());
-            return Err(Error::value("total_timesteps", expected, self.total_timesteps));
         }
         self.hidden.iter().try_for_each(|&width| require_size("hidden", width))?;
         if self.huber_delta.is_some() && self.clip_vloss {
