@@ -33,6 +33,8 @@ pub(crate) fn require_range(name: &str, value: f64, low: f64, high: f64) -> Resu
     if value >= low && value <= high && value.is_finite() {
         return Ok(());
     }
-    let expected = if high.is_finite() { format!("a number in [{low}, {high}]") } else { format!("a number >= {low}") };
+    // As debug output, because Display has no exponents.
+    let expected =
+        if high.is_finite() { format!("a number in [{low:?}, {high:?}]") } else { format!("a finite number >= {low:?}") };
     Err(Error::value(name, expected, value))
 }

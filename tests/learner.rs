@@ -327,6 +327,55 @@ fn hyper_parameters_out_of_range_are_named() {
     }
 }
 
+/// What an update refuses has to be refused before it, by the name that the field has.
+#[test]
+fn an_update_takes_whatever_a_configuration_may_hold() {
+    type Set = fn(&mut Config, f64);
+    let fields: [(&str, Set); 18] = [
+        ("learning_rate", |config, x| config.learning_rate = x),
+        ("gamma", |config, x| config.gamma = x),
+        ("gae_lambda", |config, x| config.gae_lambda = x),
+        ("norm_adv_epsilon", |config, x| config.norm_adv_epsilon = x),
+        ("clip_coef", |config, x| config.clip_coef = x),
+        ("clip_coef", |config, x| (config.clip_coef, config.clip_vloss) = (x, false)),
+        ("clip_coef_high", |config, x| config.clip_coef_high = Some(x)),
+        ("dual_clip", |config, x| config.dual_clip = Some(x)),
+        ("huber_delta", |config, x| (config.huber_delta, config.clip_vloss) = (Some(x), false)),
+        ("ent_coef", |config, x| config.ent_coef = x),
+        ("vf_coef", |config, x| config.vf_coef = x),
+        ("kl_coef", |config, x| config.kl_coef = x),
+        ("max_grad_norm", |config, x| config.max_grad_norm = x),
+        ("max_grad_norm_epsilon", |config, x| config.max_grad_norm_epsilon = x),
+        ("target_kl", |config, x| config.target_kl = Some(x)),
+        ("target_kl", |config, x| (config.target_kl, config.kl_stop) = (Some(x), KlStop::BeforeStep)),
+        ("adam_eps", |config, x| config.adam_eps = x),
+        ("weight_decay", |config, x| config.weight_decay = x),
+    ];
+    let (tiny, huge) = (f64::from(f32::MIN_POSITIVE), f64::from(f32::MAX));
+    let backend = &mut Cpu::<f32>::new();
+    for (name, set) in fields {
+        let mut refused = 0;
+        for x in [f64::NEG_INFINITY, -1e300, -1.0, 0.0, 1e-300, tiny, 0.5, 2.0, huge, 1e300, f64::INFINITY, f64::NAN] {
+            let mut config = small();
+            set(&mut config, x);
+            match config.validate() {
+                Ok(()) => {
+                    let learning_rate = config.learning_rate;
+                    let (mut learner, rollout) = learner_and_rollout(backend, DISCRETE, config);
+                    let result = learner.update(backend, &rollout, learning_rate);
+                    assert!(matches!(result, Ok(_) | Err(Error::NonFinite { .. })), "{name} = {x:e}: {result:?}");
+                }
+                Err(Error::InvalidValue { argument, .. }) => {
+                    assert_eq!(argument, name, "{x:e}");
+                    refused += 1;
+                }
+                other => panic!("{name} = {x:e}: {other:?}"),
+            }
+        }
+        assert!((2..12).contains(&refused), "{name}: {refused}");
+    }
+}
+
 #[test]
 fn a_whole_update_passes_the_cross_check() {
     let Some(mut both) = common::checked() else { return };

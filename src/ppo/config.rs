@@ -8,6 +8,11 @@ use crate::kernels::normalize::EpsilonMode;
 use crate::kernels::surrogate::ValueLoss;
 use crate::shape::{require_finite, require_range, require_size};
 
+/// The smallest and the largest positive numbers that are the same on every device: shaders compute in `f32`, and some flush what is
+/// smaller than normal.
+const SMALLEST: f64 = f32::MIN_POSITIVE as f64;
+const LARGEST: f64 = f32::MAX as f64;
+
 /// Over which samples advantages are normalised.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -63,7 +68,7 @@ pub struct Config {
     pub norm_adv_epsilon: f64,
     /// Where that ε enters.
     pub norm_adv_epsilon_mode: EpsilonMode,
-    /// Clip range of the ratio.
+    /// Clip range of the ratio; without `clip_vloss`, `f64::INFINITY` for none.
     pub clip_coef: f64,
     /// Upper clip range where it differs from `clip_coef` (clip-higher).
     pub clip_coef_high: Option<f64>,
@@ -79,7 +84,7 @@ pub struct Config {
     pub vf_coef: f64,
     /// Weight of a KL penalty (k3 estimator).
     pub kl_coef: f64,
-    /// Largest global norm of the gradient.
+    /// Largest global norm of the gradient, `f64::INFINITY` for any.
     pub max_grad_norm: f64,
     /// Added to the norm when clipping: 1e-6 in torch, 0 in optax.
     pub max_grad_norm_epsilon: f64,
@@ -233,7 +238,7 @@ impl Config {
         }
     }
 
-    /// Checks every field.
+    /// Checks every field: no operation of an update refuses what passes.
     ///
     /// # Errors
     /// The first field that is out of range, by name.
@@ -251,36 +256,39 @@ impl Config {
         if self.huber_delta.is_some() && self.clip_vloss {
             return Err(Error::value("huber_delta", "no clip_vloss beside it", "both"));
         }
-        for (name, value) in [("learning_rate", self.learning_rate), ("adam_eps", self.adam_eps)] {
-            require_range(name, value, 0.0, f64::INFINITY)?;
-        }
-        for (name, value) in
-            [("ent_coef", self.ent_coef), ("log_std_init", self.log_std_init), ("reward_scale", self.reward_scale)]
-        {
-            require_finite(name, value)?;
-        }
         for (name, value) in [
-            ("clip_coef", Some(self.clip_coef)),
-            ("clip_coef_high", self.clip_coef_high),
-            ("huber_delta", self.huber_delta),
-            ("max_grad_norm", Some(self.max_grad_norm)),
-            ("target_kl", self.target_kl),
-        ] {
-            if let Some(value) = value.filter(|v| !(*v > 0.0)) {
-                return Err(Error::value(name, "a number > 0", value));
-            }
-        }
-        if let Some(c) = self.dual_clip.filter(|c| !(*c > 1.0 && c.is_finite())) {
-            return Err(Error::value("dual_clip", "a number > 1", c));
-        }
-        for (name, value) in [
+            ("learning_rate", self.learning_rate),
             ("norm_adv_epsilon", self.norm_adv_epsilon),
             ("vf_coef", self.vf_coef),
             ("kl_coef", self.kl_coef),
             ("max_grad_norm_epsilon", self.max_grad_norm_epsilon),
+            ("adam_eps", self.adam_eps),
             ("weight_decay", self.weight_decay),
         ] {
-            require_range(name, value, 0.0, f64::INFINITY)?;
+            require_range(name, value, 0.0, LARGEST)?;
+        }
+        for (name, value) in [("ent_coef", self.ent_coef), ("log_std_init", self.log_std_init)] {
+            require_range(name, value, -LARGEST, LARGEST)?;
+        }
+        require_finite("reward_scale", self.reward_scale)?;
+        for (name, value) in [
+            ("clip_coef", Some(self.clip_coef)),
+            ("clip_coef_high", self.clip_coef_high),
+            ("max_grad_norm", Some(self.max_grad_norm)),
+        ] {
+            if let Some(value) = value.filter(|v| !(*v > 0.0)) {
+                return Err(Error::value(name, "a number > 0, or infinity", value));
+            }
+        }
+        for (name, value) in [
+            ("clip_coef", Some(self.clip_coef).filter(|_| self.clip_vloss)), // values have no clip that is none
+            ("huber_delta", self.huber_delta),
+            ("target_kl", self.target_kl),
+        ] {
+            value.map_or(Ok(()), |value| require_range(name, value, SMALLEST, LARGEST))?;
+        }
+        if let Some(c) = self.dual_clip.filter(|c| !(*c > 1.0 && *c <= LARGEST)) {
+            return Err(Error::value("dual_clip", "a finite number > 1", c));
         }
         for (name, value) in [("gamma", self.gamma), ("gae_lambda", self.gae_lambda)] {
             require_range(name, value, 0.0, 1.0)?;

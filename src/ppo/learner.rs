@@ -362,7 +362,7 @@ impl<B: Backend> Learner<B> {
             return Err(Error::shape("rollout", format!("{num_steps} x {num_envs}"), actual));
         }
         rollout.check(self.network.spec().observation_size, self.network.spec().policy)?;
-        require_range("learning_rate", learning_rate, 0.0, f64::INFINITY)?;
+        require_range("learning_rate", learning_rate, 0.0, f64::from(f32::MAX))?;
         backend.set_position(Position { update: Some(self.updates as usize), minibatch: None });
         self.before.keep(backend, &self.state, self.network.len())?;
         backend.write_words(&mut self.state.control, 0, &control::INITIAL)?;
