@@ -251,11 +251,13 @@ fn a_preset_and_the_flags_over_it_end_up_in_config_json() {
     let output = tempfile::tempdir().unwrap();
     let flags =
         "--preset sb3 --gamma 0.9 --num-envs 2 --num-steps 64 --num-minibatches 2 --update-epochs 1 --total-timesteps 128";
-    expect_code(&train_into(output.path(), &format!("train --backend cpu {flags}")), 3);
+    let infinite = "--target-return inf --max-grad-norm inf";
+    expect_code(&train_into(output.path(), &format!("train --backend cpu {flags} {infinite}")), 3);
     let config = std::fs::read(run_folder(output.path()).join("config.json")).unwrap();
     let config: serde_json::Value = serde_json::from_slice(&config).unwrap();
     assert_eq!((&config["preset"], &config["env"]), (&"sb3".into(), &"cartpole".into()));
     assert_eq!((&config["config"]["gamma"], &config["config"]["bootstrap_truncated"]), (&0.9.into(), &true.into()));
+    assert_eq!((&config["target_return"], &config["config"]["max_grad_norm"]), (&"inf".into(), &"inf".into()));
     assert!(config["backend"].as_str().unwrap().contains("CPU"), "{config}");
 }
 

@@ -92,6 +92,28 @@ fn a_configuration_survives_json_and_refuses_unknown_fields() {
 }
 
 #[test]
+fn infinities_survive_json_and_missing_fields_are_defaults() {
+    for infinity in [f64::INFINITY, f64::NEG_INFINITY] {
+        let config = Config {
+            clip_coef: infinity,
+            clip_coef_high: Some(infinity),
+            dual_clip: Some(infinity),
+            huber_delta: Some(infinity),
+            max_grad_norm: infinity,
+            target_kl: Some(infinity),
+            ..Config::default()
+        };
+        let text = serde_json::to_string(&config).unwrap();
+        assert!(!text.contains("null"), "{text}");
+        assert_eq!(serde_json::from_str::<Config>(&text).unwrap(), config);
+    }
+    let config = Config { gamma: 0.9, max_grad_norm: f64::INFINITY, dual_clip: Some(3.0), ..Config::default() };
+    assert_eq!(serde_json::from_str::<Config>(r#"{"gamma": 0.9, "max_grad_norm": "inf", "dual_clip": 3}"#).unwrap(), config);
+    let refused = serde_json::from_str::<Config>(r#"{"max_grad_norm": "much"}"#).unwrap_err().to_string();
+    assert!(refused.contains("inf"), "{refused}");
+}
+
+#[test]
 fn a_network_without_room_for_an_action_is_refused() {
     let spec = NetworkSpec {
         observation_size: 4,

@@ -29,6 +29,7 @@ pub struct Description<'a> {
     /// Preset that the flags started from.
     pub preset: &'a str,
     /// Mean return at which training stops.
+    #[serde(with = "ppo_kernels::ppo::infinity_as_text")]
     pub target_return: f64,
     /// All hyper-parameters.
     pub config: &'a Config,

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::infinity_as_text;
 use crate::error::{Error, Result};
 use crate::kernels::linear::Activation;
 use crate::kernels::normalize::EpsilonMode;
@@ -36,9 +37,9 @@ pub enum KlStop {
 }
 
 /// All hyper-parameters of a training run. Where implementations of PPO differ, the difference is a field. A [`Learner`](crate::ppo::Learner)
-/// reads all but those that say otherwise.
+/// reads all but those that say otherwise. With serde, fields that are missing have their defaults, and infinities are [text](infinity_as_text).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Seed of everything random.
     pub seed: u64,
@@ -69,14 +70,18 @@ pub struct Config {
     /// Where that ε enters.
     pub norm_adv_epsilon_mode: EpsilonMode,
     /// Clip range of the ratio; without `clip_vloss`, `f64::INFINITY` for none.
+    #[serde(with = "infinity_as_text")]
     pub clip_coef: f64,
     /// Upper clip range where it differs from `clip_coef` (clip-higher).
+    #[serde(with = "infinity_as_text::optional")]
     pub clip_coef_high: Option<f64>,
     /// Dual clip, c > 1.
+    #[serde(with = "infinity_as_text::optional")]
     pub dual_clip: Option<f64>,
     /// Whether the value loss is clipped too, by `clip_coef`.
     pub clip_vloss: bool,
     /// Huber instead of squared value loss, with this δ.
+    #[serde(with = "infinity_as_text::optional")]
     pub huber_delta: Option<f64>,
     /// Weight of the entropy bonus.
     pub ent_coef: f64,
@@ -85,10 +90,12 @@ pub struct Config {
     /// Weight of a KL penalty (k3 estimator).
     pub kl_coef: f64,
     /// Largest global norm of the gradient, `f64::INFINITY` for any.
+    #[serde(with = "infinity_as_text")]
     pub max_grad_norm: f64,
     /// Added to the norm when clipping: 1e-6 in torch, 0 in optax.
     pub max_grad_norm_epsilon: f64,
     /// Early stop of an update.
+    #[serde(with = "infinity_as_text::optional")]
     pub target_kl: Option<f64>,
     /// How `target_kl` stops.
     pub kl_stop: KlStop,

@@ -1,6 +1,7 @@
 //! PPO on any [`Backend`](crate::backend::Backend): configuration, network, rollout, learner. Knows no wgpu.
 
 mod config;
+pub mod infinity_as_text;
 mod learner;
 mod network;
 mod rollout;
