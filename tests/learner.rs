@@ -20,6 +20,7 @@ on_every_backend!(
     target_kl_after_an_epoch_leaves_the_remaining_epochs_out,
     target_kl_before_a_step_leaves_that_step_out,
     a_rollout_of_another_size_is_refused,
+    an_action_that_does_not_exist_stops_the_update,
     a_gaussian_policy_learns_its_standard_deviation,
 );
 
@@ -255,14 +256,55 @@ fn target_kl_before_a_step_leaves_that_step_out<B: Backend>(backend: &mut B) {
 
 fn a_rollout_of_another_size_is_refused<B: Backend>(backend: &mut B) {
     let (mut learner, _) = learner_and_rollout(backend, DISCRETE, small());
-    let other = Rollout::new(backend, 16, 4, OBSERVATION_SIZE, DISCRETE, false).unwrap();
-    assert!(matches!(learner.update(backend, &other, 1e-3), Err(Error::Shape { argument, .. }) if argument == "rollout"));
+    learner.draw_noise(backend).unwrap();
+    let mut refused = |backend: &mut B, rollout: &mut Rollout<B>, name: &str| {
+        for result in [learner.act(backend, rollout, 0), learner.update(backend, rollout, 1e-3).map(drop)] {
+            match result {
+                Err(Error::Shape { argument, .. } | Error::InvalidValue { argument, .. }) => assert_eq!(argument, name),
+                other => panic!("{name}: {other:?}"),
+            }
+        }
+    };
+    // Of another shape, though with as many rows.
+    for (steps, envs) in [(16, 4), (48, 1), (3, 16)] {
+        let mut other = Rollout::new(backend, steps, envs, OBSERVATION_SIZE, DISCRETE, false).unwrap();
+        refused(backend, &mut other, "rollout");
+    }
+    type Shorten<B> = fn(&mut Rollout<B>, <B as Memory>::Floats, <B as Memory>::Words);
+    let columns: [(&str, Shorten<B>); 8] = [
+        ("rollout", |rollout, _, _| rollout.envs = usize::MAX),
+        ("observations", |rollout, short, _| rollout.observations = short),
+        ("actions", |rollout, _, short| rollout.actions = Actions::Discrete(short)),
+        ("actions", |rollout, short, _| rollout.actions = Actions::Continuous(short)),
+        ("logp", |rollout, short, _| rollout.logp = short),
+        ("values", |rollout, short, _| rollout.values = short),
+        ("rewards", |rollout, short, _| rollout.rewards = short),
+        ("dones", |rollout, short, _| {
+            if let Ends::BeforeStep { dones, .. } = &mut rollout.ends {
+                *dones = short;
+            }
+        }),
+    ];
+    for (name, shorten) in columns {
+        let mut rollout = Rollout::new(backend, 16, 3, OBSERVATION_SIZE, DISCRETE, false).unwrap();
+        shorten(&mut rollout, backend.alloc_floats(47).unwrap(), backend.alloc_words(47).unwrap());
+        refused(backend, &mut rollout, name);
+    }
+    let mut rollout = Rollout::new(backend, 16, 3, OBSERVATION_SIZE, DISCRETE, true).unwrap();
+    let Ends::AfterStep { terminated, .. } = &mut rollout.ends else { unreachable!("truncations are bootstrapped") };
+    *terminated = backend.alloc_words(47).unwrap();
+    refused(backend, &mut rollout, "terminated");
+    for (steps, envs, size) in [(usize::MAX, 2, 1), (1 << 16, 1 << 16, 1 << 31)] {
+        assert!(matches!(Rollout::new(backend, steps, envs, size, DISCRETE, false), Err(Error::Shape { .. })));
+    }
+}
 
+fn an_action_that_does_not_exist_stops_the_update<B: Backend>(backend: &mut B) {
     let (mut learner, mut rollout) = learner_and_rollout(backend, DISCRETE, small());
-    rollout.actions = Actions::Continuous(backend.upload_floats(&[0.0; 48]).unwrap());
-    assert!(
-        matches!(learner.update(backend, &rollout, 1e-3), Err(Error::InvalidValue { argument, .. }) if argument == "actions")
-    );
+    let Actions::Discrete(actions) = &mut rollout.actions else { unreachable!("the policy is categorical") };
+    backend.write_words(actions, 7, &[3]).unwrap();
+    let result = learner.update(backend, &rollout, 1e-3);
+    assert!(matches!(&result, Err(Error::NonFinite { tensor, .. }) if tensor.starts_with("gradient of actor")), "{result:?}");
 }
 
 fn a_gaussian_policy_learns_its_standard_deviation<B: Backend>(backend: &mut B) {

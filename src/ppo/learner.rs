@@ -271,8 +271,9 @@ impl<B: Backend> Learner<B> {
     /// Draws the actions of step `step` from the observations that the rollout holds for it; writes actions, log-probabilities and values there.
     ///
     /// # Errors
-    /// A step beyond the rollout; no noise drawn since the last update; those of the backend.
+    /// A rollout of another size or kind; a step beyond it; no noise drawn since the last update; those of the backend.
     pub fn act(&mut self, backend: &mut B, rollout: &mut Rollout<B>, step: usize) -> Result<()> {
+        rollout.check(&self.config, self.network.spec())?;
         if step >= rollout.steps {
             return Err(Error::shape("step", format!("less than {}", rollout.steps), step));
         }
@@ -328,7 +329,8 @@ impl<B: Backend> Learner<B> {
     /// A whole update: advantages, then epochs × minibatches of gather, forward, loss, backward, clip, Adam.
     ///
     /// # Errors
-    /// [`Error::NonFinite`] when an input or a gradient is NaN or infinite, and those of the backend. After an error, parameters and
+    /// A rollout of another size or kind. [`Error::NonFinite`] when a number of the rollout or a gradient is NaN or infinite (of its flags any
+    /// but 0 is one that is set; an index that is no action's makes gradients NaN). Those of the backend. After an error, parameters and
     /// optimiser are as they were before.
     pub fn update(&mut self, backend: &mut B, rollout: &Rollout<B>, learning_rate: f64) -> Result<UpdateStats> {
         backend.run_together(|backend| {
@@ -356,12 +358,7 @@ impl<B: Backend> Learner<B> {
         learning_rate: f64,
         permutations: Option<&[u32]>,
     ) -> Result<()> {
-        let Config { num_steps, num_envs, .. } = self.config;
-        if (rollout.steps, rollout.envs) != (num_steps, num_envs) {
-            let actual = format!("{} x {}", rollout.steps, rollout.envs);
-            return Err(Error::shape("rollout", format!("{num_steps} x {num_envs}"), actual));
-        }
-        rollout.check(self.network.spec().observation_size, self.network.spec().policy)?;
+        rollout.check(&self.config, self.network.spec())?;
         require_range("learning_rate", learning_rate, 0.0, f64::from(f32::MAX))?;
         backend.set_position(Position { update: Some(self.updates as usize), minibatch: None });
         self.before.keep(backend, &self.state, self.network.len())?;

@@ -2,10 +2,10 @@
 
 use crate::backend::{Actions, Length, Memory};
 use crate::error::{Error, Result};
-use crate::ppo::PolicyKind;
+use crate::ppo::{Config, NetworkSpec, PolicyKind};
 use crate::shape::require_len;
 
-/// How episodes ended within the rollout: the two conventions of the field.
+/// How episodes ended within the rollout: the two conventions of the field. A flag is set unless it is 0.
 #[derive(Debug)]
 pub enum Ends<F, W> {
     /// CleanRL, baselines: `dones[t]` says that step t starts a new episode, and every end counts as a termination.
@@ -53,7 +53,7 @@ impl<B: Memory> Rollout<B> {
     /// Room for T steps of N environments.
     ///
     /// # Errors
-    /// Those of the backend's allocations.
+    /// A size whose bytes cannot be counted; those of the backend's allocations.
     pub fn new(
         backend: &mut B,
         steps: usize,
@@ -62,14 +62,14 @@ impl<B: Memory> Rollout<B> {
         policy: PolicyKind,
         bootstrap_truncated: bool,
     ) -> Result<Self> {
-        let rows = steps * envs;
+        let rows = elements("steps x envs", steps, envs)?;
         Ok(Self {
             steps,
             envs,
-            observations: backend.alloc_floats(rows * observation_size)?,
+            observations: backend.alloc_floats(elements("observations", rows, observation_size)?)?,
             actions: match policy {
                 PolicyKind::Categorical { .. } => Actions::Discrete(backend.alloc_words(rows)?),
-                PolicyKind::Gaussian { dim } => Actions::Continuous(backend.alloc_floats(rows * dim)?),
+                PolicyKind::Gaussian { dim } => Actions::Continuous(backend.alloc_floats(elements("actions", rows, dim)?)?),
             },
             logp: backend.alloc_floats(rows)?,
             values: backend.alloc_floats(rows)?,
@@ -90,18 +90,44 @@ impl<B: Memory> Rollout<B> {
         })
     }
 
-    /// Checks the lengths that no operation of the update checks by itself.
-    pub(crate) fn check(&self, observation_size: usize, policy: PolicyKind) -> Result<()> {
-        let rows = self.steps * self.envs;
-        require_len("observations", self.observations.len(), rows * observation_size)?;
-        match (policy, &self.actions) {
+    /// Checks that it is of a learner's size and kind, by its own names for what operations call otherwise.
+    pub(crate) fn check(&self, config: &Config, spec: &NetworkSpec) -> Result<()> {
+        let &Config { num_steps, num_envs, .. } = config;
+        if (self.steps, self.envs) != (num_steps, num_envs) {
+            let actual = format!("{} x {}", self.steps, self.envs);
+            return Err(Error::shape("rollout", format!("{num_steps} x {num_envs}"), actual));
+        }
+        let rows = num_steps * num_envs;
+        require_len("observations", self.observations.len(), elements("observations", rows, spec.observation_size)?)?;
+        match (spec.policy, &self.actions) {
             (PolicyKind::Categorical { .. }, Actions::Discrete(actions)) => require_len("actions", actions.len(), rows)?,
-            (PolicyKind::Gaussian { dim }, Actions::Continuous(actions)) => require_len("actions", actions.len(), rows * dim)?,
+            (PolicyKind::Gaussian { dim }, Actions::Continuous(actions)) => {
+                require_len("actions", actions.len(), elements("actions", rows, dim)?)?;
+            }
             _ => return Err(wrong_actions()),
         }
         require_len("logp", self.logp.len(), rows)?;
-        require_len("values", self.values.len(), rows)
+        require_len("values", self.values.len(), rows)?;
+        require_len("rewards", self.rewards.len(), rows)?;
+        match &self.ends {
+            Ends::BeforeStep { dones, next_value, next_done } => {
+                require_len("dones", dones.len(), rows)?;
+                require_len("next_value", next_value.len(), num_envs)?;
+                require_len("next_done", next_done.len(), num_envs)
+            }
+            Ends::AfterStep { next_values, terminated, truncated } => {
+                require_len("next_values", next_values.len(), rows)?;
+                require_len("terminated", terminated.len(), rows)?;
+                require_len("truncated", truncated.len(), rows)
+            }
+        }
     }
+}
+
+/// Elements of a matrix whose bytes can be counted.
+fn elements(name: &str, rows: usize, columns: usize) -> Result<usize> {
+    let len = rows.checked_mul(columns).filter(|&len| len <= isize::MAX as usize / size_of::<f64>());
+    len.ok_or_else(|| Error::shape(name, "a size whose bytes can be counted", format!("{rows} x {columns}")))
 }
 
 pub(super) fn wrong_actions() -> Error {
