@@ -170,7 +170,8 @@ impl Config {
     /// Names that [`preset`](Self::preset) knows.
     pub const PRESETS: &'static [&'static str] = &["cleanrl", "cleanrl-continuous", "sb3", "pendulum"];
 
-    /// The defaults of a well-known implementation, or the settings for an environment.
+    /// The defaults of a well-known implementation, or the settings for an environment. `cleanrl-continuous` has the numbers of CleanRL's
+    /// `ppo_continuous_action.py`, but nothing here is like its wrappers that normalise and clip observations and rewards.
     ///
     /// # Errors
     /// An unknown name.
