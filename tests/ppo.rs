@@ -28,7 +28,18 @@ fn tensors_lie_end_to_end_and_have_the_fields_names() {
 
 #[test]
 fn initial_weights_are_orthogonal_with_cleanrls_gains() {
-    let network = network(&[8, 6], PolicyKind::Categorical { actions: 3 });
+    are_orthogonal(&network(&[8, 6], PolicyKind::Categorical { actions: 3 }));
+}
+
+/// Wider than the blocks in which they are made, of which the last is not whole.
+#[test]
+fn initial_weights_of_wide_layers_are_orthogonal() {
+    are_orthogonal(&network(&[200, 150, 170], PolicyKind::Categorical { actions: 3 }));
+}
+
+#[track_caller]
+fn are_orthogonal(network: &Network) {
+    let last = network.spec().hidden.len();
     let parameters = network.initial_parameters(1, 0.0);
     for tensor in network.tensors() {
         let data = &parameters[tensor.offset..tensor.offset + tensor.len()];
@@ -37,8 +48,8 @@ fn initial_weights_are_orthogonal_with_cleanrls_gains() {
             continue;
         };
         let gain: f64 = match tensor.name.as_str() {
-            "actor.W2" => 0.01,
-            "critic.W2" => 1.0,
+            name if name == format!("actor.W{last}") => 0.01,
+            name if name == format!("critic.W{last}") => 1.0,
             _ => std::f64::consts::SQRT_2,
         };
         let at = |row: usize, column: usize| f64::from(data[row * columns + column]);

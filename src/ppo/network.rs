@@ -3,7 +3,9 @@
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};
+use rayon::prelude::*;
 
+use crate::elementary::vectorised;
 use crate::error::{Error, Result};
 use crate::kernels::actor_critic::{ActorCritic, Layer};
 use crate::kernels::linear::{Activation, Linear};
@@ -172,23 +174,66 @@ impl Network {
     }
 }
 
+/// Vectors that are made orthogonal to one another one by one; before that, all threads make them orthogonal to those of earlier blocks. Sums
+/// are in another order there, so another number would give other bits.
+const BLOCK: usize = 64;
+/// Vectors of a block that a thread takes through all earlier ones together, few enough for its nearer caches.
+const TOGETHER: usize = 8;
+
 /// A `[rows, columns]` matrix whose rows (or columns, where those are fewer) are orthogonal and of length `gain`: Gram–Schmidt, done twice
 /// for accuracy, on a Gaussian matrix.
 fn orthogonal(rng: &mut ChaCha8Rng, rows: usize, columns: usize, gain: f64) -> Vec<f32> {
     let (count, length) = (rows.min(columns), rows.max(columns));
-    let mut basis: Vec<Vec<f64>> = Vec::with_capacity(count);
-    while basis.len() < count {
-        let mut vector: Vec<f64> = (0..length).map(|_| StandardNormal.sample(rng)).collect();
-        for _ in 0..2 {
-            for other in &basis {
-                let dot: f64 = vector.iter().zip(other).map(|(a, b)| a * b).sum();
-                vector.iter_mut().zip(other).for_each(|(a, b)| *a -= dot * b);
+    let mut draw = || (0..length).map(|_| StandardNormal.sample(rng)).collect();
+    let mut basis: Vec<Vec<f64>> = (0..count).map(|_| draw()).collect();
+    for first in (0..count).step_by(BLOCK) {
+        let (done, rest) = basis.split_at_mut(first);
+        let block = &mut rest[..BLOCK.min(count - first)];
+        block.par_chunks_mut(TOGETHER).for_each(|vectors| {
+            for other in [&*done; 2].into_iter().flatten() {
+                vectors.iter_mut().for_each(|vector| remove(vector, other, dot_in_lanes));
             }
+        });
+        for i in 0..block.len() {
+            let (others, rest) = block.split_at_mut(i);
+            let vector = &mut rest[0];
+            for other in [&*others; 2].into_iter().flatten() {
+                remove(vector, other, dot);
+            }
+            let norm = dot(vector, vector).sqrt();
+            vector.iter_mut().for_each(|a| *a /= norm);
         }
-        let norm = vector.iter().map(|a| a * a).sum::<f64>().sqrt();
-        vector.iter_mut().for_each(|a| *a /= norm);
-        basis.push(vector);
     }
     let element = |row: usize, column: usize| if rows <= columns { basis[row][column] } else { basis[column][row] };
     (0..rows * columns).map(|i| (gain * element(i / columns, i % columns)) as f32).collect()
+}
+
+/// Takes what `vector` has of `other`, which is of length 1, out of it.
+#[inline(always)]
+fn remove(vector: &mut [f64], other: &[f64], dot: impl Fn(&[f64], &[f64]) -> f64) {
+    vectorised!({
+        let along = dot(vector, other);
+        for (a, b) in vector.iter_mut().zip(other) {
+            *a -= along * b;
+        }
+    });
+}
+
+#[inline(always)]
+fn dot(a: &[f64], b: &[f64]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| a * b).sum()
+}
+
+/// In an order of sums that vectors of the processor can take.
+#[inline(always)]
+fn dot_in_lanes(a: &[f64], b: &[f64]) -> f64 {
+    const LANES: usize = 32;
+    let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
+    let mut sums = [0.0; LANES];
+    for (a, b) in a.iter().zip(b) {
+        for k in 0..LANES {
+            sums[k] += a[k] * b[k];
+        }
+    }
+    sums.iter().sum::<f64>() + dot(a_rest, b_rest)
 }
