@@ -41,7 +41,7 @@ impl<T> Clone for Buffer<T> {
     }
 }
 
-/// By which memory it is, as [`Bound`].
+/// By which memory it is and which of its elements.
 impl<T> Hash for Buffer<T> {
     fn hash<H: Hasher>(&self, state: &mut H) {
         (Arc::as_ptr(&self.memory), self.head, self.tail, self.len).hash(state);
