@@ -164,9 +164,7 @@ fn works_on_a_callers_device_buffers_and_encoder() {
     if gpu().is_none() {
         return;
     }
-    let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle());
-    let adapter = pollster::block_on(instance.request_adapter(&wgpu::RequestAdapterOptions::default())).unwrap();
-    let (device, queue) = pollster::block_on(adapter.request_device(&wgpu::DeviceDescriptor::default())).unwrap();
+    let (device, queue) = common::callers_device(wgpu::Limits::default());
     let make = |usage, contents: &[f32]| {
         let raw = device.create_buffer(&wgpu::BufferDescriptor { label: None, size: 8, usage, mapped_at_creation: false });
         queue.write_buffer(&raw, 0, bytemuck::cast_slice(contents));
@@ -214,13 +212,10 @@ fn a_read_back_is_no_larger_than_the_largest_buffer() {
     if gpu().is_none() {
         return;
     }
-    let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle());
-    let adapter = pollster::block_on(instance.request_adapter(&wgpu::RequestAdapterOptions::default())).unwrap();
     let most = 20 << 20;
     let required_limits =
         wgpu::Limits { max_buffer_size: most, max_storage_buffer_binding_size: most, ..wgpu::Limits::default() };
-    let descriptor = wgpu::DeviceDescriptor { required_limits, ..Default::default() };
-    let (device, queue) = pollster::block_on(adapter.request_device(&descriptor)).unwrap();
+    let (device, queue) = common::callers_device(required_limits);
     let mut ours = Gpu::on(Context::from_wgpu(device, queue, "small".to_owned()));
     // More than half of it, so that the next power of two is beyond it.
     let len = 17 << 18;

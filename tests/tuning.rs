@@ -242,9 +242,7 @@ fn works_on_a_callers_device_without_submitting_what_the_caller_encodes() {
     if common::gpu().is_none() {
         return;
     }
-    let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle());
-    let adapter = pollster::block_on(instance.request_adapter(&wgpu::RequestAdapterOptions::default())).unwrap();
-    let (device, queue) = pollster::block_on(adapter.request_device(&wgpu::DeviceDescriptor::default())).unwrap();
+    let (device, queue) = common::callers_device(wgpu::Limits::default());
     let folder = tempfile::tempdir().unwrap();
     let mut ours = Gpu::on(ppo_kernels::gpu::Context::from_wgpu(device.clone(), queue.clone(), "mine".to_owned()));
     ours.context.set_bounds_checks(false);

@@ -3,7 +3,7 @@
 
 use ppo_kernels::backend::{Cpu, CrossCheck, Gpu, Precision, Variant};
 use ppo_kernels::gpu::{Autotune, Selection};
-use ppo_kernels::{Error, Mismatch};
+use ppo_kernels::{Error, Mismatch, wgpu};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -63,6 +63,14 @@ pub fn checked_on_tensor_cores() -> Option<(CrossCheck<Gpu, Cpu<f64>>, &'static 
         _ => "linear/tensor_core_16",
     };
     Some((CrossCheck::new(gpu, Cpu::new()), shader))
+}
+
+/// A device as a caller of the library may have one of their own.
+pub fn callers_device(required_limits: wgpu::Limits) -> (wgpu::Device, wgpu::Queue) {
+    let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle());
+    let adapter = pollster::block_on(instance.request_adapter(&wgpu::RequestAdapterOptions::default())).unwrap();
+    let descriptor = wgpu::DeviceDescriptor { required_limits, ..Default::default() };
+    pollster::block_on(adapter.request_device(&descriptor)).unwrap()
 }
 
 /// Runs each named `fn name<B: Backend>(backend: &mut B)` on the GPU and on both CPU backends.
