@@ -3,7 +3,7 @@
 use crate::backend::{Actions, Length, Memory};
 use crate::error::{Error, Result};
 use crate::ppo::{Config, NetworkSpec, PolicyKind};
-use crate::shape::{elements, require_len};
+use crate::shape::require_len;
 
 /// How episodes ended within the rollout: the two conventions of the field. A flag is set unless it is 0.
 #[derive(Debug)]
@@ -53,7 +53,7 @@ impl<B: Memory> Rollout<B> {
     /// Room for T steps of N environments.
     ///
     /// # Errors
-    /// Sizes of 2³² elements or more, which no operation takes; those of the backend's allocations.
+    /// A size whose bytes cannot be counted; those of the backend's allocations.
     pub fn new(
         backend: &mut B,
         steps: usize,
@@ -122,6 +122,12 @@ impl<B: Memory> Rollout<B> {
             }
         }
     }
+}
+
+/// Elements of a matrix whose bytes can be counted: more than operations take, so that the memory of what is too large can still be told.
+fn elements(name: &str, rows: usize, columns: usize) -> Result<usize> {
+    let len = rows.checked_mul(columns).filter(|&len| len <= isize::MAX as usize / size_of::<f64>());
+    len.ok_or_else(|| Error::shape(name, "a size whose bytes can be counted", format!("{rows} x {columns}")))
 }
 
 pub(super) fn wrong_actions() -> Error {
