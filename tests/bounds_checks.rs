@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Draw, gpu};
+use common::{Draw, ON_TENSOR_CORES, gpu};
 use ppo_kernels::Error;
 use ppo_kernels::backend::{
     ActorCriticOps, AdvantageOps, Drawn, GatherOps, Gpu, Head, LinearOps, Memory, Minibatch, MinibatchRows, NonfiniteOps,
@@ -440,11 +440,8 @@ struct Opened {
 impl Opened {
     fn in_precision(precision: Precision) -> Option<Self> {
         let checked = common::gpu_with(precision)?;
-        let options = OpenOptions { tensor_cores: precision == Precision::F16TensorCore, bounds_checks: false };
-        let mut unchecked = Gpu::on(Context::open_with(&Selection::Best, options).unwrap());
-        if options.tensor_cores {
-            unchecked = unchecked.with_tensor_cores();
-        }
+        let options = OpenOptions { tensor_cores: precision != Precision::F32, bounds_checks: false };
+        let mut unchecked = Gpu::on(Context::open_with(&Selection::Best, options).unwrap()).with_precision(precision);
         unchecked.context.set_autotune(Autotune::Off);
         unchecked.variant = checked.variant;
         Some(Self { checked, unchecked })
@@ -488,12 +485,19 @@ fn without_bounds_checks_every_proven_shader_computes_the_same_bits() {
 
 #[test]
 fn without_bounds_checks_tensor_cores_compute_the_same_bits() {
-    if common::gpu_on_tensor_cores().is_none() {
-        return;
+    for precision in ON_TENSOR_CORES {
+        if common::gpu_on_tensor_cores(precision).is_none() {
+            return;
+        }
+        let mut opened = Opened::in_precision(precision).unwrap();
+        assert_same("linear", &mut opened, linear_on_tensor_cores);
+        assert_eq!(
+            [&mut opened.checked, &mut opened.unchecked].map(Gpu::take_used_precision),
+            [precision; 2],
+            "they were in use"
+        );
     }
     let mut opened = Opened::in_precision(Precision::F16TensorCore).unwrap();
-    assert_same("linear", &mut opened, linear_on_tensor_cores);
-    assert!(opened.checked.take_used_tensor_cores() && opened.unchecked.take_used_tensor_cores(), "they were in use");
     assert_same("tensor_core_peak", &mut opened, |run| {
         let mut operands = run.gpu.operands(Units::TensorCores).unwrap();
         run.gpu.arithmetic(Units::TensorCores, &mut operands).unwrap();

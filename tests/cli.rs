@@ -46,10 +46,13 @@ fn tensor_cores_are_not_to_be_had_on_a_cpu() {
         "check --backend cpu none.safetensors",
         "check --backend cpu-f64 none.safetensors",
     ] {
-        let output = run(&format!("{arguments} --precision f16-tensor-core"));
-        expect_code(&output, 1);
-        let errors = text(&output.stderr);
-        assert!(errors.contains("precision: expected f32 with a CPU backend, got f16-tensor-core"), "{arguments}: {errors}");
+        for precision in ["f16-tensor-core", "f16x3-tensor-core"] {
+            let output = run(&format!("{arguments} --precision {precision}"));
+            expect_code(&output, 1);
+            let errors = text(&output.stderr);
+            let expected = format!("precision: expected f32 with a CPU backend, got {precision}\n");
+            assert!(errors.contains(&expected), "{arguments}: {errors}");
+        }
     }
 }
 

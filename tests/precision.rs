@@ -4,9 +4,9 @@ mod common;
 
 use std::sync::{Mutex, OnceLock};
 
-use common::{Draw, checked_on_tensor_cores, gpu, gpu_on_tensor_cores, gpu_with, plant};
+use common::{Draw, ON_TENSOR_CORES, checked_on_tensor_cores, gpu, gpu_on_tensor_cores, gpu_with, plant};
 use ppo_kernels::Error;
-use ppo_kernels::backend::{Gpu, LinearOps, Memory, Precision, Variant};
+use ppo_kernels::backend::{Cpu, CrossCheck, Gpu, LinearOps, Memory, Precision, Variant};
 use ppo_kernels::kernels::linear::{Activation, Linear};
 use ppo_kernels::ppo::{Config, Ends, Learner, PolicyKind, Rollout, UpdateStats};
 
@@ -46,18 +46,20 @@ fn warnings<R>(work: impl FnOnce() -> R) -> (R, Vec<String>) {
 
 #[test]
 fn a_request_is_met_or_one_warning_says_why_not() {
-    let (gpu, warned) = warnings(|| gpu_with(Precision::F16TensorCore));
-    let Some(gpu) = gpu else { return };
-    match gpu.context.cooperative_matrix() {
-        Ok(matrix) => {
-            assert!([8, 16].contains(&matrix.size), "{matrix:?}");
-            assert_eq!((gpu.precision(), warned.len()), (Precision::F16TensorCore, 0), "{warned:?}");
-            assert!(gpu.describe().contains("f16 tensor cores"), "{}", gpu.describe());
-        }
-        Err(reason) => {
-            assert_eq!((gpu.precision(), warned.len()), (Precision::F32, 1), "{warned:?}");
-            assert!(warned[0].contains(reason) && warned[0].contains(gpu.context.name()), "{warned:?}");
-            assert!(!gpu.describe().contains("f16"), "{}", gpu.describe());
+    for (precision, name) in ON_TENSOR_CORES.into_iter().zip(["f16 tensor cores", "f16x3 tensor cores"]) {
+        let (gpu, warned) = warnings(|| gpu_with(precision));
+        let Some(gpu) = gpu else { return };
+        match gpu.context.cooperative_matrix() {
+            Ok(matrix) => {
+                assert!([8, 16].contains(&matrix.size), "{matrix:?}");
+                assert_eq!((gpu.precision(), warned.len()), (precision, 0), "{warned:?}");
+                assert!(gpu.describe().contains(name), "{}", gpu.describe());
+            }
+            Err(reason) => {
+                assert_eq!((gpu.precision(), warned.len()), (Precision::F32, 1), "{warned:?}");
+                assert!(warned[0].contains(reason) && warned[0].contains(gpu.context.name()), "{warned:?}");
+                assert!(!gpu.describe().contains("f16"), "{}", gpu.describe());
+            }
         }
     }
 }
@@ -67,46 +69,68 @@ fn nobody_gets_tensor_cores_without_asking() {
     let (gpu, warned) = warnings(gpu);
     let Some(gpu) = gpu else { return };
     assert_eq!((gpu.precision(), warned.len()), (Precision::F32, 0), "{warned:?}");
-    let (gpu, warned) = warnings(|| gpu.with_tensor_cores());
+    let (gpu, warned) = warnings(|| gpu.with_precision(Precision::F16TensorCore));
     assert_eq!(gpu.precision(), Precision::F32);
     assert!(warned[0].contains("opened without tensor cores"), "{warned:?}");
 }
 
 #[test]
 fn the_self_test_finds_wrong_tensor_cores() {
-    let Some((both, shader)) = checked_on_tensor_cores() else { return };
+    for precision in ON_TENSOR_CORES {
+        let Some((both, shader)) = checked_on_tensor_cores(precision) else { return };
+        self_test_finds_faults(both.a, precision, shader);
+    }
+}
+
+fn self_test_finds_faults(mut gpu: Gpu, precision: Precision, shader: &'static str) {
     let source = common::shader(shader);
-    let mut gpu = both.a;
-    let of_a = |to: &str| plant(source, "vec4<f16>(next_a[i] * scale)", &format!("vec4<f16>({to})"));
-    // Matrices of the smaller and of the larger tile, vectors, the rounding of operands, and their range: an adapter that truncates, one without
-    // subnormals, one that saturates.
-    let truncated = plant(&of_a("truncated(next_a[i] * scale)"), "vec4<f16>(next_b[i])", "vec4<f16>(truncated(next_b[i]))")
-        + "fn truncated(x: vec4<f32>) -> vec4<f32> { return bitcast<vec4<f32>>(bitcast<vec4<u32>>(x) & vec4<u32>(0xffffe000u)); }";
-    for (fault, message) in [
-        (plant(source, "coopMultiplyAdd(a1, b_right", "coopMultiplyAdd(a0, b_right"), "they differ by"),
-        (plant(source, "coopMultiplyAdd(a3, b_left", "coopMultiplyAdd(a2, b_left"), "they differ by"),
+    let of_a = |to: &str| {
+        plant(source, "put_a(place_of(vector, A_ACROSS), next_a[i] * scale)", &format!("put_a(place_of(vector, A_ACROSS), {to})"))
+    };
+    // Matrices of the smaller and of the larger tile, vectors, and the range of operands: an adapter without subnormals, one that saturates.
+    let mut faults = vec![
+        (plant(source, "coopMultiplyAdd(a1, b_right,", "coopMultiplyAdd(a0, b_right,"), "they differ by"),
         (plant(source, "a_vectors[at.x / 4u]", "a_vectors[at.x / 4u].yxzw"), "they differ by"),
         (plant(source, "b_vectors[at.x / 4u]", "b_vectors[at.x / 4u].yxzw"), "they differ by"),
-        (truncated, "they differ by"),
         (of_a("select(next_a[i] * scale, vec4<f32>(), abs(next_a[i] * scale) < vec4<f32>(6.1035e-5))"), "they differ by"),
         (of_a("clamp(next_a[i] * scale, vec4<f32>(-65504.0), vec4<f32>(65504.0))"), "a result that is not finite"),
         ("this is not WGSL".to_owned(), "the device reported"),
-    ] {
+    ];
+    // Operands of tiles of 128 take 20 KiB for each of their numbers, their staged sums 8.
+    let large = if precision == Precision::F16x3TensorCore { 48 << 10 } else { 28 << 10 };
+    if gpu.context.limits().max_compute_workgroup_storage_size >= large {
+        faults.push((plant(source, "coopMultiplyAdd(a3, b_left,", "coopMultiplyAdd(a2, b_left,"), "they differ by"));
+    }
+    if precision == Precision::F16x3TensorCore {
+        faults.push((plant(source, "(operand - high) * LOW_SCALE", "vec4<f32>()"), "they differ by"));
+        faults.push((plant(source, "coopMultiplyAdd(a1_low, b_right,", "coopMultiplyAdd(a0_low, b_right,"), "they differ by"));
+    } else {
+        // An adapter that truncates instead of rounding; with a second number for each operand that matters little.
+        let truncated = plant(source, "vec4<f16>(operand)", "vec4<f16>(truncated(operand))")
+            + "fn truncated(x: vec4<f32>) -> vec4<f32> { return bitcast<vec4<f32>>(bitcast<vec4<u32>>(x) & vec4<u32>(0xffffe000u)); }";
+        faults.push((truncated, "they differ by"));
+    }
+    for (fault, message) in faults {
         gpu.context.replace_shader(shader, fault);
-        let (back, warned) = warnings(|| gpu.with_tensor_cores());
+        let (back, warned) = warnings(|| gpu.with_precision(precision));
         assert_eq!((back.precision(), warned.len()), (Precision::F32, 1), "{message}: {warned:?}");
         assert!(warned[0].contains("failed a self-test") && warned[0].contains(message), "{message}: {warned:?}");
         gpu = back;
     }
     gpu.context.replace_shader(shader, source.to_owned());
-    let (gpu, warned) = warnings(|| gpu.with_tensor_cores());
-    assert_eq!((gpu.precision(), warned.len()), (Precision::F16TensorCore, 0), "{warned:?}");
+    let (gpu, warned) = warnings(|| gpu.with_precision(precision));
+    assert_eq!((gpu.precision(), warned.len()), (precision, 0), "{warned:?}");
 }
 
 /// Sizes are those of whole vectors of four, so that only where operands begin tells that they cannot be read by vectors.
 #[test]
 fn operands_that_begin_within_a_vector_are_read_as_they_lie() {
-    let Some((mut both, _)) = checked_on_tensor_cores() else { return };
+    for (mut both, _) in ON_TENSOR_CORES.into_iter().filter_map(checked_on_tensor_cores) {
+        agrees_within_vectors(&mut both);
+    }
+}
+
+fn agrees_within_vectors(both: &mut CrossCheck<Gpu, Cpu<f64>>) {
     let (batch, in_features, out_features) = (40, 20, 24);
     let mut draw = Draw::new(16);
     for (x_offset, weight_offset) in [(0, 4), (3, 4), (0, 1), (2, 7)] {
@@ -151,35 +175,41 @@ fn update(gpu: &mut Gpu, reward: f32) -> (Vec<f32>, Vec<f32>, ppo_kernels::Resul
     let mut learner = Learner::new(gpu, OBSERVATION_SIZE, policy, wide()).unwrap();
     let rollout = rollout(gpu, &mut learner, reward);
     let before = learner.parameters(gpu).unwrap();
-    gpu.take_used_tensor_cores();
+    gpu.take_used_precision();
     let stats = learner.update(gpu, &rollout, 1e-3);
     (before, learner.parameters(gpu).unwrap(), stats)
 }
 
 #[test]
 fn an_update_stays_near_that_in_f32() {
-    let (Some(mut tensor_cores), Some(mut f32)) = (gpu_on_tensor_cores(), gpu()) else { return };
-    let (start, expected, stats_f32) = update(&mut f32, 1.0);
-    let (same_start, found, stats) = update(&mut tensor_cores, 1.0);
-    assert!(tensor_cores.take_used_tensor_cores() && !f32.take_used_tensor_cores());
-    assert_eq!(start, same_start);
-    let (stats, stats_f32) = (stats.unwrap(), stats_f32.unwrap());
-    // Three products forward, each of two operands that are off by 2⁻¹¹.
-    let apart = (stats.loss - stats_f32.loss).abs() / stats_f32.loss.abs();
-    assert!(apart < 3.0 / 1024.0, "losses {} and {}", stats.loss, stats_f32.loss);
-    // Adam makes steps of one size of gradients of any size: where those are near zero, rounding may turn a step around.
-    let norm = |pairs: &mut dyn Iterator<Item = (f32, f32)>| pairs.map(|(a, b)| f64::from(a - b).powi(2)).sum::<f64>().sqrt();
-    let moved = norm(&mut expected.iter().copied().zip(start));
-    let apart = norm(&mut expected.iter().copied().zip(found));
-    assert!(apart > 0.0 && apart < 0.2 * moved, "{apart:e} apart after a way of {moved:e}");
+    // Three products forward, each of two operands that are off by 2⁻¹¹, or 2⁻²². Adam makes steps of one size of gradients of any size: where those are
+    // near zero, rounding may turn a step around.
+    for (precision, of_loss, of_way) in [(Precision::F16TensorCore, 3.0 / 1024.0, 0.2), (Precision::F16x3TensorCore, 1e-5, 1e-3)]
+    {
+        let (Some(mut tensor_cores), Some(mut f32)) = (gpu_on_tensor_cores(precision), gpu()) else { return };
+        let (start, expected, stats_f32) = update(&mut f32, 1.0);
+        let (same_start, found, stats) = update(&mut tensor_cores, 1.0);
+        assert_eq!((tensor_cores.take_used_precision(), f32.take_used_precision()), (precision, Precision::F32));
+        assert_eq!(start, same_start);
+        let (stats, stats_f32) = (stats.unwrap(), stats_f32.unwrap());
+        let apart = (stats.loss - stats_f32.loss).abs() / stats_f32.loss.abs();
+        assert!(apart < of_loss, "{precision:?}: losses {} and {}", stats.loss, stats_f32.loss);
+        let norm = |pairs: &mut dyn Iterator<Item = (f32, f32)>| pairs.map(|(a, b)| f64::from(a - b).powi(2)).sum::<f64>().sqrt();
+        let moved = norm(&mut expected.iter().copied().zip(start));
+        let apart = norm(&mut expected.iter().copied().zip(found));
+        println!("{precision:?}: {apart:e} apart after a way of {moved:e}");
+        assert!(apart > 0.0 && apart < of_way * moved, "{precision:?}: {apart:e} apart after a way of {moved:e}");
+    }
 }
 
 #[test]
 fn a_gradient_beyond_f16_is_reported_and_nothing_is_lost() {
-    let (Some(mut tensor_cores), Some(mut f32)) = (gpu_on_tensor_cores(), gpu()) else { return };
+    let Some(mut f32) = gpu() else { return };
     let (_, _, in_f32) = update(&mut f32, 1e8);
     in_f32.unwrap();
-    let (before, after, outcome) = update(&mut tensor_cores, 1e8);
-    assert!(matches!(outcome, Err(Error::NonFinite { .. })), "{outcome:?}");
-    assert_eq!(before, after);
+    for mut tensor_cores in ON_TENSOR_CORES.into_iter().filter_map(gpu_on_tensor_cores) {
+        let (before, after, outcome) = update(&mut tensor_cores, 1e8);
+        assert!(matches!(outcome, Err(Error::NonFinite { .. })), "{outcome:?}");
+        assert_eq!(before, after);
+    }
 }

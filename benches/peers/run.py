@@ -16,8 +16,9 @@ captured as CUDA graphs. --only and --frameworks choose cases and peers, --round
 
 --precisions are those of the peers' matrix products in `mlp_*` and `update/*`: f32 alone on the CPU, on cuda also tf32 and bf16, whose
 variants end in `_tf32` and `_bf16`. bf16 is autocast in PyTorch and casts in JAX, of parameters that stay in f32, as gradients and Adam
-do; a CPU computes f32 for tf32. The bound of the check depends on it. --own-precisions are the program's, likewise: f32, and
-f16-tensor-core too with --backend gpu and --device cuda. What then runs on no tensor core is recorded as an error, not as a figure.
+do; a CPU computes f32 for tf32. The bound of the check depends on it. --own-precisions are the program's, likewise: f32, and with
+--backend gpu and --device cuda also f16x3-tensor-core, beside the peers' f32, and f16-tensor-core, beside the rest. What then runs on no
+tensor core is recorded as an error, not as a figure.
 
 --keep-memory starts this process again with glibc told to keep what is freed: without it, large blocks go back to the system after
 each call, and PyTorch on the CPU pays for their pages again and again. One process has one setting, which the figures name; the program
@@ -40,7 +41,8 @@ import time
 from pathlib import Path
 
 
-REDUCED_OWN = "f16-tensor-core"
+# What the program is asked for, and what its records say of it.
+OWN_PRECISIONS = {"f32": "f32", "f16x3-tensor-core": "f16x3", "f16-tensor-core": "f16"}
 KEEPING = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "-1", "MALLOC_TOP_PAD_": str(1 << 28)}
 
 
@@ -63,8 +65,8 @@ def arguments():
     parser.add_argument("--frameworks", default="torch,jax,numba", help="which peers")
     parser.add_argument("--precisions", type=some_of("f32", "tf32", "bf16"),
                         help="of the peers; if not given, f32 on the CPU and all on cuda")
-    parser.add_argument("--own-precisions", type=some_of("f32", REDUCED_OWN),
-                        help="of the program; if not given, f32, and both with --backend gpu and --device cuda")
+    parser.add_argument("--own-precisions", type=some_of(*OWN_PRECISIONS),
+                        help="of the program; if not given, f32, and all with --backend gpu and --device cuda")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=1.0, help="of samples of one peer in one round")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of the peers; the program takes all")
@@ -74,7 +76,7 @@ def arguments():
     args = parser.parse_args()
     cuda = args.device == "cuda"
     args.precisions = args.precisions or (["f32", "tf32", "bf16"] if cuda else ["f32"])
-    args.own_precisions = args.own_precisions or (["f32", REDUCED_OWN] if cuda and args.backend == "gpu" else ["f32"])
+    args.own_precisions = args.own_precisions or (list(OWN_PRECISIONS) if cuda and args.backend == "gpu" else ["f32"])
     return args
 
 
@@ -139,7 +141,7 @@ def ours(name, precision):
     record = next(r for r in report["records"] if r["bench"] == name)
     if "skipped" in record:
         raise RuntimeError(record["skipped"])
-    if precision == REDUCED_OWN and record["variant"] != "f16_tensor_core":
+    if precision != "f32" and record["variant"] == "default":
         warned = [line for line in done.stderr.splitlines() if "stay in f32" in line]
         raise RuntimeError(warned[0] if warned else "none of its products is large enough for tensor cores, so all were in f32")
     return record, report["meta"]
@@ -167,7 +169,7 @@ class OwnRuns:
     def record(self):
         kept = ("bench", "variant", "framework", "device", "flops", "bytes", "check")
         record = {key: self.found[key] for key in kept if key in self.found}
-        record["precision"] = "f16" if self.asked == REDUCED_OWN else "f32"
+        record["precision"] = OWN_PRECISIONS[self.asked]
         return record | (summary(self.samples) if self.samples else {"error": self.error})
 
 

@@ -19,16 +19,24 @@ def duration(seconds):
 
 
 def rows(records):
-    """(case, our record, fastest peer's record), either of them None where there is none. f32 is beside f32; where something was timed at
-    less, a row of its own has our f16 beside the faster of tf32 and bf16."""
-    timed = [r for r in records if "median_s" in r]
+    """(case, our record, fastest peer's record), either of them None where there is none. f32 is beside f32; where something was timed in
+    another precision, rows of their own have our f16x3, which is as exact, beside f32, and our f16 beside the faster of tf32 and bf16."""
+    def timed(name, is_ours, precisions):
+        return [
+            r for r in records
+            if r["bench"] == name and "median_s" in r
+            and (r["framework"] == "ppo-kernels") == is_ours and r.get("precision", "f32") in precisions
+        ]
+
     for name in dict.fromkeys(r["bench"] for r in records):
-        for label, reduced in ((name, False), (f"{name} (reduced precision)", True)):
-            here = [r for r in timed if r["bench"] == name and (r.get("precision", "f32") != "f32") == reduced]
-            own = next((r for r in here if r["framework"] == "ppo-kernels"), None)
-            peers = [r for r in here if r["framework"] != "ppo-kernels"]
-            if here or not reduced:
-                yield label, own, min(peers, key=lambda r: r["median_s"], default=None)
+        for label, own_precision, peers_precisions in (
+            (name, "f32", ["f32"]),
+            (f"{name} (f16x3)", "f16x3", ["f32"]),
+            (f"{name} (reduced precision)", "f16", ["tf32", "bf16"]),
+        ):
+            own, peers = timed(name, True, [own_precision]), timed(name, False, peers_precisions)
+            if own or label == name or (peers and own_precision == "f16"):
+                yield label, next(iter(own), None), min(peers, key=lambda r: r["median_s"], default=None)
 
 
 def machine(meta):

@@ -33,8 +33,8 @@ pub struct Gpu {
     pub fused_form: Option<Form>,
     /// What multiplies large matrices, where that is not an f32 kernel.
     pub(super) tensor_cores: Option<TensorCores>,
-    /// Whether it has multiplied any since somebody asked.
-    pub(crate) used_tensor_cores: bool,
+    /// What it has multiplied them in since somebody asked.
+    pub(crate) used_precision: Precision,
 }
 
 impl Gpu {
@@ -64,14 +64,19 @@ impl Gpu {
     }
 
     fn open_with(selection: &Selection, precision: Precision, bounds_checks: bool) -> Result<Self> {
-        let tensor_cores = precision == Precision::F16TensorCore;
+        let tensor_cores = precision != Precision::F32;
         let gpu = Self::on(Context::open_with(selection, OpenOptions { tensor_cores, bounds_checks })?);
-        Ok(if tensor_cores { gpu.with_tensor_cores() } else { gpu })
+        Ok(gpu.with_precision(precision))
     }
 
-    /// Turns tensor cores on after a self-test of theirs, or warns that there are none to be used.
-    pub fn with_tensor_cores(mut self) -> Self {
-        let mut outcome = TensorCores::of(&self.context).map(|cores| self.tensor_cores = Some(cores));
+    /// From now on products are in `precision`: on tensor cores, which have to be [asked for](OpenOptions::tensor_cores), after a self-test of theirs; or in
+    /// f32, with a warning that says why.
+    pub fn with_precision(mut self, precision: Precision) -> Self {
+        self.tensor_cores = None;
+        if precision == Precision::F32 {
+            return self;
+        }
+        let mut outcome = TensorCores::of(&self.context, precision).map(|cores| self.tensor_cores = Some(cores));
         if outcome.is_ok() {
             (self, outcome) = self_test(self);
         }
@@ -82,19 +87,26 @@ impl Gpu {
         self
     }
 
-    /// Whether a product was recorded on tensor cores since the last call.
-    pub fn take_used_tensor_cores(&mut self) -> bool {
-        std::mem::take(&mut self.used_tensor_cores)
+    /// What products were recorded in since the last call, if any of them on tensor cores.
+    pub fn take_used_precision(&mut self) -> Precision {
+        std::mem::take(&mut self.used_precision)
     }
 
     /// What large matrix products are computed in.
     pub fn precision(&self) -> Precision {
-        self.tensor_cores.map_or(Precision::F32, |_| Precision::F16TensorCore)
+        self.tensor_cores.map_or(Precision::F32, TensorCores::precision)
     }
 
     /// Works on a context, for instance one on a caller's own device.
     pub fn on(context: Context) -> Self {
-        Self { context, variant: Variant::Auto, product: None, fused_form: None, tensor_cores: None, used_tensor_cores: false }
+        Self {
+            context,
+            variant: Variant::Auto,
+            product: None,
+            fused_form: None,
+            tensor_cores: None,
+            used_precision: Precision::F32,
+        }
     }
 
     /// How to make the products of a layer.
@@ -116,8 +128,12 @@ impl Memory for Gpu {
     type Words = Buffer<u32>;
 
     fn describe(&self) -> String {
-        let precision = if self.tensor_cores.is_some() { ", f16 tensor cores" } else { "" };
-        format!("GPU ({}{precision})", self.context.name())
+        let products = match self.precision() {
+            Precision::F32 => "",
+            Precision::F16TensorCore => ", f16 tensor cores",
+            Precision::F16x3TensorCore => ", f16x3 tensor cores",
+        };
+        format!("GPU ({}{products})", self.context.name())
     }
 
     fn alloc_floats(&mut self, len: usize) -> Result<Buffer<f32>> {

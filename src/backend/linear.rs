@@ -94,7 +94,7 @@ impl Gpu {
 
     pub(super) fn use_tensor_cores(&mut self, layer: &Linear) -> Option<TensorCores> {
         let cores = self.tensor_cores_for(layer);
-        self.used_tensor_cores |= cores.is_some();
+        self.used_precision = cores.map_or(self.used_precision, TensorCores::precision);
         cores
     }
 }
@@ -102,7 +102,7 @@ impl Gpu {
 #[cfg(feature = "gpu")]
 impl LinearOps for Gpu {
     fn product_precision(&self, layer: &Linear) -> Precision {
-        self.tensor_cores_for(layer).map_or(Precision::F32, |_| Precision::F16TensorCore)
+        self.tensor_cores_for(layer).map_or(Precision::F32, TensorCores::precision)
     }
 
     fn linear_forward(
@@ -215,11 +215,20 @@ fn widened(in_f32: Tolerance, terms: usize, magnitudes: &[f64], rounded: Option<
     }
 }
 
-impl<A: LinearOps, B: LinearOps> CrossCheck<A, B> {
-    fn rounds_operands(&self, layer: &Linear) -> bool {
-        self.a.product_precision(layer) == Precision::F16TensorCore
-    }
+/// Magnitudes of the product's terms as [`tensor_core_tolerance`](kernels::tensor_core_tolerance) wants them, of operands with the scales they are
+/// multiplied by; none in f32.
+fn rounded(
+    precision: Precision,
+    a: (&[f64], f64),
+    b: (&[f64], f64),
+    product: impl Fn(&[f64], &[f64]) -> Vec<f64>,
+) -> Option<Vec<f64>> {
+    let [a, b] = [a, b].map(|(magnitudes, scale)| kernels::rounded_magnitudes(precision, magnitudes, scale));
+    let products = a.iter().zip(&b).map(|(a, b)| product(a, b));
+    products.reduce(|sums, more| sums.iter().zip(more).map(|(sum, more)| sum + more).collect())
+}
 
+impl<A: LinearOps, B: LinearOps> CrossCheck<A, B> {
     /// |values| of the first `len` elements from `offset` on, in double precision.
     fn magnitudes(&mut self, buffer: &B::Floats, offset: usize, len: usize) -> Result<Vec<f64>> {
         Ok(self.b.read_f64(buffer, offset, len)?.into_iter().map(f64::abs).collect())
@@ -251,24 +260,24 @@ impl<A: LinearOps, B: LinearOps> LinearOps for CrossCheck<A, B> {
         let outputs = layer.batch * layer.out_features;
         let x = self.magnitudes(&x.b, x_offset, layer.batch * layer.in_features)?;
         let (own, params) = self.parameter_magnitudes(layer, &params.b)?;
-        let product = |x: &[f64], params: &[f64]| {
+        let (weights, biases) = params.split_at(layer.weights());
+        let product = |x: &[f64], weights: &[f64]| {
             let mut magnitudes = vec![0.0; outputs];
-            reference::forward(&own, Activation::Identity, x, params, None, &mut magnitudes);
+            let params = [weights, &vec![0.0; biases.len()]].concat();
+            reference::forward(&own, Activation::Identity, x, &params, None, &mut magnitudes);
             magnitudes
         };
-        let magnitudes = product(&x, &params);
-        let rounded = self.rounds_operands(layer).then(|| {
-            let (weights, biases) = params.split_at(layer.weights());
-            product(&kernels::rounded_magnitudes(&x, 1.0), &[&kernels::rounded_magnitudes(weights, 1.0), biases].concat())
-        });
+        let sums = product(&x, weights);
+        let rounded = rounded(self.a.product_precision(layer), (&x, 1.0), (weights, 1.0), product);
+        let magnitudes: Vec<f64> = sums.iter().zip(biases.iter().cycle()).map(|(sum, bias)| sum + bias).collect();
         if let Some(pre) = pre {
             let tolerance = kernels::forward_tolerance(layer, Activation::Identity, &magnitudes, &magnitudes);
-            let tolerance = widened(tolerance, layer.in_features, &magnitudes, rounded.as_deref());
+            let tolerance = widened(tolerance, layer.in_features, &sums, rounded.as_deref());
             self.compare("linear_forward", "pre", pre, 0..outputs, &tolerance)?;
         }
         let values = self.b.read_f64(&y.b, y_offset, outputs)?;
         let tolerance = kernels::forward_tolerance(layer, activation, &magnitudes, &values);
-        let tolerance = widened(tolerance, layer.in_features, &magnitudes, rounded.as_deref());
+        let tolerance = widened(tolerance, layer.in_features, &sums, rounded.as_deref());
         self.compare("linear_forward", "y", y, y_offset..y_offset + outputs, &tolerance)
     }
 
@@ -306,10 +315,8 @@ impl<A: LinearOps, B: LinearOps> LinearOps for CrossCheck<A, B> {
             magnitudes
         };
         let magnitudes = product(&d_pre, &params);
-        let rounded = self.rounds_operands(layer).then(|| {
-            let scale = kernels::gradient_scale(layer.batch);
-            product(&kernels::rounded_magnitudes(&d_pre, scale), &kernels::rounded_magnitudes(&params, 1.0))
-        });
+        let scale = kernels::gradient_scale(layer.batch);
+        let rounded = rounded(self.a.product_precision(layer), (&d_pre, scale), (&params, 1.0), product);
         let tolerance = kernels::backward_input_tolerance(layer, &magnitudes);
         let tolerance = widened(tolerance, layer.out_features, &magnitudes, rounded.as_deref());
         self.compare("linear_backward_input", "d_x", d_x, 0..inputs, &tolerance)
@@ -333,10 +340,8 @@ impl<A: LinearOps, B: LinearOps> LinearOps for CrossCheck<A, B> {
             magnitudes
         };
         let magnitudes = product(&d_pre, &x);
-        let rounded = self.rounds_operands(layer).then(|| {
-            let scale = kernels::gradient_scale(layer.batch);
-            product(&kernels::rounded_magnitudes(&d_pre, scale), &kernels::rounded_magnitudes(&x, 1.0))
-        });
+        let scale = kernels::gradient_scale(layer.batch);
+        let rounded = rounded(self.a.product_precision(layer), (&d_pre, scale), (&x, 1.0), product);
         let (d_weights, d_bias) = magnitudes.split_at(layer.weights());
         let mut check = |tensor, offset: usize, tolerance: &Tolerance, len: usize| {
             self.compare("linear_backward_params", tensor, grads, offset..offset + len, tolerance)

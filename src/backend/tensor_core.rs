@@ -23,7 +23,7 @@ pub(super) fn self_test(mut gpu: Gpu) -> (Gpu, std::result::Result<(), String>) 
     gpu.tensor_cores = by_shape;
     let outcome = outcome.and_then(|()| overflow(&mut gpu));
     gpu.variant = variant;
-    gpu.take_used_tensor_cores();
+    gpu.take_used_precision();
     gpu.context.release();
     (gpu, outcome.map_err(|error| format!("tensor cores failed a self-test: {error}")))
 }

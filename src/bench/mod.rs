@@ -22,6 +22,7 @@ pub use update::{Workload, workloads};
 
 use crate::error::{Error, Result};
 use measure::Samples;
+use peaks::variant;
 
 /// One figure.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -205,7 +206,7 @@ fn settle<B: Benchmarked>(
     report: &mut Report<'_>,
 ) -> Result<ControlFlow<()>> {
     // What a bench without a record has used is not the next one's.
-    backend.take_used_tensor_cores();
+    backend.take_used_precision();
     backend.release();
     Ok(report(match outcome {
         Ok(record) => Finding::Timed(Box::new(record)),
@@ -232,7 +233,7 @@ fn record<B: Benchmarked>(
     peaks: Option<&Peaks>,
     check: BTreeMap<String, f64>,
 ) -> Record {
-    let variant = if backend.take_used_tensor_cores() { TENSOR_CORES } else { "default" };
+    let variant = variant(backend.take_used_precision());
     Record {
         bench: bench.to_owned(),
         variant,

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use super::inputs::Inputs;
 use super::measure::{Clocks, Effort, Samples, Timed};
 use super::{Finding, Record, Report, Work, record};
-use crate::backend::{Cpu, LinearOps, Memory, PlanMemory};
+use crate::backend::{Cpu, LinearOps, Memory, PlanMemory, Precision};
 use crate::error::{Error, Result};
 use crate::kernels::linear::{Activation, Linear};
 
@@ -16,8 +16,8 @@ const MIB: usize = 1 << 20;
 const COPIES: [(&str, usize); 2] = [("limits/copy_16MiB", 16 * MIB), ("limits/copy_128MiB", 128 * MIB)];
 const ARITHMETIC: &str = "limits/arithmetic";
 const TENSOR_CORE: &str = "limits/tensor_core";
-/// The variant of what ran on tensor cores.
-pub const TENSOR_CORES: &str = "f16_tensor_core";
+/// The variants of what ran on tensor cores: with operands rounded to f16, and with two numbers of f16 for each.
+pub const TENSOR_CORES: [&str; 2] = ["f16_tensor_core", "f16x3_tensor_core"];
 /// Names of the peaks that every backend has.
 pub(super) const NAMES: [&str; 3] = [COPIES[0].0, COPIES[1].0, ARITHMETIC];
 
@@ -57,9 +57,11 @@ impl Peaks {
         Some(Self { gflops: gflops(ARITHMETIC)?, tensor_gflops: gflops(TENSOR_CORE), copies })
     }
 
-    /// The peaks of what is of a variant: on [`TENSOR_CORES`], their arithmetic takes the place of that in f32.
+    /// The peaks of what is of a variant: on [`TENSOR_CORES`], their arithmetic takes the place of that in f32, a third of it where each product is three.
     pub fn of(&self, variant: &str) -> Self {
-        let on_tensor_cores = self.tensor_gflops.filter(|_| variant == TENSOR_CORES);
+        let [once, thrice] = TENSOR_CORES;
+        let products = [(once, 1.0), (thrice, 3.0)].into_iter().find(|(of, _)| *of == variant);
+        let on_tensor_cores = products.and_then(|(_, products)| Some(self.tensor_gflops? / products));
         Self { gflops: on_tensor_cores.unwrap_or(self.gflops), ..*self }
     }
 
@@ -72,6 +74,16 @@ impl Peaks {
     /// Seconds below which nothing with that work can be, by these peaks (the roofline).
     pub fn least_seconds(&self, flops: f64, bytes: f64) -> f64 {
         (flops / self.gflops).max(bytes / self.bandwidth(bytes)) / 1e9
+    }
+}
+
+/// The variant of what ran in that precision.
+pub(super) fn variant(precision: Precision) -> &'static str {
+    let [once, thrice] = TENSOR_CORES;
+    match precision {
+        Precision::F32 => "default",
+        Precision::F16TensorCore => once,
+        Precision::F16x3TensorCore => thrice,
     }
 }
 
@@ -90,9 +102,9 @@ pub trait Benchmarked: PlanMemory<Floats: 'static, Words: 'static> + 'static {
     fn has(&self, units: Units) -> bool {
         units == Units::F32
     }
-    /// Whether it has multiplied matrices on tensor cores since the last call.
-    fn take_used_tensor_cores(&mut self) -> bool {
-        false
+    /// What it has multiplied matrices in since the last call, if any of them on tensor cores.
+    fn take_used_precision(&mut self) -> Precision {
+        Precision::F32
     }
     /// Floating-point operations of one call of [`arithmetic`](Self::arithmetic).
     fn arithmetic_flops(&self, units: Units) -> f64;
@@ -353,17 +365,17 @@ mod gpu {
         let params = PeakParams { len: len as u32, rounds: rounds as u32, multiplier: ELEMENTS.0, addend: ELEMENTS.1 };
         let shader = if size == 16 { MATRICES_OF_16 } else { MATRICES_OF_8 };
         let constants = [("WORKGROUP_SIZE", workgroup_size as f64)];
-        gpu.used_tensor_cores = true;
+        gpu.used_precision = Precision::F16TensorCore;
         gpu.context.dispatch(shader, "multiply_matrices", &constants, &params, &[bind(2, result)], Grid::Linear(workgroups))
     }
 
     impl Benchmarked for Gpu {
         fn has(&self, units: Units) -> bool {
-            units == Units::F32 || self.precision() == Precision::F16TensorCore
+            units == Units::F32 || self.precision() != Precision::F32
         }
 
-        fn take_used_tensor_cores(&mut self) -> bool {
-            Gpu::take_used_tensor_cores(self)
+        fn take_used_precision(&mut self) -> Precision {
+            Gpu::take_used_precision(self)
         }
 
         fn arithmetic_flops(&self, units: Units) -> f64 {

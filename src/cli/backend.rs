@@ -110,10 +110,10 @@ pub fn open_cpu(adapter: &Option<String>, precision: PrecisionArgs) -> Result<Cp
 pub fn refuse_precision(PrecisionArgs { precision }: PrecisionArgs) -> Result<()> {
     match precision {
         Precision::F32 => Ok(()),
-        Precision::F16TensorCore => Err(Error::InvalidValue {
+        Precision::F16TensorCore | Precision::F16x3TensorCore => Err(Error::InvalidValue {
             argument: "precision".to_owned(),
             expected: "f32 with a CPU backend".to_owned(),
-            actual: "f16-tensor-core".to_owned(),
+            actual: precision.to_possible_value().expect("no precision is hidden").get_name().to_owned(),
         }),
     }
 }

@@ -83,7 +83,7 @@ pub fn draw(findings: &[Finding], peaks: &Peaks, device: &str) -> String {
         .add(axes(&x, &y))
         .add(roofs(peaks, &x, &y));
     if peaks.tensor_gflops.is_some() {
-        document = document.add(roofs(&peaks.of(TENSOR_CORES), &x, &y));
+        document = document.add(roofs(&peaks.of(TENSOR_CORES[0]), &x, &y));
     }
     let mut sections: Vec<&str> = Vec::new();
     for record in records {

@@ -34,15 +34,18 @@ pub fn gpu_with(precision: Precision) -> Option<Gpu> {
     }
 }
 
+/// The precisions of tensor cores.
+pub const ON_TENSOR_CORES: [Precision; 2] = [Precision::F16TensorCore, Precision::F16x3TensorCore];
+
 /// The best adapter with all its matrix products on tensor cores; none, and a line that says so, where it has no such thing. One that has them and
 /// does not pass its self-test fails the test.
-pub fn gpu_on_tensor_cores() -> Option<Gpu> {
-    let mut gpu = gpu_with(Precision::F16TensorCore)?;
+pub fn gpu_on_tensor_cores(precision: Precision) -> Option<Gpu> {
+    let mut gpu = gpu_with(precision)?;
     if let Err(reason) = gpu.context.cooperative_matrix() {
         println!("skipped, no tensor cores: {reason}");
         return None;
     }
-    assert_eq!(gpu.precision(), Precision::F16TensorCore, "the self-test failed");
+    assert_eq!(gpu.precision(), precision, "the self-test failed");
     gpu.variant = Variant::Fast;
     Some(gpu)
 }
@@ -55,8 +58,8 @@ pub fn checked() -> Option<CrossCheck<Gpu, Cpu<f64>>> {
 }
 
 /// As [`checked`], with all matrix products on tensor cores, and the name of their shader.
-pub fn checked_on_tensor_cores() -> Option<(CrossCheck<Gpu, Cpu<f64>>, &'static str)> {
-    let mut gpu = gpu_on_tensor_cores()?;
+pub fn checked_on_tensor_cores(precision: Precision) -> Option<(CrossCheck<Gpu, Cpu<f64>>, &'static str)> {
+    let mut gpu = gpu_on_tensor_cores(precision)?;
     gpu.context.set_guards(true);
     let shader = match gpu.context.cooperative_matrix().unwrap().size {
         8 => "linear/tensor_core_8",

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{ACTIONS, OBSERVATIONS};
-use crate::backend::{Backend, Cpu, Head, Minibatch, MinibatchRows, Rows, Trace, TrainState, forward};
+use crate::backend::{Backend, Cpu, Head, Minibatch, MinibatchRows, Precision, Rows, Trace, TrainState, forward};
 use crate::bench::cases::time;
 use crate::bench::inputs::Inputs;
 use crate::bench::losses::{Head as LossHead, LOG_RATIO, categorical_logp, objective, off_the_edges};
@@ -243,7 +243,7 @@ pub(super) fn run<B: Benchmarked>(backend: &mut B, name: &str, shape: &Shape, ef
     let mut oracle = Cpu::<f64>::new();
     let mut twin = Buffers::upload(&mut oracle, &samples, shape.distinct())?;
     twin.call(&mut oracle)?;
-    let allowed = if backend.take_used_tensor_cores() { ALLOWED_ON_TENSOR_CORES } else { ALLOWED };
+    let allowed = if backend.take_used_precision() == Precision::F16TensorCore { ALLOWED_ON_TENSOR_CORES } else { ALLOWED };
     let check = compare(samples.network.tensors(), &found, &twin.read(&mut oracle)?, allowed)?;
     drop((found, twin, samples));
     let step = Box::new(move |backend: &mut B| minibatch.call(backend));

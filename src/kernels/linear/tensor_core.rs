@@ -1,4 +1,4 @@
-//! Products on tensor cores: operands rounded to f16, sums in f32. How far off they may be, and the binding to wgpu.
+//! Products on tensor cores: operands of one or two numbers of f16, sums in f32. How far off they may be, and the binding to wgpu.
 
 use super::{Linear, STEEPEST, gamma};
 use crate::tolerance::Tolerance;
@@ -13,28 +13,43 @@ pub enum Precision {
     F32,
     /// Operands of large matrix products rounded to f16, sums in f32, where the adapter has tensor cores; less exact and faster
     F16TensorCore,
+    /// The same with two numbers of f16 for each operand, in three products; about as exact as f32, within the range of f16
+    F16x3TensorCore,
 }
 
 /// Unit roundoff of f16, 2⁻¹¹.
 const F16_ROUNDOFF: f64 = 1.0 / 2048.0;
 /// Half the distance between numbers of f16 below 2⁻¹⁴: 2⁻²⁵.
 const F16_SUBNORMAL: f64 = 1.0 / 33_554_432.0;
+/// What the second number of an operand is multiplied by, as in the shader.
+const LOW_SCALE: f64 = 2048.0;
 
 /// The power of two, not below the batch, by which gradients of pre-activations are multiplied on their way into f16.
 pub fn gradient_scale(batch: usize) -> f64 {
     batch.next_power_of_two() as f64
 }
 
-/// The largest magnitudes that rounding to f16 may make of operands: |a|(1 + 2⁻¹¹) + 2⁻²⁵ of those multiplied by `scale` before.
-pub fn rounded_magnitudes(magnitudes: &[f64], scale: f64) -> Vec<f64> {
-    magnitudes.iter().map(|a| a * (1.0 + F16_ROUNDOFF) + F16_SUBNORMAL / scale).collect()
+/// Of the magnitudes of a product's operand, multiplied by `scale` on its way into f16, those whose products with the other operand's add up to `rounded`
+/// of [`tensor_core_tolerance`]; none in f32.
+///
+/// A number â of f16 is |a|·2⁻¹¹ + 2⁻²⁵ away from a at most. Of two, the second is as far from what the first leaves, which is no larger than that, divided
+/// by 2¹¹ because it was multiplied by it: |a|·2⁻²² + 2⁻³⁶ are left. The product of both operands' second numbers is not made.
+pub fn rounded_magnitudes(precision: Precision, magnitudes: &[f64], scale: f64) -> Vec<Vec<f64>> {
+    let left = |from: f64, by: f64| -> Vec<f64> {
+        magnitudes.iter().map(|a| from * a + (F16_ROUNDOFF * a + F16_SUBNORMAL / scale) / by).collect()
+    };
+    match precision {
+        Precision::F32 => Vec::new(),
+        Precision::F16TensorCore => vec![left(1.0, 1.0)],
+        Precision::F16x3TensorCore => vec![left(1.0, LOW_SCALE), left(0.0, 1.0)],
+    }
 }
 
 /// The bound in f32 and what tensor cores add to it, through the steepest slope of an activation.
 ///
-/// Let â and b̂ be the rounded operands, `magnitudes` = Σ|a||b| and `rounded` = the same of [`rounded_magnitudes`]. Then |â − a| and |b̂ − b| are what the
-/// latter adds to |a| and |b|, and Σ|âb̂ − ab| ≤ `rounded` − `magnitudes`. Products of halves are exact in f32; their sum of `terms` is off by γ of
-/// `rounded`, twice as large as in f32 because adapters may truncate where they should round.
+/// Let â and b̂ be what stands for the operands, `magnitudes` = Σ|a||b| and `rounded` = the sum of the products of [`rounded_magnitudes`]. |â − a| and
+/// |b̂ − b| are what the first of these adds to |a| and |b|, the others what is left out: Σ|âb̂ − ab| ≤ `rounded` − `magnitudes`. Products of halves are
+/// exact in f32; their sum of `terms` is off by γ of `rounded`, twice as large as in f32 because adapters may truncate where they should round.
 pub fn tensor_core_tolerance(in_f32: Tolerance, terms: usize, magnitudes: &[f64], rounded: &[f64]) -> Tolerance {
     let added = |(i, (magnitude, rounded)): (usize, (&f64, &f64))| {
         in_f32.allowed(i, 0.0) + STEEPEST * (rounded - magnitude + 2.0 * gamma(terms) * rounded)
@@ -55,6 +70,7 @@ pub(crate) use binding::*;
 #[cfg(feature = "gpu")]
 mod binding {
     use super::super::binding::{LinearParams, Operation, activations};
+    use super::Precision;
     use crate::error::Result;
     use crate::gpu::{Buffer, Context, CooperativeMatrix, Grid, Indices, Shader, ShaderParams};
     use crate::kernels::{Constants, ShaderInfo};
@@ -86,22 +102,28 @@ mod binding {
     /// The tiles of adapters with subgroups of 32 and matrices of 16×16 or 8×8, and of those with subgroups of 8 and 8×8; with subgroups of 64 or 16
     /// there are others.
     macro_rules! entries {
-        ($(($tile:literal, $workgroup:literal, $vectors:literal)),+) => {
+        ($(($halves:literal, $tile:literal, $workgroup:literal, $vectors:literal)),+) => {
             &[
-                ("forward", activations!($([ALONG[0], ALONG[1], ("TILE", $tile), ("WORKGROUP_SIZE", $workgroup), ("VECTORS", $vectors)]),+)),
-                ("backward_input", activations!($([B_ACROSS[0], B_ACROSS[1], ("TILE", $tile), ("WORKGROUP_SIZE", $workgroup), ("VECTORS", $vectors)]),+)),
-                ("backward_params", &[$(&[BOTH_ACROSS[0], BOTH_ACROSS[1], ("TILE", $tile), ("WORKGROUP_SIZE", $workgroup), ("VECTORS", $vectors)]),+]),
+                ("forward", activations!($([ALONG[0], ALONG[1], ("HALVES", $halves), ("TILE", $tile), ("WORKGROUP_SIZE", $workgroup), ("VECTORS", $vectors)]),+)),
+                ("backward_input", activations!($([B_ACROSS[0], B_ACROSS[1], ("HALVES", $halves), ("TILE", $tile), ("WORKGROUP_SIZE", $workgroup), ("VECTORS", $vectors)]),+)),
+                ("backward_params", &[$(&[BOTH_ACROSS[0], BOTH_ACROSS[1], ("HALVES", $halves), ("TILE", $tile), ("WORKGROUP_SIZE", $workgroup), ("VECTORS", $vectors)]),+]),
             ]
         };
     }
     const ENTRIES: &[(&str, &[Constants])] = entries![
-        (64.0, 128.0, 0.0),
-        (64.0, 128.0, 1.0),
-        (64.0, 256.0, 1.0),
-        (64.0, 512.0, 1.0),
-        (128.0, 256.0, 0.0),
-        (128.0, 256.0, 1.0),
-        (128.0, 1024.0, 1.0)
+        (1.0, 64.0, 128.0, 0.0),
+        (1.0, 64.0, 128.0, 1.0),
+        (1.0, 64.0, 256.0, 1.0),
+        (1.0, 64.0, 512.0, 1.0),
+        (1.0, 128.0, 256.0, 0.0),
+        (1.0, 128.0, 256.0, 1.0),
+        (1.0, 128.0, 1024.0, 1.0),
+        (2.0, 64.0, 128.0, 0.0),
+        (2.0, 64.0, 128.0, 1.0),
+        (2.0, 64.0, 256.0, 1.0),
+        (2.0, 64.0, 512.0, 1.0),
+        (2.0, 128.0, 256.0, 0.0),
+        (2.0, 128.0, 256.0, 1.0)
     ];
 
     pub(crate) const SHADERS: [ShaderInfo; 2] = [
@@ -116,6 +138,11 @@ mod binding {
     /// The depth of which operands are in workgroup memory at once.
     const DEPTH: usize = 32;
 
+    /// Numbers of f16 that stand for an operand.
+    fn halves(precision: Precision) -> usize {
+        if precision == Precision::F16x3TensorCore { 2 } else { 1 }
+    }
+
     /// A way to share a product among workgroups. Each makes the same bits.
     #[derive(Debug, Clone, Copy)]
     struct Tile {
@@ -125,7 +152,7 @@ mod binding {
 
     impl Tile {
         /// That of `side` with an adapter's matrices and subgroups, or what it lacks.
-        fn of(context: &Context, matrix: CooperativeMatrix, side: usize) -> std::result::Result<Self, String> {
+        fn of(context: &Context, matrix: CooperativeMatrix, halves: usize, side: usize) -> std::result::Result<Self, String> {
             // A subgroup has 2×2 matrices of a small tile, 4×2 of a large one.
             let size = matrix.size as usize;
             let subgroups = side / (side / 32 * size) * (side / (2 * size));
@@ -137,7 +164,7 @@ mod binding {
                     "a workgroup of {subgroups} subgroups has {workgroup_size} invocations, at most {most} are possible"
                 ));
             }
-            let room = 4 * side * (DEPTH + 8) + 4 * (subgroups * size * size).max(4 * workgroup_size);
+            let room = 4 * halves * side * (DEPTH + 8) + 4 * (subgroups * size * size).max(4 * workgroup_size);
             if room > limits.max_compute_workgroup_storage_size as usize {
                 let most = limits.max_compute_workgroup_storage_size;
                 return Err(format!("a workgroup needs {room} bytes of workgroup memory, at most {most} are possible"));
@@ -162,6 +189,7 @@ mod binding {
     /// The shader for an adapter's matrices, and its tiles.
     #[derive(Debug, Clone, Copy)]
     pub(crate) struct TensorCores {
+        precision: Precision,
         shader: Shader,
         small: Tile,
         large: Option<Tile>,
@@ -171,11 +199,16 @@ mod binding {
 
     impl TensorCores {
         /// Those of the adapter, or why they cannot be used.
-        pub(crate) fn of(context: &Context) -> std::result::Result<Self, String> {
+        pub(crate) fn of(context: &Context, precision: Precision) -> std::result::Result<Self, String> {
             let matrix = context.cooperative_matrix()?;
-            let [small, large] = SIDES.map(|side| Tile::of(context, matrix, side));
+            let [small, large] = SIDES.map(|side| Tile::of(context, matrix, halves(precision), side));
             let small = small.map_err(|reason| format!("{}: {reason}", context.name()))?;
-            Ok(Self { shader: if matrix.size == 16 { OF_16 } else { OF_8 }, small, large: large.ok(), always_large: false })
+            let shader = if matrix.size == 16 { OF_16 } else { OF_8 };
+            Ok(Self { precision, shader, small, large: large.ok(), always_large: false })
+        }
+
+        pub(crate) fn precision(self) -> Precision {
+            self.precision
         }
 
         /// The same with every product in large tiles, where there are any.
@@ -214,6 +247,7 @@ mod binding {
                 activation,
                 &across,
                 &[
+                    ("HALVES", halves(self.precision) as f64),
                     ("TILE", tile.side as f64),
                     ("WORKGROUP_SIZE", tile.workgroup_size as f64),
                     ("VECTORS", f64::from(u8::from(vectors))),
@@ -230,5 +264,53 @@ mod binding {
             let grid = Grid::Linear(tile.count(rows, columns) * splits);
             context.dispatch(self.shader, entry, &constants, params, &buffers, grid)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The nearest number of f16, half way the even one.
+    fn nearest_half(x: f64) -> f64 {
+        let distance = 2f64.powi((x.abs().log2().floor() as i32).max(-14) - 10);
+        (x / distance).round_ties_even() * distance
+    }
+
+    /// High and low half, the latter as large as it is meant.
+    fn halves(x: f64) -> (f64, f64) {
+        let high = nearest_half(x);
+        (high, nearest_half((x - high) * LOW_SCALE) / LOW_SCALE)
+    }
+
+    fn bound(precision: Precision, a: f64, b: f64) -> f64 {
+        let [a_magnitudes, b_magnitudes] = [a, b].map(|x| rounded_magnitudes(precision, &[x], 1.0));
+        a_magnitudes.iter().zip(&b_magnitudes).map(|(a, b)| a[0] * b[0]).sum::<f64>() - a * b
+    }
+
+    /// Numbers of every size that f16 has, normal, subnormal and below, with all kinds of mantissas.
+    fn operands() -> impl Iterator<Item = f64> {
+        (-40..16).flat_map(|exponent| (0..41).map(move |i| (1.0 + f64::from(i * 397 % 1009) / 1009.0) * 2f64.powi(exponent)))
+    }
+
+    #[test]
+    fn products_of_halves_are_as_near_as_they_are_said_to_be() {
+        let (mut worst, mut without_a_product) = ([0f64; 2], 0f64);
+        for a in operands() {
+            for b in operands().step_by(13) {
+                let ((a_high, a_low), (b_high, b_low)) = (halves(a), halves(b));
+                let once = a_high * b_high;
+                let thrice = once + (a_high * b_low + a_low * b_high);
+                for (worst, (precision, product)) in
+                    worst.iter_mut().zip([(Precision::F16TensorCore, once), (Precision::F16x3TensorCore, thrice)])
+                {
+                    *worst = worst.max((product - a * b).abs() / bound(precision, a, b));
+                }
+                without_a_product =
+                    without_a_product.max((thrice - a_low * b_high - a * b).abs() / bound(Precision::F16x3TensorCore, a, b));
+            }
+        }
+        assert!(worst.iter().all(|worst| (0.5..=1.0).contains(worst)), "{worst:?}");
+        assert!(without_a_product > 100.0, "{without_a_product}");
     }
 }

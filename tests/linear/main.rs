@@ -1,8 +1,10 @@
 //! Fully connected layers and their gradients.
 
+#[path = "../common/mod.rs"]
 mod common;
+mod tensor_cores;
 
-use common::{Draw, check_gradient, checked, checked_on_tensor_cores, expect_mismatch, gpu, gpu_on_tensor_cores, plant};
+use common::{Draw, ON_TENSOR_CORES, check_gradient, checked, checked_on_tensor_cores, expect_mismatch, gpu, plant};
 use ppo_kernels::Error;
 use ppo_kernels::backend::{Cpu, CrossCheck, Gpu, LinearOps, Memory, Precision, Variant};
 use ppo_kernels::kernels::linear::{Activation, Linear, Product};
@@ -27,22 +29,6 @@ on_every_backend!(
     a_long_batch_is_summed_accurately,
     the_same_input_gives_the_same_bits,
 );
-
-mod tensor_cores {
-    macro_rules! on_tensor_cores {
-        ($($name:ident),+ $(,)?) => {
-            $(#[test] fn $name() { if let Some(mut backend) = crate::common::gpu_on_tensor_cores() { super::$name(&mut backend) } })+
-        };
-    }
-    on_tensor_cores!(
-        a_layer_by_hand,
-        activations_have_their_known_values,
-        offsets_leave_the_neighbours_alone,
-        products_agree_with_the_triple_loop,
-        a_long_batch_is_summed_accurately,
-        the_same_input_gives_the_same_bits,
-    );
-}
 
 fn layer(batch: usize, in_features: usize, out_features: usize) -> Linear {
     Linear { batch, in_features, out_features, weight_offset: 0, bias_offset: in_features * out_features }
@@ -167,8 +153,11 @@ fn agrees_with_the_triple_loop<B: LinearOps>(backend: &mut B, (m, k, n): (usize,
     backend.linear_backward_params(&layer, &d_pre, &x, &mut grads).unwrap();
     for (name, buffer, expected) in [("y", &y, expected_y), ("d_x", &d_x, expected_dx), ("grads", &grads, expected_grads)] {
         let error = common::relative_error(&backend.read_f64(buffer, 0, expected.len()).unwrap(), &expected);
-        // Two operands of f16, each off by 2⁻¹¹ at most.
-        let allowed = if backend.product_precision(&layer) == Precision::F32 { 1e-6 } else { 2f64.powi(-10) };
+        let allowed = match backend.product_precision(&layer) {
+            Precision::F32 | Precision::F16x3TensorCore => 1e-6,
+            // Two operands of f16, each off by 2⁻¹¹ at most.
+            Precision::F16TensorCore => 2f64.powi(-10),
+        };
         assert!(error < allowed, "{name}: {error:e}");
     }
 }
@@ -272,63 +261,11 @@ fn every_way_agrees_with_the_twin_at_edge_sizes() {
 }
 
 #[test]
-fn tensor_cores_agree_with_the_twin_at_edge_sizes() {
-    let Some((mut both, _)) = checked_on_tensor_cores() else { return };
-    let mut draw = Draw::new(12);
-    // Around matrices of 8 and 16, the depth of 32 in workgroup memory, the tile of 64 and the stretch of 2048 samples, with and without vectors of
-    // four; then, for each product, enough of it for tiles of 128, which end beyond its last row and column.
-    for (i, (batch, inputs, outputs)) in [
-        (1, 1, 1),
-        (7, 8, 9),
-        (15, 16, 17),
-        (16, 31, 15),
-        (33, 32, 16),
-        (64, 64, 64),
-        (65, 63, 129),
-        (63, 65, 1),
-        (1, 300, 63),
-        (129, 1, 64),
-        (2047, 17, 5),
-        (2049, 9, 66),
-        (4097, 1, 1),
-        (5, 4, 8),
-        (68, 132, 60),
-        (2052, 36, 68),
-        (16_390, 20, 124),
-        (16_390, 123, 19),
-        (8192, 252, 252),
-    ]
-    .into_iter()
-    .enumerate()
-    {
-        run_layer(&mut both, &mut draw, &layer(batch, inputs, outputs), ALL[i % ALL.len()]);
-    }
-    for activation in ALL {
-        run_layer(&mut both, &mut draw, &layer(33, 17, 29), activation);
-    }
-}
-
-#[test]
-fn the_size_of_a_tile_on_tensor_cores_changes_no_bit() {
-    let Some(mut gpu) = gpu_on_tensor_cores() else { return };
-    let (many, few) = (16_384, 64);
-    let mut draw = Draw::new(15);
-    let x = gpu.upload_floats(&draw.floats(many * 48, 1.0)).unwrap();
-    let params = gpu.upload_floats(&draw.floats(48 * 128 + 128, 1.0)).unwrap();
-    let [in_large_tiles, in_small_ones] = [many, few].map(|batch| {
-        let mut y = gpu.alloc_floats(batch * 128).unwrap();
-        gpu.linear_forward(&layer(batch, 48, 128), Activation::Tanh, &x, 0, &params, None, &mut y, 0).unwrap();
-        gpu.read_floats(&y, 0, few * 128).unwrap()
-    });
-    assert_eq!(in_large_tiles, in_small_ones);
-}
-
-#[test]
 fn more_than_65535_workgroups_are_folded() {
     let Some(mut both) = checked() else { return };
     both.a.variant = Variant::Plain;
     run_layer(&mut both, &mut Draw::new(8), &layer(4_194_400, 1, 1), Activation::Relu);
-    if let Some((mut both, _)) = checked_on_tensor_cores() {
+    for (mut both, _) in ON_TENSOR_CORES.into_iter().filter_map(checked_on_tensor_cores) {
         run_layer(&mut both, &mut Draw::new(8), &layer(4_194_400, 1, 1), Activation::Relu);
     }
 }
@@ -336,7 +273,8 @@ fn more_than_65535_workgroups_are_folded() {
 #[test]
 fn activations_stay_right_far_out() {
     let Some(both) = checked() else { return };
-    for (mut both, largest) in [(both, 1e30)].into_iter().chain(checked_on_tensor_cores().map(|(both, _)| (both, 6.5e4))) {
+    let on_tensor_cores = ON_TENSOR_CORES.into_iter().filter_map(checked_on_tensor_cores);
+    for (mut both, largest) in [(both, 1e30)].into_iter().chain(on_tensor_cores.map(|(both, _)| (both, 6.5e4))) {
         activations_stay_right_up_to(&mut both, largest);
     }
 }
@@ -515,49 +453,6 @@ fn long_batches_are_summed_in_stretches_by_the_shape_alone() {
             samples,
             "{batch}, {in_features}, {out_features}"
         );
-    }
-}
-
-#[test]
-fn wrong_products_on_tensor_cores_are_caught() {
-    let Some((mut both, shader)) = checked_on_tensor_cores() else { return };
-    let source = common::shader(shader);
-    let (batch, inputs, outputs) = (70, 50, 40);
-    let layer = layer(batch, inputs, outputs);
-    let mut draw = Draw::new(13);
-    let x = both.upload_floats(&draw.floats(batch * inputs, 1.0)).unwrap();
-    let params = both.upload_floats(&draw.floats(inputs * outputs + outputs, 1.0)).unwrap();
-    let d_pre = both.upload_floats(&draw.floats(batch * outputs, 1.0)).unwrap();
-    let mut y = both.alloc_floats(batch * outputs).unwrap();
-    let mut d_x = both.alloc_floats(batch * inputs).unwrap();
-    let mut grads = both.alloc_floats(inputs * outputs + outputs).unwrap();
-    // A bias, an operand's last elements, one of the four matrices, one step of the depth.
-    for (right, wrong) in [
-        ("b[params.bias_offset + min(column,", "b[params.bias_offset + min(column + 1u,"),
-        ("select(vector % ALONG * 4u + FOUR,", "select(min(vector % ALONG * 4u + FOUR, vec4<u32>(30u)),"),
-        ("coopMultiplyAdd(a1, b_right", "coopMultiplyAdd(a0, b_right"),
-        ("k < DEPTH; k += SIZE", "k + SIZE < DEPTH; k += SIZE"),
-    ] {
-        both.a.context.replace_shader(shader, plant(source, right, wrong));
-        let caught = expect_mismatch(both.linear_forward(&layer, Activation::Identity, &x, 0, &params, None, &mut y, 0));
-        assert_eq!((caught.operation, caught.tensor), ("linear_forward", "y"), "{wrong}");
-    }
-    for (right, wrong) in [("return 1.0 - s * s;", "return 1.0 - s;"), ("power_of_two(-exponent_not_below(params.rows))", "0.5")]
-    {
-        both.a.context.replace_shader(shader, plant(source, right, wrong));
-        let caught = expect_mismatch(both.linear_backward_input(&layer, &d_pre, &params, Some((Activation::Tanh, &x)), &mut d_x));
-        assert_eq!((caught.operation, caught.tensor), ("linear_backward_input", "d_x"), "{wrong}");
-    }
-    for (right, wrong, tensor) in [
-        ("power_of_two(-exponent_not_below(params.depth))", "0.5", "d_weights"),
-        ("params.bias_offset + row, column + 1u", "params.bias_offset, column + 1u", "d_bias"),
-        ("other < 4u * WORKGROUP_SIZE; other += TILE", "other < TILE; other += TILE", "d_bias"),
-        ("return select(vec4<f32>(), read_a(at), k < vec4<u32>(end));", "return read_a(at);", "d_bias"),
-        ("vec4<u32>(params.rows - 1u)", "vec4<u32>(params.rows - 2u)", "d_weights"),
-    ] {
-        both.a.context.replace_shader(shader, plant(source, right, wrong));
-        let caught = expect_mismatch(both.linear_backward_params(&layer, &d_pre, &x, &mut grads));
-        assert_eq!((caught.operation, caught.tensor), ("linear_backward_params", tensor), "{wrong}");
     }
 }
 
