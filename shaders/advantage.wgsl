@@ -8,13 +8,14 @@
 //
 // Two ways. *row*: one invocation an environment walks back over steps row_start .. row_end. *scan*: a workgroup takes a block of steps of a few
 // environments; each lane composes STEPS_PER_LANE maps, a suffix scan composes the lanes, and each lane walks its steps. Where there is
-// more than one block, block_maps finds each block's map first, and block_carries (blocks of blocks) the x that enters each block.
+// more than one block, a workgroup takes all of its environments in turn, the last first (blocks_in_turn); or, where environments are too few for that,
+// block_maps finds each block's map first, and block_carries (blocks of blocks) the x that enters each block.
 //
 // Shapes        [T, N], time-major; next_value and next_done [N]; maps_of_blocks [blocks, N]
 // Grid          row: an invocation an environment. block_maps, blocks: a workgroup (block, tile of environments), tiles fastest.
-//               block_carries: a workgroup a tile. All linear, folded into two dimensions past 65 535 workgroups
+//               blocks_in_turn, block_carries: a workgroup a tile. All linear, folded into two dimensions past 65 535 workgroups
 // Workgroup     row: ROW_WORKGROUP; the others SCAN_WORKGROUP = lanes * environments of a tile, neighbours in environments (coalesced)
-// Bindings      0 params, 1 rewards, 9 maps_of_blocks (not in row), and by FORM (the rest is never touched):
+// Bindings      0 params, 1 rewards, 9 maps_of_blocks (block_maps, block_carries, blocks), and by FORM (the rest is never touched):
 //                                2            3            4            5           7            8
 //                 GAE            values       next_values  terminated   truncated   advantages   returns
 //                 CLEANRL        values       next_value   dones        next_done   advantages   returns
@@ -187,14 +188,17 @@ fn span_of(tile: u32, first: u32, count: u32, local: u32) -> Span {
     return span;
 }
 
-fn span_of_steps(index: u32, local: u32) -> Span {
-    let block = index / params.env_tiles;
+fn span_of_block(tile: u32, block: u32, local: u32) -> Span {
     if block >= params.blocks {
         return Span();
     }
-    var span = span_of(index % params.env_tiles, block * params.lanes * STEPS_PER_LANE, params.steps, local);
+    var span = span_of(tile, block * params.lanes * STEPS_PER_LANE, params.steps, local);
     span.block = block;
     return span;
+}
+
+fn span_of_steps(index: u32, local: u32) -> Span {
+    return span_of_block(index % params.env_tiles, index / params.env_tiles, local);
 }
 
 // Past the end of a span, another step. That changes nothing: it counts as later than the rollout's last step, which takes nothing from behind.
@@ -326,6 +330,18 @@ fn walk_step(span: Span, k: u32, step: Step, x: f32) -> f32 {
     return step_back(span.start + k, span.env, step, x);
 }
 
+fn walk(span: Span, steps: Steps, enters: f32) {
+    var x = enters;
+    x = walk_step(span, 7u, steps[7], x);
+    x = walk_step(span, 6u, steps[6], x);
+    x = walk_step(span, 5u, steps[5], x);
+    x = walk_step(span, 4u, steps[4], x);
+    x = walk_step(span, 3u, steps[3], x);
+    x = walk_step(span, 2u, steps[2], x);
+    x = walk_step(span, 1u, steps[1], x);
+    x = walk_step(span, 0u, steps[0], x);
+}
+
 @compute @workgroup_size(SCAN_WORKGROUP)
 fn blocks(
     @builtin(workgroup_id) workgroup: vec3<u32>,
@@ -339,13 +355,24 @@ fn blocks(
     if span.len > 0u && span.block + 1u < params.blocks {
         enters_block = maps_of_blocks[span.block * params.envs + span.env].x;
     }
-    var x = enters_lane(half, local, enters_block);
-    x = walk_step(span, 7u, steps[7], x);
-    x = walk_step(span, 6u, steps[6], x);
-    x = walk_step(span, 5u, steps[5], x);
-    x = walk_step(span, 4u, steps[4], x);
-    x = walk_step(span, 3u, steps[3], x);
-    x = walk_step(span, 2u, steps[2], x);
-    x = walk_step(span, 1u, steps[1], x);
-    x = walk_step(span, 0u, steps[0], x);
+    walk(span, steps, enters_lane(half, local, enters_block));
+}
+
+@compute @workgroup_size(SCAN_WORKGROUP)
+fn blocks_in_turn(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let tile = linear_index(workgroup, groups);
+    var enters_block = 0.0;
+    for (var block = params.blocks; block > 0u; block -= 1u) {
+        let span = span_of_block(tile, block - 1u, local);
+        let steps = steps_of(span);
+        let half = suffix_scan(compose_all(maps_of(steps)), local);
+        walk(span, steps, enters_lane(half, local, enters_block));
+        enters_block = apply(lane_maps[half + local % tile_envs()], enters_block);
+        // The next block overwrites lane_maps.
+        workgroupBarrier();
+    }
 }

@@ -268,6 +268,8 @@ fn agrees_with_its_twin_at_edge_sizes() {
     sizes.extend([255, 256, 257, 513].map(|steps| (steps, 9)));
     sizes.extend([2047, 2048, 2049, 4097].map(|steps| (steps, 1)));
     sizes.extend([(128, 8), (1000, 1), (1, 1000), (33, 31)]);
+    // Blocks side by side up to 248 environments, in turn beyond.
+    sizes.extend([(257, 248), (257, 249), (256, 249), (800, 260)]);
     agree_at(&sizes, &[0.0, 0.05, 1.0]);
 }
 
@@ -319,8 +321,10 @@ fn grids_beyond_65535_workgroups_fold() {
 fn the_same_input_gives_the_same_bits() {
     for variant in VARIANTS {
         on_gpu(variant, |gpu| {
-            let rollout = Rollout::draw(7, 10_000, 3, 0.001);
-            assert_eq!(rollout.all(gpu, 0.99, 0.95).unwrap(), rollout.all(gpu, 0.99, 0.95).unwrap());
+            for (steps, envs) in [(10_000, 3), (600, 250)] {
+                let rollout = Rollout::draw(7, steps, envs, 0.001);
+                assert_eq!(rollout.all(gpu, 0.99, 0.95).unwrap(), rollout.all(gpu, 0.99, 0.95).unwrap());
+            }
         });
     }
 }
@@ -362,6 +366,14 @@ fn wrong_kernels_are_caught() {
             "enters_round = apply(lane_maps[half + local % tile_envs()], enters_round);",
             "enters_round = 0.0;",
         ),
+        (Variant::Fast, "gae", "tile_envs()], enters_block);", "tile_envs()], enters_block); enters_block = 0.0;"),
+        // Through a whole block next to nothing comes with GAE's weights.
+        (
+            Variant::Fast,
+            "discounted_returns",
+            "enters_block = apply(lane_maps[half + local % tile_envs()], enters_block);",
+            "enters_block = lane_maps[half + local % tile_envs()].x;",
+        ),
     ] {
         let Some(mut both) = checked() else { return };
         both.a.variant = variant;
@@ -369,6 +381,7 @@ fn wrong_kernels_are_caught() {
         let rollout = match variant {
             Variant::Plain => Rollout::draw(9, 10, 20, 0.3),
             _ if to.starts_with("enters_round") => two_rounds_of_carries(),
+            _ if from.contains("tile_envs()], enters_block);") => Rollout::draw(9, 600, 250, 0.002),
             _ => Rollout::draw(9, 5000, 2, 0.002),
         };
         match rollout.all(&mut both, 0.99, 0.95).map(drop) {

@@ -172,8 +172,8 @@ fn actor_critic(run: &mut Run<'_>) {
 }
 
 fn advantage(run: &mut Run<'_>) {
-    // Long enough for blocks of blocks, and no multiple of anything.
-    for (steps, envs) in [(37, 5), (2500, 3)] {
+    // Long enough for blocks of blocks, wide enough for blocks in turn, and no multiple of anything.
+    for (steps, envs) in [(37, 5), (2500, 3), (601, 251)] {
         let rows = steps * envs;
         let [rewards, values, next_values] = [0; 3].map(|_| run.floats(rows));
         let [terminated, truncated] = [0; 2].map(|_| run.flags(rows));

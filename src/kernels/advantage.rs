@@ -221,6 +221,7 @@ mod binding {
             ("block_maps", &[GAE, CLEANRL, RETURNS, REWARD_TO_GO]),
             ("block_carries", &[&[]]),
             ("blocks", &[GAE, CLEANRL, RETURNS, REWARD_TO_GO]),
+            ("blocks_in_turn", &[GAE, CLEANRL, RETURNS, REWARD_TO_GO]),
         ],
     }];
 
@@ -241,6 +242,9 @@ mod binding {
     const ROW_STEPS: usize = 1 << 17;
     /// Environments of a tile, where there are that many: 8 floats are a sector of 32 bytes, the least that a GPU loads.
     const MOST_TILE_ENVS: usize = 8;
+    /// Tiles of environments from which on a workgroup takes all blocks of its own: so few leave three quarters of a large GPU idle, but three dispatches
+    /// and a second reading take longer.
+    const ENOUGH_TILES: usize = 32;
 
     shader_params! {
         struct AdvantageParams {
@@ -271,8 +275,7 @@ mod binding {
         /// 80 ms, 2^20x1 70 against 100 ms): one core gains nothing from more lanes and pays for barriers and the second reading.
         ///
         /// On a GPU, by reasoning: a row takes a memory latency, about 1 us, for each four steps, and needs some 16 384 environments to
-        /// keep enough loads in flight for the memory's bandwidth; a scan takes at most three dispatches of a few us and 1.7 times the
-        /// traffic.
+        /// keep enough loads in flight for the memory's bandwidth; a scan takes a dispatch of a few us, or three and 1.7 times the traffic.
         pub(crate) fn for_shape(steps: usize, envs: usize, is_software: bool) -> Self {
             if is_software || steps <= 32 || envs >= 16_384 { Method::Row } else { Method::Scan }
         }
@@ -303,6 +306,11 @@ mod binding {
                 carry_env_tiles: envs.div_ceil(SCAN_WORKGROUP / carry_lanes),
                 carry_rounds: blocks.div_ceil(carry_lanes * STEPS_PER_LANE),
             }
+        }
+
+        /// Whether a workgroup takes all blocks of its environments, one after the other.
+        pub(crate) fn in_turn(&self) -> bool {
+            self.blocks > 1 && self.env_tiles >= ENOUGH_TILES
         }
 
         /// Elements of the scratch buffer: a map, which is two numbers, for each block of each environment. A single block needs none, but
@@ -362,9 +370,13 @@ mod binding {
             outputs: &[(u32, Buffer<u32>)],
         ) -> Result<()> {
             let plan = ScanPlan::new(self.steps, self.envs);
-            let maps_of_blocks: Buffer<f32> = context.scratch("advantage", plan.scratch_len(self.envs))?;
             let (blocks, lanes, env_tiles) = (plan.blocks as u32, plan.lanes as u32, plan.env_tiles as u32);
             let params = AdvantageParams { blocks, lanes, env_tiles, ..self.params() };
+            if plan.in_turn() {
+                buffers.extend_from_slice(outputs);
+                return context.dispatch(SHADER, "blocks_in_turn", self.form, &params, &buffers, Grid::Linear(plan.env_tiles));
+            }
+            let maps_of_blocks: Buffer<f32> = context.scratch("advantage", plan.scratch_len(self.envs))?;
             let grid = Grid::Linear(plan.blocks * plan.env_tiles);
             buffers.push(bind(9, &maps_of_blocks));
             if plan.blocks > 1 {
