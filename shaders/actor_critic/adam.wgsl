@@ -2,34 +2,32 @@
 // state_in_windows.wgsl. Header: shared.wgsl.
 
 @group(0) @binding(19) var<storage, read_write> control: array<atomic<u32>>;
-@group(0) @binding(28) var<storage, read> schedule: array<f32>;
+// Workgroups of parameters_gradient or sum_tiles.
+const MOST_GROUPS = 160u;
+
+struct Squares {
+    vectors: array<vec4<u32>, MOST_GROUPS>,
+}
+
 @group(0) @binding(29) var<uniform> squares_window: Squares;
+@group(0) @binding(28) var<storage, read> schedule: array<f32>;
 
 const BAD_TENSOR = 2u;
 const BAD_ELEMENT = 3u;
 const TARGET_KL = 1u;
 const NON_FINITE = 2u;
 
-// Every invocation adds up the same squares in the same order, so none has to wait for another. What an invocation reads in `control` may be
-// what another has just written there: where that happens, both stop anyway.
+// What an invocation reads in `control` may be what another has just written there: where that happens, both stop anyway.
 @compute @workgroup_size(VECTOR_LANES)
 fn update_parameters(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    join_subgroup();
     let invocation = workgroup.x * VECTOR_LANES + local;
-    var all = Written(0.0, NOWHERE);
-    for (var block = 0u; block < params.square_groups; block += BLOCK) {
-        let own = squares_window.vectors[min(block + own_of_block, MOST_GROUPS - 1u)];
-        all = added(all, Written(bitcast<f32>(own.x), own.y), min(params.square_groups - block, BLOCK));
-    }
-    let clip = clip_of(all.squares, params.limited != 0u, params.max_grad_norm, params.norm_epsilon);
-    let is_bad = all.first_bad != NOWHERE;
+    prepare(invocation);
     let is_beyond = stats[params.stats_row * STATS_COLUMNS + STAT_APPROX_KL] > params.max_kl;
-    let stopped = atomicLoad(&control[STOP]) != 0u || is_bad || is_beyond;
-
+    let had_stopped = atomicLoad(&control[STOP]) != 0u;
     let row = params.schedule_row * SCHEDULE_COLUMNS;
     let adam = AdamConstants(
         params.beta1,
@@ -43,6 +41,10 @@ fn update_parameters(
         schedule[row + STEP_SIZE],
         schedule[row + INV_SQRT_BIAS_CORRECTION2],
     );
+    let all = all_written();
+    let clip = clip_of(all.squares, params.limited != 0u, params.max_grad_norm, params.norm_epsilon);
+    let is_bad = all.first_bad != NOWHERE;
+    let stopped = had_stopped || is_bad || is_beyond;
     if invocation == 0u {
         stats[params.stats_row * STATS_COLUMNS + GRAD_NORM] = clip.norm;
         stats[params.stats_row * STATS_COLUMNS + CLIP_COEF] = clip.coef;

@@ -131,6 +131,16 @@ fn store_gradients(place: u32, first: u32, count: u32, gradient: vec4<f32>) {
 
 var<workgroup> sh_written: array<Written, INPUT_LANES>;
 
+// Together with what the first `count` invocations of a block have read.
+fn added(all: Written, own: Written, count: u32) -> Written {
+    var sum = all;
+    for (var i = 0u; i < count; i++) {
+        sum.squares += bitcast<f32>(word_of_block(bitcast<u32>(own.squares), i));
+        sum.first_bad = min(sum.first_bad, word_of_block(own.first_bad, i));
+    }
+    return sum;
+}
+
 @compute @workgroup_size(INPUT_LANES)
 fn parameters_gradient(
     @builtin(workgroup_id) workgroup: vec3<u32>,

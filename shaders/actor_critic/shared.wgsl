@@ -49,9 +49,9 @@
 //               WINDOW, by Plan::new; a second eight outputs are read where the layer has them; samples past the end are clamped to the last
 //               one; what indices hold is clamped to rows - 1; an action from a buffer < width is compared first; square_groups counts the
 //               workgroups of parameters_gradient or sum_tiles, MOST_GROUPS at most; elements of a vector are clamped to len - 1 where they
-//               are read, and compared where they are written, as packed vectors are with packed_vectors before; a block of samples ends at
-//               the last one, one of workgroups at MOST_GROUPS, one of log_std at LOG_STD_BLOCK; width is
-//               4 KEPT at most, of tiles_* 4 WIDEST
+//               are read, and compared where they are written, as packed vectors are with packed_vectors before, or clamped;
+//               weights are copied up to the network's last, COPIED at most; outputs are no more than invocations of a tile; tiles and rows of partials are clamped; a block of samples ends at the last
+//               one, one of workgroups at MOST_GROUPS, a multiple of eight, one of log_std at LOG_STD_BLOCK; width is 4 KEPT at most, of tiles_* 4 WIDEST
 // Determinism   every sum has one order that depends on the shapes and the form alone
 // Range         as surrogate/shared.wgsl
 // Tolerance     that of the single operations it stands for, see tests/actor_critic.rs
@@ -149,9 +149,8 @@ struct Packed {
 fn packed_at(i: u32) -> Packed {
     var l = 0u;
     for (var next = 1u; next < 2u * MOST_LAYERS; next++) {
-        // Networks of fewer layers leave entries of zeros.
-        let at = params.packed_layers[next];
-        l = select(l, next, at.x > 0u && i >= at.z);
+        // Where networks have fewer layers, nothing is beyond what the entry says.
+        l = select(l, next, i >= params.packed_layers[next].z);
     }
     let layer = params.layers[l];
     let at = params.packed_layers[l];
@@ -160,7 +159,8 @@ fn packed_at(i: u32) -> Packed {
         return Packed(params.log_std_offset + dimension, min(select(0u, beyond(params.width, dimension), GAUSSIAN), 4u), i);
     }
     if i < at.w {
-        let row = (i - at.z) / at.x;
+        // The quotient of such small numbers, half way between the nearest at which it could be another: exact, and a fraction of an integer division's time.
+        let row = u32((f32(i - at.z) + 0.5) / f32(at.x));
         let vector = (i - at.z) - row * at.x;
         let column = 4u * vector;
         let count = min(select(0u, beyond(layer.x, column), row < layer.y), 4u);
@@ -260,14 +260,7 @@ fn draw_gaussian(row: u32) {
 
 // ------------------------------------------------------------------------------------------------ what is written of the gradient
 
-// Workgroups of parameters_gradient or sum_tiles.
-const MOST_GROUPS = 160u;
-
-struct Squares {
-    vectors: array<vec4<u32>, MOST_GROUPS>,
-}
-
-// Of each of these workgroups: its sum of squares as bits, the first element that is not finite, nothing, nothing.
+// Of each workgroup of parameters_gradient or sum_tiles: its sum of squares as bits, the first element that is not finite, nothing, nothing.
 @group(0) @binding(17) var<storage, read_write> squares: array<vec4<u32>>;
 
 // What an invocation has written: the sum of squares, and the first element that is not finite. A compiler may assume that no float is NaN,
@@ -286,14 +279,4 @@ fn note(index: u32, gradient: f32) {
     written.squares += gradient * gradient;
     let is_bad = (bitcast<u32>(gradient) & EXPONENT) == EXPONENT;
     written.first_bad = select(written.first_bad, min(written.first_bad, index), is_bad);
-}
-
-// Together with what the first `count` invocations of a block have read.
-fn added(all: Written, own: Written, count: u32) -> Written {
-    var sum = all;
-    for (var i = 0u; i < count; i++) {
-        sum.squares += bitcast<f32>(word_of_block(bitcast<u32>(own.squares), i));
-        sum.first_bad = min(sum.first_bad, word_of_block(own.first_bad, i));
-    }
-    return sum;
 }

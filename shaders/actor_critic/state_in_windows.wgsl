@@ -44,6 +44,20 @@ fn unpack_state(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invo
     }
 }
 
+fn prepare(i: u32) {
+    join_subgroup();
+}
+
+// Every invocation adds up the same in the same order, so none has to wait for another.
+fn all_written() -> Written {
+    var all = Written(0.0, NOWHERE);
+    for (var block = 0u; block < params.square_groups; block += BLOCK) {
+        let own = squares_window.vectors[min(block + own_of_block, MOST_GROUPS - 1u)];
+        all = added(all, Written(bitcast<f32>(own.x), own.y), min(params.square_groups - block, BLOCK));
+    }
+    return all;
+}
+
 fn step_vector(i: u32, coef: f32, adam: AdamConstants, stopped: bool) {
     if i >= params.packed_vectors {
         return;

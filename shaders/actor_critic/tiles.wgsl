@@ -3,19 +3,13 @@
 // Header: shared.wgsl.
 //
 // In `packed` a layer's weights are [vectors of inputs, outputs]: consecutive invocations make consecutive outputs of one pair of samples, and
-// read consecutive vectors. On the way back each reads consecutive vectors itself, near its own inputs: the cache has them from the way there.
+// read consecutive vectors. On the way back each reads consecutive vectors itself, near its own inputs: the cache has them from the way there. Where
+// workgroups are few, a multiprocessor has nothing else to do while a load is on its way: then all weights are fetched at once, before anything else is, and
+// copied to workgroup memory. For the same reason loads stand together here, clamped rather than behind a branch.
 // Invocations are shared out by constants: a division by a parameter is some twenty instructions, each waiting for the one before.
 
-// What an invocation of update_parameters takes: one vector, of which it reads squares by itself.
+// What an invocation of update_parameters takes.
 const VECTORS_EACH = 1u;
-const BLOCK = 1u;
-const own_of_block = 0u;
-
-fn join_subgroup() {}
-
-fn word_of_block(own: u32, i: u32) -> u32 {
-    return own;
-}
 
 // Vectors of four that are kept of a sample: observation, hidden activations and output.
 override KEPT: u32 = 40u;
@@ -28,6 +22,9 @@ const SUM_LANES = 128u;
 // Vectors between samples in workgroup memory: not a multiple of 8, so that the same vector of eight samples lies in different banks.
 override STRIDE: u32 = KEPT + 1u;
 override OUTPUTS: u32 = 4u * WIDEST;
+// Packed vectors of the larger network, if its weights are copied to workgroup memory, eight by an invocation; otherwise 1.
+override COPIED: u32 = 1u;
+const COPY_LANES = TILE_LANES;
 // Invocations for each sample, each pair of samples, and each vector of outputs whose weights' gradients they make.
 const SAMPLE_LANES = TILE_LANES / TILE;
 const PAIR_LANES = 2u * SAMPLE_LANES;
@@ -51,6 +48,8 @@ var<workgroup> sh_rows: array<u32, TILE>;
 // before the few that make losses of them would wait for one after the other.
 var<workgroup> sh_actions: array<u32, OUTPUTS_OF_TILE>;
 var<workgroup> sh_std: array<vec4<f32>, OUTPUTS>;
+// Of the workgroup's network, as in `packed`.
+var<workgroup> sh_weights: array<vec4<f32>, COPIED>;
 
 var<private> output_at: u32;
 // The sample of a tile whose loss is this invocation's.
@@ -58,6 +57,8 @@ var<private> own_sample: u32;
 var<private> source_row: u32;
 // The sum of a column of partials over tiles.
 var<private> own_partial: f32;
+// Where the workgroup's network begins and ends in `packed`.
+var<private> network: vec2<u32>;
 
 fn packed_place(i: u32, row: u32, column_vector: u32, at: vec4<u32>) -> u32 {
     return at.z + column_vector * 4u * at.y + row;
@@ -65,16 +66,67 @@ fn packed_place(i: u32, row: u32, column_vector: u32, at: vec4<u32>) -> u32 {
 
 // ------------------------------------------------------------------------------------------------ a tile through a network
 
+fn take_network(is_critic: bool) {
+    let critic = params.packed_layers[MOST_LAYERS].z;
+    network = select(vec2<u32>(0u, critic), vec2<u32>(critic, params.packed_log_std), is_critic);
+}
+
+// An invocation's vectors of the network, if they are to be copied: all on their way together.
+fn fetch_weights(local: u32) -> Eight {
+    if COPIED == 1u {
+        return Eight();
+    }
+    let first = network.x + local;
+    let last = network.y - 1u;
+    return Eight(
+        packed_weights[min(first, last)],
+        packed_weights[min(first + COPY_LANES, last)],
+        packed_weights[min(first + 2u * COPY_LANES, last)],
+        packed_weights[min(first + 3u * COPY_LANES, last)],
+        packed_weights[min(first + 4u * COPY_LANES, last)],
+        packed_weights[min(first + 5u * COPY_LANES, last)],
+        packed_weights[min(first + 6u * COPY_LANES, last)],
+        packed_weights[min(first + 7u * COPY_LANES, last)],
+    );
+}
+
+fn copy_weight(i: u32, w: vec4<f32>) {
+    if i < network.y - network.x {
+        sh_weights[i] = w;
+    }
+}
+
+fn copy_weights(local: u32, fetched: Eight) {
+    if COPIED == 1u {
+        return;
+    }
+    copy_weight(local, fetched.a);
+    copy_weight(local + COPY_LANES, fetched.b);
+    copy_weight(local + 2u * COPY_LANES, fetched.c);
+    copy_weight(local + 3u * COPY_LANES, fetched.d);
+    copy_weight(local + 4u * COPY_LANES, fetched.e);
+    copy_weight(local + 5u * COPY_LANES, fetched.f);
+    copy_weight(local + 6u * COPY_LANES, fetched.g);
+    copy_weight(local + 7u * COPY_LANES, fetched.h);
+}
+
+fn weight(i: u32) -> vec4<f32> {
+    if COPIED == 1u {
+        return packed_weights[i];
+    }
+    return sh_weights[i - network.x];
+}
+
 fn eight_in_turn(first: u32, stride: u32) -> Eight {
     return Eight(
-        packed_weights[first],
-        packed_weights[first + stride],
-        packed_weights[first + 2u * stride],
-        packed_weights[first + 3u * stride],
-        packed_weights[first + 4u * stride],
-        packed_weights[first + 5u * stride],
-        packed_weights[first + 6u * stride],
-        packed_weights[first + 7u * stride],
+        weight(first),
+        weight(first + stride),
+        weight(first + 2u * stride),
+        weight(first + 3u * stride),
+        weight(first + 4u * stride),
+        weight(first + 5u * stride),
+        weight(first + 6u * stride),
+        weight(first + 7u * stride),
     );
 }
 
@@ -83,7 +135,7 @@ fn along_eight(w: Eight, h: u32) -> vec4<f32> {
         + w.e * sh_kept[h + 4u] + w.f * sh_kept[h + 5u] + w.g * sh_kept[h + 6u] + w.h * sh_kept[h + 7u];
 }
 
-// Observations of the tile's samples, in rows `sh_rows`.
+// Observations of the tile's samples, in rows `sh_rows`, to be read after the next barrier.
 fn load_observations(local: u32) {
     let s = local / SAMPLE_LANES;
     for (var k = local % SAMPLE_LANES; k < params.observation_vectors; k += SAMPLE_LANES) {
@@ -94,10 +146,9 @@ fn load_observations(local: u32) {
         let read = vec4<f32>(observations[i4.x], observations[i4.y], observations[i4.z], observations[i4.w]);
         sh_kept[s * STRIDE + k] = select(vec4<f32>(), read, at < vec4<u32>(params.observation_size));
     }
-    workgroupBarrier();
 }
 
-// Of the same samples, to be read after the next barrier.
+// Of the same samples.
 fn load_actions(local: u32) {
     let s = local / SAMPLE_LANES;
     for (var d = local % SAMPLE_LANES; d < params.width; d += SAMPLE_LANES) {
@@ -105,10 +156,18 @@ fn load_actions(local: u32) {
     }
 }
 
-fn load_stds(local: u32) {
-    for (var d = local; d < params.width; d += TILE_LANES) {
-        let own_log_std = packed_weights[params.packed_log_std + d / 4u][d % 4u];
-        sh_std[d] = vec4<f32>(exp_parts(-own_log_std), own_log_std, 0.0);
+// Of the dimension that is this invocation's, if any.
+fn fetch_log_std(local: u32) -> f32 {
+    if GAUSSIAN {
+        let d = min(local, params.width - 1u);
+        return packed_weights[params.packed_log_std + d / 4u][d % 4u];
+    }
+    return 0.0;
+}
+
+fn copy_std(local: u32, own_log_std: f32) {
+    if GAUSSIAN && local < params.width {
+        sh_std[local] = vec4<f32>(exp_parts(-own_log_std), own_log_std, 0.0);
     }
 }
 
@@ -123,6 +182,7 @@ fn forward(local: u32, first_layer: u32, layers: u32) {
             let one = 2u * pair * STRIDE + input_at;
             let other = one + STRIDE;
             let w = at.z + o;
+            let bias = weight(at.w + o / 4u)[o % 4u];
             var sum = vec4<f32>();
             var other_sum = vec4<f32>();
             var k = 0u;
@@ -133,12 +193,11 @@ fn forward(local: u32, first_layer: u32, layers: u32) {
                 other_sum += along_eight(eight, other + k);
             }
             for (; k < at.x; k += 2u) {
-                let even = packed_weights[w + k * outputs];
-                let odd = packed_weights[w + (k + 1u) * outputs];
+                let even = weight(w + k * outputs);
+                let odd = weight(w + (k + 1u) * outputs);
                 sum += even * sh_kept[one + k] + odd * sh_kept[one + k + 1u];
                 other_sum += even * sh_kept[other + k] + odd * sh_kept[other + k + 1u];
             }
-            let bias = packed_weights[at.w + o / 4u][o % 4u];
             sh_outputs[2u * pair * OUTPUTS + o] = ((sum.x + sum.y) + (sum.z + sum.w)) + bias;
             sh_outputs[(2u * pair + 1u) * OUTPUTS + o] = ((other_sum.x + other_sum.y) + (other_sum.z + other_sum.w)) + bias;
         }
@@ -290,15 +349,18 @@ fn add_partials(local: u32, is_gaussian: bool) {
 @compute @workgroup_size(TILE_LANES)
 fn tiles_act(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let is_critic = workgroup.y == 1u;
+    take_network(is_critic);
+    let fetched = fetch_weights(local);
+    let own_log_std = fetch_log_std(local);
     let i = workgroup.x * TILE + local;
     if local < TILE {
         sh_rows[local] = min(i, params.batch - 1u);
     }
-    if GAUSSIAN {
-        load_stds(local);
-    }
     workgroupBarrier();
     load_observations(local);
+    copy_weights(local, fetched);
+    copy_std(local, own_log_std);
+    workgroupBarrier();
     forward(local, select(0u, MOST_LAYERS, is_critic), select(params.actor_layers, params.critic_layers, is_critic));
     own_sample = local;
     if local >= TILE || i >= params.batch {
@@ -330,12 +392,12 @@ fn tiles_gradient(
     let layers = select(params.actor_layers, params.critic_layers, is_critic);
     let output_vectors = params.packed_layers[first_layer + layers - 1u].y;
     let group = workgroup.y * groups.x + workgroup.x;
+    take_network(is_critic);
+    let fetched = fetch_weights(local);
+    let own_log_std = fetch_log_std(local);
     own_sample = min(local, TILE - 1u);
     own_partial = 0.0;
     let is_gaussian = GAUSSIAN && !is_critic;
-    if is_gaussian {
-        load_stds(local);
-    }
     for (var first = workgroup.x * TILE; first < params.batch; first += groups.x * TILE) {
         let i = first + local;
         let in_batch = local < TILE && i < params.batch;
@@ -357,6 +419,11 @@ fn tiles_gradient(
             load_actions(local);
         }
         load_observations(local);
+        if first == workgroup.x * TILE {
+            copy_weights(local, fetched);
+            copy_std(local, own_log_std);
+        }
+        workgroupBarrier();
         forward(local, first_layer, layers);
 
         if in_batch {
@@ -405,15 +472,22 @@ fn store_gradient(index: u32, gradient: f32) {
     note(index, gradient);
 }
 
+// Past the last row 0. Read in any case, as of_tile does.
+fn partial_of(row: u32, column: u32) -> f32 {
+    let partials = params.partial_rows / 2u * params.packed_vectors;
+    let read = tile_gradients[partials + min(row, params.partial_rows - 1u) * params.partial_width + column].x;
+    return select(0.0, read, row < params.partial_rows);
+}
+
 // Sums of partials over their rows, a column by 16 invocations and then one: the row of statistics, and the gradient of log_std.
 fn sum_partials(local: u32) {
-    let partials = params.partial_rows / 2u * params.packed_vectors;
     for (var first = 0u; first < params.partial_width; first += SUMS) {
         let column = first + local % SUMS;
         var sum = 0.0;
         if column < params.partial_width {
-            for (var row = local / SUMS; row < params.partial_rows; row += SEGMENTS) {
-                sum += tile_gradients[partials + row * params.partial_width + column].x;
+            for (var row = local / SUMS; row < params.partial_rows; row += 4u * SEGMENTS) {
+                sum += (partial_of(row, column) + partial_of(row + SEGMENTS, column))
+                    + (partial_of(row + 2u * SEGMENTS, column) + partial_of(row + 3u * SEGMENTS, column));
             }
         }
         sh_segments[local] = sum;
@@ -442,6 +516,16 @@ fn sum_partials(local: u32) {
 
 var<workgroup> sh_written: array<Written, SUM_LANES>;
 
+fn together(a: Written, b: Written) -> Written {
+    return Written(a.squares + b.squares, min(a.first_bad, b.first_bad));
+}
+
+// A vector of a tile's gradient, past the last tile zeros. Read in any case, so that no load waits for another.
+fn of_tile(t: u32, tiles: u32, i: u32) -> vec4<f32> {
+    let read = tile_gradients[min(t, tiles - 1u) * params.packed_vectors + i];
+    return select(vec4<f32>(), read, t < tiles);
+}
+
 // A packed vector an invocation; the last workgroup has the partials.
 @compute @workgroup_size(SUM_LANES)
 fn sum_tiles(
@@ -456,17 +540,16 @@ fn sum_tiles(
     } else if i < params.packed_log_std {
         let tiles = params.partial_rows / 2u;
         var sum = vec4<f32>();
-        var t = 0u;
-        for (; t + 4u <= tiles; t += 4u) {
-            let first = t * params.packed_vectors + i;
-            let a = tile_gradients[first];
-            let b = tile_gradients[first + params.packed_vectors];
-            let c = tile_gradients[first + 2u * params.packed_vectors];
-            let d = tile_gradients[first + 3u * params.packed_vectors];
-            sum += (a + b) + (c + d);
-        }
-        for (; t < tiles; t++) {
-            sum += tile_gradients[t * params.packed_vectors + i];
+        for (var t = 0u; t < tiles; t += 8u) {
+            let a = of_tile(t, tiles, i);
+            let b = of_tile(t + 1u, tiles, i);
+            let c = of_tile(t + 2u, tiles, i);
+            let d = of_tile(t + 3u, tiles, i);
+            let e = of_tile(t + 4u, tiles, i);
+            let f = of_tile(t + 5u, tiles, i);
+            let g = of_tile(t + 6u, tiles, i);
+            let h = of_tile(t + 7u, tiles, i);
+            sum += ((a + b) + (c + d)) + ((e + f) + (g + h));
         }
         let at = packed_at(i);
         for (var c = 0u; c < 4u; c++) {
@@ -479,8 +562,7 @@ fn sum_tiles(
     workgroupBarrier();
     for (var half = SUM_LANES / 2u; half > 0u; half /= 2u) {
         if local < half {
-            sh_written[local].squares += sh_written[local + half].squares;
-            sh_written[local].first_bad = min(sh_written[local].first_bad, sh_written[local + half].first_bad);
+            sh_written[local] = together(sh_written[local], sh_written[local + half]);
         }
         workgroupBarrier();
     }

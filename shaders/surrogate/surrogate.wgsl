@@ -22,19 +22,22 @@ const TARGET_KL = 1u;
 
 // ------------------------------------------------------------------------------------------------ sums
 
-// Sums 8 neighbouring columns of partials over all its rows into sh_segments[0..8]: four rows at a time, so that their loads are on their way
-// together.
+// Past the last row 0. Read in any case, so that no load waits for another.
+fn partial_of(row: u32, column: u32) -> f32 {
+    let read = partials[min(row, params.partial_rows - 1u) * params.partial_width + column];
+    return select(0.0, read, row < params.partial_rows);
+}
+
+// Sums 8 neighbouring columns of partials over all its rows into sh_segments[0..8], eight rows at a time.
 fn sum_columns(first_column: u32, local: u32) {
-    var sum = 0.0;
     let column = first_column + local % SUMS;
-    let stride = FINISH_SEGMENTS * params.partial_width;
-    var row = local / SUMS;
-    for (; row + 3u * FINISH_SEGMENTS < params.partial_rows; row += 4u * FINISH_SEGMENTS) {
-        let at = row * params.partial_width + column;
-        sum += (partials[at] + partials[at + stride]) + (partials[at + 2u * stride] + partials[at + 3u * stride]);
-    }
-    for (; row < params.partial_rows; row += FINISH_SEGMENTS) {
-        sum += partials[row * params.partial_width + column];
+    var sum = 0.0;
+    for (var row = local / SUMS; row < params.partial_rows; row += 8u * FINISH_SEGMENTS) {
+        let first = (partial_of(row, column) + partial_of(row + FINISH_SEGMENTS, column))
+            + (partial_of(row + 2u * FINISH_SEGMENTS, column) + partial_of(row + 3u * FINISH_SEGMENTS, column));
+        let second = (partial_of(row + 4u * FINISH_SEGMENTS, column) + partial_of(row + 5u * FINISH_SEGMENTS, column))
+            + (partial_of(row + 6u * FINISH_SEGMENTS, column) + partial_of(row + 7u * FINISH_SEGMENTS, column));
+        sum += first + second;
     }
     sh_sums[local] = sum;
     workgroupBarrier();

@@ -12,9 +12,8 @@ use crate::problem::{ACTED, Outcome, Problem, TENSOR, Way, first_difference};
 type Fault = (&'static str, &'static str, &'static str);
 
 /// Of what all forms share.
-const FAULTS: [Fault; 7] = [
+const FAULTS: [Fault; 6] = [
     ("written.squares += gradient * gradient;", "", "norm"),
-    ("sum.squares += bitcast<f32>(word_of_block(bitcast<u32>(own.squares), i));", "", "norm"),
     ("coef = max_grad_norm / divisor;", "coef = 1.0;", "factor"),
     ("params.adam_epsilon,", "0.0,", "params"),
     ("(bitcast<u32>(gradient) & EXPONENT) == EXPONENT", "index == 1u", "control"),
@@ -22,7 +21,7 @@ const FAULTS: [Fault; 7] = [
     ("z * z - 1.0", "z * z", "grads"),
 ];
 
-const FAULTS_BY_SAMPLE: [Fault; 24] = [
+const FAULTS_BY_SAMPLE: [Fault; 25] = [
     ("params.packed_vectors - params.packed_log_std", "0u", "grads of log_std"),
     ("beyond(params.width, first), gradient", "4u, gradient", "norm"),
     ("flat_grads[at.first + c] = grad[c];", "flat_grads[at.first + c] = grad[0u];", "grads"),
@@ -46,10 +45,11 @@ const FAULTS_BY_SAMPLE: [Fault; 24] = [
     ("params.first_sample + sample_index", "sample_index", "grads"),
     ("actions[source_row", "actions[sample_index", "grads"),
     ("sh_written[block + own_of_block]", "sh_written[0]", "norm"),
+    ("sum.squares += bitcast<f32>(word_of_block(bitcast<u32>(own.squares), i));", "", "norm"),
     ("column < select(0u, SUMS, group == 0u)", "column < select(0u, SUMS, group == 1u)", "stats"),
 ];
 
-const FAULTS_BY_TILE: [Fault; 23] = [
+const FAULTS_BY_TILE: [Fault; 26] = [
     ("store_element(at.first + 2u, third);", "", "params"),
     ("m[index] = element.m;", "", "m"),
     ("v[index] = element.v;", "", "v"),
@@ -65,12 +65,15 @@ const FAULTS_BY_TILE: [Fault; 23] = [
     ("exp_parts(-own_log_std)", "exp_parts(own_log_std)", "grads"),
     ("store_d_logit(o, 0.0);", "", "grads"),
     ("(a + b) + (c + d)", "(a + b) + c", "grads"),
-    ("for (; t < tiles; t++) {", "for (; t < 0u; t++) {", "grads"),
+    ("select(vec4<f32>(), read, t < tiles)", "read", "grads"),
+    ("((e + f) + (g + h))", "(e + (g + h))", "grads"),
+    ("let is_one = group < params.square_groups;", "let is_one = true;", "norm"),
     ("d_logp == 0.0);", "true);", "grads of log_std"),
     ("column - SUMS, sum - params.ent_coef", "column - SUMS, sum - 100.0 * params.ent_coef", "grads of log_std"),
+    ("select(0.0, read, row < params.partial_rows)", "read", "stats"),
     ("row = local / SUMS; row", "row = 1u + local / SUMS; row", "grads of log_std"),
     ("own_partial += sh_sums", "own_partial = sh_sums", "stats"),
-    ("+= sh_written[local + half].squares", "+= sh_written[local].squares", "norm"),
+    ("together(sh_written[local], sh_written[local + half])", "together(sh_written[local], sh_written[local])", "norm"),
     ("odd * sh_kept[one + k + 1u]", "odd", "grads"),
     ("column_vector * 4u * at.y + row", "column_vector * 4u * at.y", "grads"),
 ];
@@ -128,6 +131,32 @@ fn a_fault_of_a_workgroups_later_tiles_is_noticed() {
     assert_eq!(difference("if is_first {", "if is_first {"), None);
     assert!(difference("if is_first {", "if true {").is_some_and(|found| found.starts_with("grads")));
     assert!(difference("if is_first {", "if false {").is_some_and(|found| found.starts_with("grads")));
+}
+
+/// Eighteen invocations copy all of what the others copy again: a network's 138 vectors take eight of each.
+#[test]
+fn a_fault_in_copying_weights_is_noticed() {
+    let Some(mut gpu) = common::gpu() else { return };
+    gpu.fused_form = Some(Form::ByTile);
+    let problem = Problem::new(65, &[5, 16, 16], 3, Activation::Tanh, true);
+    let expected = problem.solve(&mut Cpu::<f64>::new(), Way::Composed).unwrap();
+    let by_eighteen = [
+        ("const COPY_LANES = TILE_LANES;", "const COPY_LANES = 18u;"),
+        ("fetch_weights(local);", "fetch_weights(local % 18u);"),
+        ("copy_weights(local, fetched);", "copy_weights(local % 18u, fetched);"),
+    ];
+    let source = by_eighteen
+        .iter()
+        .fold(common::shader("actor_critic/by_tile").to_owned(), |source, (from, to)| common::plant(&source, from, to));
+    let mut difference = |source: String| {
+        gpu.context.replace_shader("actor_critic/by_tile", source);
+        first_difference(&problem.solve(&mut gpu, Way::Step).unwrap(), &expected, 1e-4)
+    };
+    assert_eq!(difference(source.clone()), None);
+    for vector in ["a", "b", "c", "d", "e", "f", "g", "h"] {
+        let wrong = common::plant(&source, &format!("fetched.{vector})"), "vec4<f32>())");
+        assert!(difference(wrong).is_some_and(|found| found.starts_with("grads")), "{vector}");
+    }
 }
 
 /// Of networks that only some adapters have the workgroup memory for, and of some that none has: there it makes no difference.

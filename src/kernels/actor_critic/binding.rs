@@ -27,6 +27,11 @@ const TILE: usize = 8;
 const SUM_LANES: usize = 128;
 /// Workgroups in x of `tiles_gradient`: beyond that, each takes several tiles.
 const MOST_TILES: usize = 256;
+/// Workgroups in x up to which each copies its network's weights to workgroup memory, so that one round of loads brings them all. Beyond, there are several
+/// to a multiprocessor, which have others to wait for, and need the room.
+const FEW_TILES: usize = 64;
+/// Packed vectors of the larger network, of which each of a workgroup's invocations copies eight.
+const MOST_COPIED: usize = 8 * 256;
 /// Samples times packed vectors that the form by tiles takes: each tile adds to the whole gradient, and many of them are better served by large
 /// matrix products.
 const MOST_IN_TILES: usize = 1 << 25;
@@ -115,15 +120,16 @@ pub(crate) struct Plan {
     tiles: usize,
     /// Workgroups of `parameters_gradient` or `sum_tiles`.
     parameter_groups: [usize; 3],
-    /// Vectors that a tile keeps of a sample, and those of the widest layer's outputs.
+    /// Vectors that a tile keeps of a sample, those of the widest layer's outputs, and those of the larger network if a tile copies its weights, or 1.
     kept: usize,
     widest: usize,
+    copied: usize,
 }
 
 /// Bytes of workgroup memory that a tile takes: what is kept of its samples, with a vector between them; a layer before activation; actions; a
-/// vector for each dimension of them; and what the loss and its sums take.
-fn tile_storage(kept: usize, widest: usize) -> usize {
-    TILE * 16 * (kept + 1 + 2 * widest) + 4 * 16 * widest + (2 << 10)
+/// vector for each dimension of them; copied weights; and what the loss and its sums take.
+fn tile_storage(kept: usize, widest: usize, copied: usize) -> usize {
+    TILE * 16 * (kept + 1 + 2 * widest) + 4 * 16 * widest + 16 * copied + (2 << 10)
 }
 
 impl Plan {
@@ -154,7 +160,8 @@ impl Plan {
         if !fits || !(windows || by_tile) {
             return None;
         }
-        let (mut layers, mut packed_layers) = ([[0; 4]; 2 * MOST_LAYERS], [[0; 4]; 2 * MOST_LAYERS]);
+        // Of layers that are not there, no packed vector.
+        let (mut layers, mut packed_layers) = ([[0; 4]; 2 * MOST_LAYERS], [[0, 0, u32::MAX, u32::MAX]; 2 * MOST_LAYERS]);
         let (mut packed, mut most_kept, mut widest) = (0, 0, 0);
         // By sample the output's gradient takes the place of the observation.
         let first_hidden = vectors(if by_tile { observation_size } else { observation_size.max(width) });
@@ -183,10 +190,12 @@ impl Plan {
         let tiles = if by_tile { batch.div_ceil(TILE).min(MOST_TILES) } else { batch.div_ceil(WORKGROUP_SAMPLES) };
         let partial_rows = 2 * tiles;
         let partial_width = SurrogateParams::partial_width(width, log_std_offset.is_some());
+        let storage = context.limits().max_compute_workgroup_storage_size as usize;
+        let of_critic = packed_layers[MOST_LAYERS][2] as usize;
+        let larger = of_critic.max(packed_log_std - of_critic);
+        let copies = tiles <= FEW_TILES && larger <= MOST_COPIED && tile_storage(most_kept, widest, larger) <= storage;
         let too_large = if by_tile {
-            packed > MOST_VECTORS
-                || batch.saturating_mul(packed) > MOST_IN_TILES
-                || tile_storage(most_kept, widest) > context.limits().max_compute_workgroup_storage_size as usize
+            packed > MOST_VECTORS || batch.saturating_mul(packed) > MOST_IN_TILES || tile_storage(most_kept, widest, 1) > storage
         } else {
             packed > WINDOW || batch * vectors(observation_size) > WINDOW || partial_rows * partial_width > WINDOW
         };
@@ -219,7 +228,17 @@ impl Plan {
             .chain(critic)
             .map(|Layer { linear, .. }| [linear.in_features, linear.out_features, linear.weight_offset, linear.bias_offset]);
         let layout = PackedLayout { layers: places.collect(), log_std_offset, by_tile };
-        Some(Self { form, params, activation, layout, tiles, parameter_groups, kept: most_kept, widest })
+        Some(Self {
+            form,
+            params,
+            activation,
+            layout,
+            tiles,
+            parameter_groups,
+            kept: most_kept,
+            widest,
+            copied: if copies { larger } else { 1 },
+        })
     }
 
     /// Outputs of the actor.
@@ -256,9 +275,10 @@ impl Plan {
         [("ACTIVATION", f64::from(self.activation as u8)), self.policy()]
     }
 
-    fn tile_constants(&self) -> [(&'static str, f64); 4] {
+    fn tile_constants(&self) -> [(&'static str, f64); 5] {
         let [activation, policy] = self.constants();
-        [activation, policy, ("KEPT", self.kept as f64), ("WIDEST", self.widest as f64)]
+        let [kept, widest, copied] = [self.kept, self.widest, self.copied].map(|vectors| vectors as f64);
+        [activation, policy, ("KEPT", kept), ("WIDEST", widest), ("COPIED", copied)]
     }
 
     /// Enough invocations for all packed vectors, when each takes so many.

@@ -68,14 +68,14 @@ const OF_SAMPLES: &[Constants] = &[
 
 /// The same, of the smallest networks, and of some that only some adapters have the workgroup memory for.
 const OF_TILES: &[Constants] = &[
-    &[("ACTIVATION", 0.0), ("GAUSSIAN", 0.0), ("KEPT", 4.0), ("WIDEST", 2.0)],
-    &[("ACTIVATION", 0.0), ("GAUSSIAN", 1.0), ("KEPT", 4.0), ("WIDEST", 2.0)],
-    &[("ACTIVATION", 1.0), ("GAUSSIAN", 0.0), ("KEPT", 36.0), ("WIDEST", 16.0)],
-    &[("ACTIVATION", 1.0), ("GAUSSIAN", 1.0), ("KEPT", 40.0), ("WIDEST", 16.0)],
-    &[("ACTIVATION", 2.0), ("GAUSSIAN", 0.0), ("KEPT", 94.0), ("WIDEST", 32.0)],
-    &[("ACTIVATION", 2.0), ("GAUSSIAN", 1.0), ("KEPT", 94.0), ("WIDEST", 32.0)],
-    &[("ACTIVATION", 3.0), ("GAUSSIAN", 0.0), ("KEPT", 126.0), ("WIDEST", 16.0)],
-    &[("ACTIVATION", 3.0), ("GAUSSIAN", 1.0), ("KEPT", 126.0), ("WIDEST", 16.0)],
+    &[("ACTIVATION", 0.0), ("GAUSSIAN", 0.0), ("KEPT", 4.0), ("WIDEST", 2.0), ("COPIED", 1.0)],
+    &[("ACTIVATION", 0.0), ("GAUSSIAN", 1.0), ("KEPT", 4.0), ("WIDEST", 2.0), ("COPIED", 18.0)],
+    &[("ACTIVATION", 1.0), ("GAUSSIAN", 0.0), ("KEPT", 36.0), ("WIDEST", 16.0), ("COPIED", 1330.0)],
+    &[("ACTIVATION", 1.0), ("GAUSSIAN", 1.0), ("KEPT", 40.0), ("WIDEST", 16.0), ("COPIED", 1570.0)],
+    &[("ACTIVATION", 2.0), ("GAUSSIAN", 0.0), ("KEPT", 94.0), ("WIDEST", 32.0), ("COPIED", 1.0)],
+    &[("ACTIVATION", 2.0), ("GAUSSIAN", 1.0), ("KEPT", 94.0), ("WIDEST", 32.0), ("COPIED", 1.0)],
+    &[("ACTIVATION", 3.0), ("GAUSSIAN", 0.0), ("KEPT", 126.0), ("WIDEST", 16.0), ("COPIED", 1.0)],
+    &[("ACTIVATION", 3.0), ("GAUSSIAN", 1.0), ("KEPT", 126.0), ("WIDEST", 16.0), ("COPIED", 1.0)],
 ];
 
 /// The same for few and for many samples to act on.
