@@ -96,9 +96,7 @@ fn self_test_finds_faults(mut gpu: Gpu, precision: Precision, shader: &'static s
         (of_a("clamp(next_a[i] * scale, vec4<f32>(-65504.0), vec4<f32>(65504.0))"), "a result that is not finite"),
         ("this is not WGSL".to_owned(), "the device reported"),
     ];
-    // Operands of tiles of 128 take 20 KiB for each of their numbers, their staged sums 8.
-    let large = if precision == Precision::F16x3TensorCore { 48 << 10 } else { 28 << 10 };
-    if gpu.context.limits().max_compute_workgroup_storage_size >= large {
+    if common::has_large_tiles(&gpu) {
         faults.push((plant(source, "coopMultiplyAdd(a3, b_left,", "coopMultiplyAdd(a2, b_left,"), "they differ by"));
     }
     if precision == Precision::F16x3TensorCore {

@@ -2,15 +2,15 @@
 // state_in_windows.wgsl. Header: shared.wgsl.
 
 @group(0) @binding(19) var<storage, read_write> control: array<atomic<u32>>;
+@group(0) @binding(28) var<storage, read> schedule: array<f32>;
+@group(0) @binding(29) var<uniform> squares_window: Squares;
+
 // Workgroups of parameters_gradient or sum_tiles.
 const MOST_GROUPS = 160u;
 
 struct Squares {
     vectors: array<vec4<u32>, MOST_GROUPS>,
 }
-
-@group(0) @binding(29) var<uniform> squares_window: Squares;
-@group(0) @binding(28) var<storage, read> schedule: array<f32>;
 
 const BAD_TENSOR = 2u;
 const BAD_ELEMENT = 3u;

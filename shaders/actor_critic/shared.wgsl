@@ -50,8 +50,9 @@
 //               one; what indices hold is clamped to rows - 1; an action from a buffer < width is compared first; square_groups counts the
 //               workgroups of parameters_gradient or sum_tiles, MOST_GROUPS at most; elements of a vector are clamped to len - 1 where they
 //               are read, and compared where they are written, as packed vectors are with packed_vectors before, or clamped;
-//               weights are copied up to the network's last, COPIED at most; outputs are no more than invocations of a tile; tiles and rows of partials are clamped; a block of samples ends at the last
-//               one, one of workgroups at MOST_GROUPS, a multiple of eight, one of log_std at LOG_STD_BLOCK; width is 4 KEPT at most, of tiles_* 4 WIDEST
+//               weights are copied up to the network's last, COPIED at most; outputs are no more than invocations of a tile; tiles and rows of partials
+//               are clamped; a block of samples ends at the last one, one of workgroups at MOST_GROUPS, a multiple of eight, one of log_std at
+//               LOG_STD_BLOCK; width is 4 KEPT at most, of tiles_* 4 WIDEST
 // Determinism   every sum has one order that depends on the shapes and the form alone
 // Range         as surrogate/shared.wgsl
 // Tolerance     that of the single operations it stands for, see tests/actor_critic.rs

@@ -393,12 +393,13 @@ fn tiles_gradient(
     let output_vectors = params.packed_layers[first_layer + layers - 1u].y;
     let group = workgroup.y * groups.x + workgroup.x;
     take_network(is_critic);
-    let fetched = fetch_weights(local);
-    let own_log_std = fetch_log_std(local);
     own_sample = min(local, TILE - 1u);
     own_partial = 0.0;
     let is_gaussian = GAUSSIAN && !is_critic;
     for (var first = workgroup.x * TILE; first < params.batch; first += groups.x * TILE) {
+        // Where weights are copied, a workgroup has one tile.
+        let fetched = fetch_weights(local);
+        let own_log_std = fetch_log_std(local);
         let i = first + local;
         let in_batch = local < TILE && i < params.batch;
         // Samples past the end are the last one's, whose gradient is not counted.
@@ -419,10 +420,8 @@ fn tiles_gradient(
             load_actions(local);
         }
         load_observations(local);
-        if first == workgroup.x * TILE {
-            copy_weights(local, fetched);
-            copy_std(local, own_log_std);
-        }
+        copy_weights(local, fetched);
+        copy_std(local, own_log_std);
         workgroupBarrier();
         forward(local, first_layer, layers);
 

@@ -34,7 +34,7 @@
 // Preconditions batch, width >= 1; batch * width < 2^32; of *_tiles WIDTH = width, at most 49. An action that is no index gives NaN. A masked
 //               action has logp 0 without gradient
 //               Indices proven: row < batch, j < width, group < partial_rows and an action from a buffer < width are compared first; rows of
-//               partials hold 8 columns and, rounded up to 8, width more; the mask is read only where MASKED; *_tiles read no element past
+//               partials hold 8 columns and, rounded up to 8, width more, and are clamped where they are summed; the mask is read only where MASKED; *_tiles read no element past
 //               the batch's last, and compare before they write
 // Determinism   every sum has one order that depends on the shapes and the form alone
 // Range         a log_ratio above 88 makes ratio infinite, and below -88 kl_penalty: nothing is clamped in silence. The latter stays out of

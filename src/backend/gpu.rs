@@ -69,8 +69,8 @@ impl Gpu {
         Ok(gpu.with_precision(precision))
     }
 
-    /// From now on products are in `precision`: on tensor cores, which have to be [asked for](OpenOptions::tensor_cores), after a self-test of theirs; or in
-    /// f32, with a warning that says why.
+    /// From now on products are in `precision`: on tensor cores, which have to be [asked for](OpenOptions::tensor_cores), after a self-test of theirs; where
+    /// that cannot be, in f32, with a warning that says why.
     pub fn with_precision(mut self, precision: Precision) -> Self {
         self.tensor_cores = None;
         if precision == Precision::F32 {

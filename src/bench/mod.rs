@@ -29,7 +29,7 @@ use peaks::variant;
 pub struct Record {
     /// `section/shape`.
     pub bench: String,
-    /// Which way of computing it: [`TENSOR_CORES`] where large matrix products ran there, else `default`.
+    /// Which way of computing it: one of [`TENSOR_CORES`] where large matrix products ran there, else `default`.
     pub variant: &'static str,
     /// This crate.
     pub framework: &'static str,

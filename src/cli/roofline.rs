@@ -82,8 +82,8 @@ pub fn draw(findings: &[Finding], peaks: &Peaks, device: &str) -> String {
     let mut document = page((WIDTH, HEIGHT), (LEFT, TOP), "Kernels under the measured roofline", &subtitle)
         .add(axes(&x, &y))
         .add(roofs(peaks, &x, &y));
-    if peaks.tensor_gflops.is_some() {
-        document = document.add(roofs(&peaks.of(TENSOR_CORES[0]), &x, &y));
+    for variant in TENSOR_CORES.iter().filter(|variant| records.iter().any(|record| record.variant == **variant)) {
+        document = document.add(roofs(&peaks.of(variant), &x, &y));
     }
     let mut sections: Vec<&str> = Vec::new();
     for record in records {

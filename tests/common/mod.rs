@@ -50,6 +50,12 @@ pub fn gpu_on_tensor_cores(precision: Precision) -> Option<Gpu> {
     Some(gpu)
 }
 
+/// Whether tiles of 128×128 fit the adapter's workgroup memory: their operands take 20 KiB for each number of f16, their staged sums 8.
+pub fn has_large_tiles(gpu: &Gpu) -> bool {
+    let needed = if gpu.precision() == Precision::F16x3TensorCore { 48 << 10 } else { 28 << 10 };
+    gpu.context.limits().max_compute_workgroup_storage_size >= needed
+}
+
 /// The adapter with guard regions and poisoned buffers, checked against the oracle.
 pub fn checked() -> Option<CrossCheck<Gpu, Cpu<f64>>> {
     let mut gpu = gpu()?;

@@ -24,6 +24,7 @@ const MOST_VECTORS: usize = (MOST_GROUPS - 1) * SUM_LANES;
 const WINDOW: usize = 4096;
 const KEPT: usize = 40;
 const TILE: usize = 8;
+const TILE_LANES: usize = 256;
 const SUM_LANES: usize = 128;
 /// Workgroups in x of `tiles_gradient`: beyond that, each takes several tiles.
 const MOST_TILES: usize = 256;
@@ -31,12 +32,14 @@ const MOST_TILES: usize = 256;
 /// to a multiprocessor, which have others to wait for, and need the room.
 const FEW_TILES: usize = 64;
 /// Packed vectors of the larger network, of which each of a workgroup's invocations copies eight.
-const MOST_COPIED: usize = 8 * 256;
+const MOST_COPIED: usize = 8 * TILE_LANES;
 /// Samples times packed vectors that the form by tiles takes: each tile adds to the whole gradient, and many of them are better served by large
 /// matrix products.
 const MOST_IN_TILES: usize = 1 << 25;
 /// Outputs of the actor: their partial sums are an invocation each.
 const MOST_OUTPUTS: usize = 160;
+// A dimension's standard deviation is an invocation's; squares are read eight at a time.
+const _: () = assert!(MOST_OUTPUTS <= TILE_LANES && MOST_GROUPS.is_multiple_of(8));
 /// Windows of the trace: observations, three a network, partial sums.
 const WINDOWS: usize = 8;
 
@@ -126,10 +129,13 @@ pub(crate) struct Plan {
     copied: usize,
 }
 
+/// Bytes for rows, sums, segments and lanes of a tile, 1120, and some to spare.
+const OF_LOSSES: usize = 5 << 8;
+
 /// Bytes of workgroup memory that a tile takes: what is kept of its samples, with a vector between them; a layer before activation; actions; a
 /// vector for each dimension of them; copied weights; and what the loss and its sums take.
 fn tile_storage(kept: usize, widest: usize, copied: usize) -> usize {
-    TILE * 16 * (kept + 1 + 2 * widest) + 4 * 16 * widest + 16 * copied + (2 << 10)
+    TILE * 16 * (kept + 1 + 2 * widest) + 4 * 16 * widest + 16 * copied + OF_LOSSES
 }
 
 impl Plan {

@@ -70,7 +70,7 @@ const OF_SAMPLES: &[Constants] = &[
 const OF_TILES: &[Constants] = &[
     &[("ACTIVATION", 0.0), ("GAUSSIAN", 0.0), ("KEPT", 4.0), ("WIDEST", 2.0), ("COPIED", 1.0)],
     &[("ACTIVATION", 0.0), ("GAUSSIAN", 1.0), ("KEPT", 4.0), ("WIDEST", 2.0), ("COPIED", 18.0)],
-    &[("ACTIVATION", 1.0), ("GAUSSIAN", 0.0), ("KEPT", 36.0), ("WIDEST", 16.0), ("COPIED", 1330.0)],
+    &[("ACTIVATION", 1.0), ("GAUSSIAN", 0.0), ("KEPT", 36.0), ("WIDEST", 16.0), ("COPIED", 1314.0)],
     &[("ACTIVATION", 1.0), ("GAUSSIAN", 1.0), ("KEPT", 40.0), ("WIDEST", 16.0), ("COPIED", 1570.0)],
     &[("ACTIVATION", 2.0), ("GAUSSIAN", 0.0), ("KEPT", 94.0), ("WIDEST", 32.0), ("COPIED", 1.0)],
     &[("ACTIVATION", 2.0), ("GAUSSIAN", 1.0), ("KEPT", 94.0), ("WIDEST", 32.0), ("COPIED", 1.0)],

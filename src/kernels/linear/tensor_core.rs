@@ -49,7 +49,8 @@ pub fn rounded_magnitudes(precision: Precision, magnitudes: &[f64], scale: f64) 
 ///
 /// Let â and b̂ be what stands for the operands, `magnitudes` = Σ|a||b| and `rounded` = the sum of the products of [`rounded_magnitudes`]. |â − a| and
 /// |b̂ − b| are what the first of these adds to |a| and |b|, the others what is left out: Σ|âb̂ − ab| ≤ `rounded` − `magnitudes`. Products of halves are
-/// exact in f32; their sum of `terms` is off by γ of `rounded`, twice as large as in f32 because adapters may truncate where they should round.
+/// exact in f32; their sum of `terms` is off by γ of `rounded`, twice as large as in f32 because adapters may truncate where they should round. (Sums of products
+/// with second numbers have twice as many terms, of 2⁻¹⁰ of the size: the bound in f32, which is added too, is more than that.)
 pub fn tensor_core_tolerance(in_f32: Tolerance, terms: usize, magnitudes: &[f64], rounded: &[f64]) -> Tolerance {
     let added = |(i, (magnitude, rounded)): (usize, (&f64, &f64))| {
         in_f32.allowed(i, 0.0) + STEEPEST * (rounded - magnitude + 2.0 * gamma(terms) * rounded)
