@@ -8,7 +8,7 @@ use std::process::{Command, Output};
 use common::gpu;
 use ppo_kernels::Error;
 use ppo_kernels::backend::{Cpu, Gpu};
-use ppo_kernels::bench::{Effort, Finding, Options, Report, names, run, sweep};
+use ppo_kernels::bench::{Bandwidth, Effort, Finding, Options, Peaks, Report, TENSOR_CORES, names, run, sweep};
 use ppo_kernels::gpu::adapters;
 use serde_json::Value;
 
@@ -74,6 +74,17 @@ fn json_has_the_machine_and_a_record_a_bench() {
     let picture = std::fs::read_to_string(&picture).unwrap();
     assert!(picture.starts_with("<svg") && !picture.contains("NaN") && !picture.contains("inf"), "{picture}");
     assert_eq!(picture.matches("<title>").count(), 3, "a dot for all that has operations and bytes");
+}
+
+/// Three products for one leave a third.
+#[test]
+fn a_record_is_measured_against_the_peak_of_what_multiplied() {
+    let copy = Bandwidth { bytes: 1.0, gbps: 1.0 };
+    let peaks = Peaks { gflops: 50.0, tensor_gflops: Some(600.0), copies: [copy; 2] };
+    let without = Peaks { tensor_gflops: None, ..peaks };
+    for (variant, gflops) in [("default", 50.0), (TENSOR_CORES[0], 600.0), (TENSOR_CORES[1], 200.0)] {
+        assert_eq!((peaks.of(variant).gflops, without.of(variant).gflops), (gflops, 50.0), "{variant}");
+    }
 }
 
 #[test]

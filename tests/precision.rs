@@ -195,7 +195,6 @@ fn an_update_stays_near_that_in_f32() {
         let norm = |pairs: &mut dyn Iterator<Item = (f32, f32)>| pairs.map(|(a, b)| f64::from(a - b).powi(2)).sum::<f64>().sqrt();
         let moved = norm(&mut expected.iter().copied().zip(start));
         let apart = norm(&mut expected.iter().copied().zip(found));
-        println!("{precision:?}: {apart:e} apart after a way of {moved:e}");
         assert!(apart > 0.0 && apart < of_way * moved, "{precision:?}: {apart:e} apart after a way of {moved:e}");
     }
 }

@@ -20,7 +20,7 @@ def duration(seconds):
 
 def rows(records):
     """(case, our record, fastest peer's record), either of them None where there is none. f32 is beside f32; where something was timed in
-    another precision, rows of their own have our f16x3, which is as exact, beside f32, and our f16 beside the faster of tf32 and bf16."""
+    another precision, rows of their own have our f16x3, which is about as exact, beside f32, and our f16 beside the faster of tf32 and bf16."""
     def timed(name, is_ours, precisions):
         return [
             r for r in records

@@ -113,7 +113,7 @@ pub fn refuse_precision(PrecisionArgs { precision }: PrecisionArgs) -> Result<()
         Precision::F16TensorCore | Precision::F16x3TensorCore => Err(Error::InvalidValue {
             argument: "precision".to_owned(),
             expected: "f32 with a CPU backend".to_owned(),
-            actual: precision.to_possible_value().expect("no precision is hidden").get_name().to_owned(),
+            actual: precision.to_possible_value().map_or_else(String::new, |name| name.get_name().to_owned()),
         }),
     }
 }

@@ -38,8 +38,8 @@ const MOST_COPIED: usize = 8 * TILE_LANES;
 const MOST_IN_TILES: usize = 1 << 25;
 /// Outputs of the actor: their partial sums are an invocation each.
 const MOST_OUTPUTS: usize = 160;
-// A dimension's standard deviation is an invocation's; squares are read eight at a time.
-const _: () = assert!(MOST_OUTPUTS <= TILE_LANES && MOST_GROUPS.is_multiple_of(8));
+// A dimension's standard deviation is an invocation's; squares are read eight at a time; a workgroup that copies weights has one tile.
+const _: () = assert!(MOST_OUTPUTS <= TILE_LANES && MOST_GROUPS.is_multiple_of(8) && FEW_TILES <= MOST_TILES);
 /// Windows of the trace: observations, three a network, partial sums.
 const WINDOWS: usize = 8;
 
@@ -129,13 +129,19 @@ pub(crate) struct Plan {
     copied: usize,
 }
 
-/// Bytes for rows, sums, segments and lanes of a tile, 1120, and some to spare.
-const OF_LOSSES: usize = 5 << 8;
+/// Bytes for rows, sums, segments and lanes of a tile, and some to spare.
+const OF_LOSSES: usize = 3 << 8;
 
 /// Bytes of workgroup memory that a tile takes: what is kept of its samples, with a vector between them; a layer before activation; actions; a
 /// vector for each dimension of them; copied weights; and what the loss and its sums take.
 fn tile_storage(kept: usize, widest: usize, copied: usize) -> usize {
     TILE * 16 * (kept + 1 + 2 * widest) + 4 * 16 * widest + 16 * copied + OF_LOSSES
+}
+
+/// Vectors of the `larger` network, if a tile copies its weights to workgroup memory, of which there is so much; otherwise 1.
+fn copied(tiles: usize, kept: usize, widest: usize, larger: usize, storage: usize) -> usize {
+    let copies = tiles <= FEW_TILES && larger <= MOST_COPIED && tile_storage(kept, widest, larger) <= storage;
+    if copies { larger } else { 1 }
 }
 
 impl Plan {
@@ -199,7 +205,6 @@ impl Plan {
         let storage = context.limits().max_compute_workgroup_storage_size as usize;
         let of_critic = packed_layers[MOST_LAYERS][2] as usize;
         let larger = of_critic.max(packed_log_std - of_critic);
-        let copies = tiles <= FEW_TILES && larger <= MOST_COPIED && tile_storage(most_kept, widest, larger) <= storage;
         let too_large = if by_tile {
             packed > MOST_VECTORS || batch.saturating_mul(packed) > MOST_IN_TILES || tile_storage(most_kept, widest, 1) > storage
         } else {
@@ -243,7 +248,7 @@ impl Plan {
             parameter_groups,
             kept: most_kept,
             widest,
-            copied: if copies { larger } else { 1 },
+            copied: copied(tiles, most_kept, widest, larger, storage),
         })
     }
 
@@ -462,5 +467,51 @@ impl Plan {
         let [x, y, z] = self.parameter_groups;
         let buffers = [bind(31, &gradients), bind(16, grads), bind(17, squares), bind(18, stats)];
         context.dispatch(self.form.shader(), "sum_tiles", &[self.policy()], shared, &buffers, Grid::Xyz(x, y, z))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// CartPole's 64-64 fits 32 KiB. What an invocation's eight vectors do not cover is not copied, however much room there is.
+    #[test]
+    fn weights_are_copied_where_they_fit_and_tiles_are_few() {
+        const KIB: usize = 1 << 10;
+        assert_eq!(copied(16, 36, 16, 1314, 32 * KIB), 1314);
+        assert_eq!(copied(16, 36, 16, 1314, 30 * KIB), 1);
+        assert_eq!(copied(FEW_TILES + 1, 36, 16, 1314, 32 * KIB), 1);
+        assert_eq!(copied(FEW_TILES, 40, 16, MOST_COPIED, 64 * KIB), MOST_COPIED);
+        assert_eq!(copied(FEW_TILES, 40, 16, MOST_COPIED + 2, 64 * KIB), 1);
+    }
+
+    /// Of every specialisation, by what naga says of its variables.
+    #[test]
+    fn a_tile_takes_no_more_workgroup_memory_than_it_is_said_to() {
+        use naga::valid::{Capabilities, ValidationFlags, Validator};
+        let info = super::super::SHADERS.iter().find(|info| info.shader.name == Form::ByTile.shader().name).unwrap();
+        let module = naga::front::wgsl::parse_str(info.shader.source).unwrap();
+        let validated = Validator::new(ValidationFlags::all(), Capabilities::empty()).validate(&module).unwrap();
+        let mut least = usize::MAX;
+        for (entry, specialisations) in info.entries.iter().filter(|(entry, _)| entry.starts_with("tiles_")) {
+            for constants in *specialisations {
+                let of = |name: &str| constants.iter().find(|(known, _)| *known == name).unwrap().1 as usize;
+                let said = tile_storage(of("KEPT"), of("WIDEST"), of("COPIED"));
+                let constants = constants.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect();
+                let stage = Some((naga::ShaderStage::Compute, *entry));
+                let (special, uses) =
+                    naga::back::pipeline_constants::process_overrides(&module, &validated, stage, &constants).unwrap();
+                let mut layouter = naga::proc::Layouter::default();
+                layouter.update(special.to_ctx()).unwrap();
+                let is_taken = |(handle, variable): &(naga::Handle<naga::GlobalVariable>, &naga::GlobalVariable)| {
+                    variable.space == naga::AddressSpace::WorkGroup && !uses.get_entry_point(0)[*handle].is_empty()
+                };
+                let variables = special.global_variables.iter().filter(is_taken);
+                let taken: u32 = variables.map(|(_, variable)| layouter[variable.ty].size.next_multiple_of(16)).sum();
+                let left = said.checked_sub(taken as usize);
+                least = least.min(left.unwrap_or_else(|| panic!("{entry}, {constants:?}: {taken} bytes, said {said}")));
+            }
+        }
+        assert!(least < 256, "{least} bytes more than any of them takes");
     }
 }
