@@ -348,6 +348,23 @@ fn adapters_are_listed_with_what_they_can_do() {
 }
 
 #[test]
+fn an_adapter_is_known_by_its_number_in_the_list_too() {
+    let Some(gpu) = common::gpu() else { return };
+    let check = |adapter: &str| {
+        let mut command = program("check --adapter");
+        command.arg(adapter).arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cases/activations.safetensors")).output().unwrap()
+    };
+    let number = ppo_kernels::gpu::adapters().iter().position(|adapter| adapter.info.name == gpu.context.name()).unwrap();
+    let found = check(&number.to_string());
+    expect_code(&found, 0);
+    assert!(text(&found.stdout).contains(gpu.context.name()), "{}", text(&found.stdout));
+    // No adapter has this number, so it is looked for in their names.
+    let missing = check("98765");
+    expect_code(&missing, 1);
+    assert!(text(&missing.stderr).contains("the name \"98765\""), "{}", text(&missing.stderr));
+}
+
+#[test]
 fn adapters_say_where_choices_are_kept() {
     if common::gpu().is_none() {
         return;

@@ -32,7 +32,7 @@ fn numbers(tensor: &TensorView<'_>) -> Vec<f64> {
 
 impl Trajectory {
     fn load(env: EnvId) -> Self {
-        let path = format!("{}/tests/cases/env_{}.safetensors", env!("CARGO_MANIFEST_DIR"), env.spec().id);
+        let path = format!("{}/tests/environments/{}.safetensors", env!("CARGO_MANIFEST_DIR"), env.spec().id);
         let bytes = std::fs::read(path).unwrap();
         let file = SafeTensors::deserialize(&bytes).unwrap();
         let column = |name: &str| numbers(&file.tensor(name).unwrap());

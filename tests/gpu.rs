@@ -224,14 +224,22 @@ fn a_read_back_is_no_larger_than_the_largest_buffer() {
 }
 
 #[test]
-fn adapters_are_found_by_name_and_a_wrong_name_lists_them() {
+fn adapters_are_found_by_name_and_number_and_a_wrong_one_lists_them() {
     let Some(gpu) = gpu() else { return };
     let name = gpu.context.name().to_owned();
     assert!(adapters().iter().any(|a| a.info.name == name));
     let part = name.to_uppercase().split(' ').next().unwrap().to_owned();
     assert!(Gpu::open(&Selection::Named(part)).is_ok());
-    match Gpu::open(&Selection::Named("no such adapter".to_owned())) {
-        Err(Error::NoAdapter { found, .. }) => assert!(found.contains(&name)),
-        other => panic!("{other:?}"),
+    for (number, adapter) in adapters().iter().enumerate() {
+        assert_eq!(Gpu::open(&Selection::Numbered(number)).unwrap().context.name(), adapter.info.name);
+    }
+    for (selection, wanted_of_it) in [
+        (Selection::Named("no such adapter".to_owned()), "the name \"no such adapter\""),
+        (Selection::Numbered(adapters().len()), &*format!("the number {}", adapters().len())),
+    ] {
+        match Gpu::open(&selection) {
+            Err(Error::NoAdapter { found, wanted }) => assert!(found.contains(&name) && wanted == wanted_of_it, "{wanted}"),
+            other => panic!("{other:?}"),
+        }
     }
 }

@@ -21,7 +21,9 @@ pub fn run(_: &AdaptersArgs) -> Result<Outcome> {
         return Ok(Outcome::Negative);
     }
     output::line(&table(&found).to_string())?;
-    output::line("`train --adapter NAME` takes the first whose name contains NAME; `train` alone takes no software adapter.")?;
+    output::line(
+        "`train --adapter NAME` takes the first whose name contains NAME, `--adapter 0` the first of this list; `train` alone takes no software adapter.",
+    )?;
     output::line(&kept(&Autotune::from_environment()))?;
     Ok(Outcome::Success)
 }
@@ -35,10 +37,11 @@ fn kept(autotune: &Autotune) -> String {
 }
 
 fn table(found: &[AdapterSummary]) -> Table {
-    let mut table = output::table(&["name", "kind", "API", "driver", "features", "limits"]);
-    for adapter in found {
+    let mut table = output::table(&["", "name", "kind", "API", "driver", "features", "limits"]);
+    for (number, adapter) in found.iter().enumerate() {
         let info = &adapter.info;
         table.add_row([
+            number.to_string(),
             info.name.clone(),
             kind(info.device_type).to_owned(),
             info.backend.to_string(),

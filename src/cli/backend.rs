@@ -2,7 +2,7 @@
 
 use clap::ValueEnum;
 use ppo_kernels::backend::{Cpu, CrossCheck, Gpu, Precision};
-use ppo_kernels::gpu::Selection;
+use ppo_kernels::gpu::{Selection, adapters};
 use ppo_kernels::wgpu::Backends;
 use ppo_kernels::{Error, Result};
 
@@ -27,7 +27,8 @@ pub struct BackendArgs {
     /// Where to compute
     #[arg(long, value_enum, default_value = "auto")]
     pub backend: BackendChoice,
-    /// The first adapter whose name contains NAME; means `--backend gpu` unless that says cross-check
+    /// The first adapter whose name contains NAME, or its number in the list that `adapters` prints; means `--backend gpu` unless that says
+    /// cross-check
     #[arg(long, value_name = "NAME")]
     pub adapter: Option<String>,
     #[command(flatten)]
@@ -69,13 +70,15 @@ impl BackendArgs {
     }
 }
 
-/// The adapter of that name, or the best.
+/// The adapter of that number or name, or the best. A number that no adapter has may be part of a name.
 ///
 /// # Errors
 /// As [`require_known_apis`].
 pub fn selection(adapter: &Option<String>) -> Result<Selection> {
     require_known_apis()?;
-    Ok(adapter.clone().map_or(Selection::Best, Selection::Named))
+    let Some(name) = adapter else { return Ok(Selection::Best) };
+    let number = name.parse().ok().filter(|&number: &usize| number < adapters().len());
+    Ok(number.map_or_else(|| Selection::Named(name.clone()), Selection::Numbered))
 }
 
 /// wgpu leaves out the names in `WGPU_BACKEND` that it does not know, and then finds no adapter, or another than was meant.
@@ -94,7 +97,7 @@ pub fn require_known_apis() -> Result<()> {
     }
 }
 
-/// The adapter of that name, or the best.
+/// The adapter of that number or name, or the best.
 pub fn open_gpu(adapter: &Option<String>, PrecisionArgs { precision }: PrecisionArgs) -> Result<Gpu> {
     Gpu::open_with_precision(&selection(adapter)?, precision)
 }

@@ -26,7 +26,7 @@ pub struct CheckArgs {
     /// What computes
     #[arg(long, value_enum, default_value = "gpu")]
     backend: CheckedBackend,
-    /// The first adapter whose name contains NAME [default: the best, software ones included]
+    /// The first adapter whose name contains NAME, or its number in the list that `adapters` prints [default: the best, software ones included]
     #[arg(long, value_name = "NAME")]
     adapter: Option<String>,
     #[command(flatten)]
@@ -37,7 +37,7 @@ pub struct CheckArgs {
     /// Write what was computed to DIR/<case>.safetensors, under the names of the case file
     #[arg(long, value_name = "DIR")]
     outputs: Option<PathBuf>,
-    /// Case files
+    /// Case files, and folders of them (*.safetensors, not those in folders within)
     #[arg(value_name = "FILE", required = true)]
     files: Vec<PathBuf>,
 }
@@ -110,6 +110,21 @@ fn on_cpu<B: Backend>(args: &CheckArgs, cpu: &mut B) -> Result<Outcome> {
     Run::new(args, &adapter).all(cpu)
 }
 
+/// The file, or those of a folder by name; the folder itself where it has none, so that it is named as one that cannot be used.
+fn case_files(path: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(path).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path()));
+    let mut files: Vec<PathBuf> = entries.filter(|file| file.extension().is_some_and(|e| e == "safetensors")).collect();
+    files.sort();
+    if files.is_empty() { vec![path.to_owned()] } else { files }
+}
+
+fn open(path: &Path) -> Result<CaseFile> {
+    if path.is_dir() {
+        return Err(Error::File { path: path.to_owned(), reason: "is a folder without a case file (*.safetensors)".to_owned() });
+    }
+    CaseFile::open(path)
+}
+
 struct Run<'a> {
     args: &'a CheckArgs,
     backend: String,
@@ -121,14 +136,15 @@ struct Run<'a> {
 
 impl<'a> Run<'a> {
     fn new(args: &'a CheckArgs, adapter: &'a str) -> Self {
-        let inputs = args.files.iter().filter_map(|file| file.canonicalize().ok()).collect();
-        Self { args, backend: args.backend.name(), adapter, inputs, written: HashSet::new() }
+        Self { args, backend: args.backend.name(), adapter, inputs: HashSet::new(), written: HashSet::new() }
     }
 
     fn all<B: Backend>(mut self, backend: &mut B) -> Result<Outcome> {
         let (mut passed, mut unwritten) = (0, 0);
-        for path in &self.args.files {
-            let file = CaseFile::open(path);
+        let files: Vec<PathBuf> = self.args.files.iter().flat_map(|path| case_files(path)).collect();
+        self.inputs = files.iter().filter_map(|file| file.canonicalize().ok()).collect();
+        for path in &files {
+            let file = open(path);
             let kind = file.as_ref().ok().map(|file| file.kind().to_owned());
             let report = file.and_then(|file| check(backend, &file));
             if report.is_err() {
@@ -140,7 +156,7 @@ impl<'a> Run<'a> {
             unwritten += usize::from(not_written.is_some());
             self.tell(path, kind.as_deref(), &report, not_written.as_ref())?;
         }
-        let files = self.args.files.len();
+        let files = files.len();
         if !self.args.json {
             let outputs = if unwritten == 0 { String::new() } else { format!(", outputs of {unwritten} not written") };
             output::line(&format!("{passed} of {files} cases passed on {}{outputs}", self.adapter))?;

@@ -23,7 +23,7 @@ pub struct VerifyArgs {
     /// What to verify
     #[arg(long, value_enum, default_value = "gpu")]
     backend: VerifiedBackend,
-    /// The first adapter whose name contains NAME [default: the best, software ones included]
+    /// The first adapter whose name contains NAME, or its number in the list that `adapters` prints [default: the best, software ones included]
     #[arg(long, value_name = "NAME")]
     adapter: Option<String>,
     #[command(flatten)]

@@ -11,6 +11,8 @@ pub enum Selection {
     Best,
     /// The first whose name contains this text, without regard to case.
     Named(String),
+    /// The one at this place of [`adapters`], from 0: tells equal ones apart.
+    Numbered(usize),
 }
 
 /// What one adapter is and can do.
@@ -126,18 +128,20 @@ pub fn adapters() -> Vec<AdapterSummary> {
 pub(crate) fn select(selection: &Selection) -> Result<wgpu::Adapter> {
     let found = usable();
     let names = found.iter().map(|a| a.get_info().name).collect();
-    let fits = |a: &wgpu::Adapter| match selection {
+    let fits = |(place, a): &(usize, wgpu::Adapter)| match selection {
         Selection::Hardware => {
             matches!(a.get_info().device_type, wgpu::DeviceType::DiscreteGpu | wgpu::DeviceType::IntegratedGpu)
         }
         Selection::Best => true,
         Selection::Named(name) => a.get_info().name.to_lowercase().contains(&name.to_lowercase()),
+        Selection::Numbered(number) => place == number,
     };
-    found.into_iter().find(fits).ok_or_else(|| Error::NoAdapter {
+    found.into_iter().enumerate().find(fits).map(|(_, adapter)| adapter).ok_or_else(|| Error::NoAdapter {
         wanted: match selection {
             Selection::Hardware => "a discrete or integrated GPU".to_owned(),
             Selection::Best => "compute shaders".to_owned(),
             Selection::Named(name) => format!("the name {name:?}"),
+            Selection::Numbered(number) => format!("the number {number}"),
         },
         found: names,
     })

@@ -48,6 +48,25 @@ fn the_program_says_one_line_a_file_and_a_summary() {
 }
 
 #[test]
+fn a_folder_stands_for_the_case_files_in_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder_name = folder.path().to_str().unwrap();
+    let stdout = expect_code(&program(&["--backend", "cpu", folder_name]), 1);
+    assert!(stdout.contains("is a folder without a case file") && stdout.contains("0 of 1"), "{stdout}");
+    for case in ["update_single_step", "activations"] {
+        std::fs::copy(path_of(case), folder.path().join(format!("{case}.safetensors"))).unwrap();
+    }
+    std::fs::write(folder.path().join("notes.txt"), "no case").unwrap();
+    std::fs::create_dir(folder.path().join("more")).unwrap();
+    let stdout = expect_code(&program(&["--backend", "cpu", folder_name, &arguments("activations")]), 0);
+    let names: Vec<&str> = stdout.lines().filter_map(|line| line.strip_prefix("ok   ")?.split(' ').next()).collect();
+    assert_eq!(names, ["activations", "update_single_step", "activations"], "{stdout}");
+    // Outputs must not replace what a folder stands for either.
+    let stdout = expect_code(&program(&["--backend", "cpu", "--outputs", folder_name, folder_name]), 1);
+    assert_eq!(stdout.matches("is a case file, which outputs must not replace").count(), 2, "{stdout}");
+}
+
+#[test]
 fn json_has_one_line_a_file_on_every_backend() {
     let files = [arguments("update_single_step"), arguments("activations")];
     let mut backends = vec!["cpu", "cpu-f64"];
@@ -71,7 +90,7 @@ fn json_has_one_line_a_file_on_every_backend() {
 
 #[test]
 fn what_is_wrong_with_a_file_does_not_keep_the_others_from_being_checked() {
-    let folder = tempfile::tempdir().unwrap();
+    let [folder, empty] = [(); 2].map(|()| tempfile::tempdir().unwrap());
     let write = |name: &str, bytes: &[u8]| {
         let path = folder.path().join(format!("{name}.safetensors"));
         std::fs::write(&path, bytes).unwrap();
@@ -89,7 +108,7 @@ fn what_is_wrong_with_a_file_does_not_keep_the_others_from_being_checked() {
         write("unknown", &unknown.bytes()),
         write("garbage", b"garbage"),
         folder.path().join("absent.safetensors").to_str().unwrap().to_owned(),
-        folder.path().to_str().unwrap().to_owned(),
+        empty.path().to_str().unwrap().to_owned(),
         write("uncomputed", &uncomputed.bytes()),
         arguments("activations"),
     ];
