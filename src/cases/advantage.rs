@@ -10,39 +10,60 @@ use crate::kernels::normalize::{EpsilonMode, Normalize};
 pub(super) fn gae<B: Backend>(problem: &mut Problem<'_, B>) -> Result<()> {
     let file = problem.file;
     let (steps, envs) = (file.size("T")?, file.size("N")?);
-    let (gamma, gae_lambda) = (file.number("gamma")?, file.number("lam")?);
-    let shape = [steps, envs];
-    let [rewards, values, next_values] =
-        [problem.input("rewards", &shape)?, problem.input("values", &shape)?, problem.input("next_values", &shape)?];
+    let gamma = file.number("gamma")?;
+    // Before anything is sized by them.
+    let rewards = problem.input("rewards", &[steps, envs])?;
+    if file.wants(&["out.delta", "out.advantages", "out.returns"]) {
+        by_transition(problem, &Gae { steps, envs, gamma, gae_lambda: file.number("lam")? }, &rewards)?;
+    }
+    if file.wants(&["out.cleanrl_advantages", "out.cleanrl_returns"]) {
+        by_episode_start(problem, &Gae { steps, envs, gamma, gae_lambda: file.number("lam")? }, &rewards)?;
+    }
+    if file.wants(&["out.discounted_returns", "out.reward_to_go"]) {
+        sums_of_rewards(problem, &DiscountedReturns { steps, envs, gamma }, &rewards)?;
+    }
+    Ok(())
+}
+
+fn by_transition<B: Backend>(problem: &mut Problem<'_, B>, op: &Gae, rewards: &B::Floats) -> Result<()> {
+    let shape = [op.steps, op.envs];
+    let [values, next_values] = [problem.input("values", &shape)?, problem.input("next_values", &shape)?];
     let [terminated, truncated] = [problem.flags("terminated", &shape)?, problem.flags("truncated", &shape)?];
-    let n = steps * envs;
-    let [mut advantages, mut returns] = [problem.room(n)?, problem.room(n)?];
-
-    let op = Gae { steps, envs, gamma, gae_lambda };
-    let Problem { backend, .. } = problem;
-    backend.gae(&op, &rewards, &values, &next_values, &terminated, &truncated, &mut advantages, &mut returns)?;
-    problem.keep("out.advantages", &advantages)?;
-    problem.keep("out.returns", &returns)?;
-
+    let [mut advantages, mut returns] = [problem.room(op.steps * op.envs)?, problem.room(op.steps * op.envs)?];
     // Without λ nothing is carried from step to step: the advantages are the temporal differences.
-    let op = Gae { gae_lambda: 0.0, ..op };
-    let Problem { backend, .. } = problem;
-    backend.gae(&op, &rewards, &values, &next_values, &terminated, &truncated, &mut advantages, &mut returns)?;
-    problem.keep("out.delta", &advantages)?;
+    for (gae_lambda, names) in [(0.0, &["delta"][..]), (op.gae_lambda, &["advantages", "returns"])] {
+        let op = Gae { gae_lambda, ..*op };
+        let Problem { backend, .. } = problem;
+        backend.gae(&op, rewards, &values, &next_values, &terminated, &truncated, &mut advantages, &mut returns)?;
+        for (name, result) in names.iter().zip([&advantages, &returns]) {
+            problem.keep(format!("out.{name}"), result)?;
+        }
+    }
+    Ok(())
+}
 
-    let dones = problem.f32_flags("dones", &shape)?;
-    let [next_value, next_done] = [problem.input("next_value", &[envs])?, problem.f32_flags("next_done", &[envs])?];
-    let op = Gae { gae_lambda, ..op };
+fn by_episode_start<B: Backend>(problem: &mut Problem<'_, B>, op: &Gae, rewards: &B::Floats) -> Result<()> {
+    let shape = [op.steps, op.envs];
+    let [values, next_value] = [problem.input("values", &shape)?, problem.input("next_value", &shape[1..])?];
+    let [dones, next_done] = [problem.f32_flags("dones", &shape)?, problem.f32_flags("next_done", &shape[1..])?];
+    let [mut advantages, mut returns] = [problem.room(op.steps * op.envs)?, problem.room(op.steps * op.envs)?];
     let Problem { backend, .. } = problem;
-    backend.gae_cleanrl(&op, &rewards, &values, &dones, &next_value, &next_done, &mut advantages, &mut returns)?;
+    backend.gae_cleanrl(op, rewards, &values, &dones, &next_value, &next_done, &mut advantages, &mut returns)?;
     problem.keep("out.cleanrl_advantages", &advantages)?;
-    problem.keep("out.cleanrl_returns", &returns)?;
+    problem.keep("out.cleanrl_returns", &returns)
+}
 
-    let op = DiscountedReturns { steps, envs, gamma };
-    let Problem { backend, .. } = problem;
-    backend.discounted_returns(&op, &rewards, &next_values, &next_value, &terminated, &truncated, &mut returns)?;
-    problem.keep("out.discounted_returns", &returns)?;
-    problem.backend.reward_to_go(&op, &rewards, &terminated, &truncated, &mut returns)?;
+fn sums_of_rewards<B: Backend>(problem: &mut Problem<'_, B>, op: &DiscountedReturns, rewards: &B::Floats) -> Result<()> {
+    let shape = [op.steps, op.envs];
+    let [terminated, truncated] = [problem.flags("terminated", &shape)?, problem.flags("truncated", &shape)?];
+    let mut returns = problem.room(op.steps * op.envs)?;
+    if problem.file.wants(&["out.discounted_returns"]) {
+        let [next_values, next_value] = [problem.input("next_values", &shape)?, problem.input("next_value", &shape[1..])?];
+        let Problem { backend, .. } = problem;
+        backend.discounted_returns(op, rewards, &next_values, &next_value, &terminated, &truncated, &mut returns)?;
+        problem.keep("out.discounted_returns", &returns)?;
+    }
+    problem.backend.reward_to_go(op, rewards, &terminated, &truncated, &mut returns)?;
     problem.keep("out.reward_to_go", &returns)
 }
 
@@ -50,7 +71,6 @@ pub(super) fn gae<B: Backend>(problem: &mut Problem<'_, B>) -> Result<()> {
 pub(super) fn normalisation<B: Backend>(problem: &mut Problem<'_, B>) -> Result<()> {
     let file = problem.file;
     let (len, epsilon) = (file.size("batch")?, file.number("eps")?);
-    let w = file.f32s("w", &[len])?;
     for (ddof, suffix) in [(1, ""), (0, "_population")] {
         let mut x = problem.input("advantages", &[len])?;
         let mut moments = problem.room(Normalize::MOMENTS)?;
@@ -61,8 +81,8 @@ pub(super) fn normalisation<B: Backend>(problem: &mut Problem<'_, B>) -> Result<
         let (mean, std) = (moments[0], moments[1]);
         if ddof == 1 {
             problem.keep_values("out.mean", vec![mean]);
-            if std > 0.0 {
-                problem.keep_values("grad.advantages", gradient(&normalised, w, std, epsilon));
+            if std > 0.0 && file.wants(&["grad.advantages"]) {
+                problem.keep_values("grad.advantages", gradient(&normalised, file.f32s("w", &[len])?, std, epsilon));
             }
         }
         problem.keep_values(format!("out.std{suffix}"), vec![std]);

@@ -1,26 +1,54 @@
 //! When a computed tensor passes.
 
-use super::file::{CaseFile, Tensor};
+use super::file::{CaseFile, Tensor, Values};
 use crate::error::Result;
 
-/// PyTorch's own error in single precision may be exceeded this many times.
-const YARDSTICKS: f64 = 10.0;
-/// Always allowed, of a relative error in the norm.
-const RELATIVE: f64 = 1e-5;
-/// Always allowed, of the largest absolute error.
-const ABSOLUTE: f64 = 1e-6;
+/// How far a result may be from the file's.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Allowance {
+    /// Always allowed, of a relative error in the norm; of an absolute error, a tenth of that.
+    pub relative: f64,
+    /// How many times the error of PyTorch's single precision, which the file names, is allowed.
+    pub yardsticks: f64,
+}
+
+impl Allowance {
+    /// For what computes in single precision.
+    pub const SINGLE: Self = Self { relative: 1e-5, yardsticks: 10.0 };
+    /// For what computes in double precision, but from an optimiser's schedule of single precision; small entropies lose digits in PyTorch, too.
+    pub const DOUBLE: Self = Self { relative: 1e-6, yardsticks: 0.0 };
+
+    fn absolute(&self) -> f64 {
+        self.relative / 10.0
+    }
+}
 
 /// What came of one tensor.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TensorReport {
     /// Its name in the case file.
     pub name: String,
-    /// ‖x − ref‖/‖ref‖ or max|x − ref|; NaN where something is not a number, infinite where the tensor was not computed.
+    /// ‖x − ref‖/‖ref‖ or max|x − ref|; NaN where something is not a number, infinite where nothing could be compared.
     pub error: f64,
     /// What that may be.
     pub allowed: f64,
     /// Computed, and within what is allowed.
     pub passed: bool,
+    /// Why nothing could be compared.
+    pub missing: Option<String>,
+    /// The element that is furthest from the file's.
+    pub furthest: Option<Element>,
+}
+
+/// An element of a tensor, computed and expected.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Element {
+    /// Its place in each dimension; empty for a scalar.
+    pub index: Vec<usize>,
+    /// By the backend.
+    pub computed: f64,
+    /// In the file.
+    pub expected: f64,
 }
 
 impl TensorReport {
@@ -33,35 +61,66 @@ impl TensorReport {
 
 /// Compares what was computed for `name`, if it was, with what the file says.
 ///
-/// The relative error in the norm may be max(10·f32err, 1e-5). Where the reference is all zero, or the file has no f32err, the largest
-/// absolute error may be max(10·f32abs, 1e-6). NaN never passes, nor does another number of elements.
+/// The relative error in the norm may be max(10·f32err, 1e-5) of what computes in single precision. Where the reference is all zero or integers, or
+/// the file has f32abs and no f32err, the largest absolute error may be max(10·f32abs, 1e-6). NaN never passes, nor do infinities or another number
+/// of elements.
 ///
 /// # Errors
 /// A yardstick in the file that is not a number.
-pub(super) fn compare(file: &CaseFile, name: &str, expected: &Tensor, computed: Option<&[f64]>) -> Result<TensorReport> {
+pub(super) fn compare(
+    file: &CaseFile,
+    name: &str,
+    expected: &Tensor,
+    computed: Option<&[f64]>,
+    allowance: &Allowance,
+) -> Result<TensorReport> {
     let reference = expected.values.to_f64();
-    let of_norm = file.yardstick("f32err", name)?;
-    let of_largest = file.yardstick("f32abs", name)?.unwrap_or(0.0);
-    let relative = of_norm.filter(|_| reference.iter().any(|&r| r != 0.0));
-    let allowed = match relative {
-        Some(f32err) => (YARDSTICKS * f32err).max(RELATIVE),
-        None => (YARDSTICKS * of_largest).max(ABSOLUTE),
+    let (of_norm, of_largest) = (file.yardstick("f32err", name)?, file.yardstick("f32abs", name)?);
+    let is_relative = reference.iter().any(|&r| r != 0.0)
+        && !matches!(expected.values, Values::I64(_) | Values::U8(_))
+        && (of_norm.is_some() || of_largest.is_none());
+    let (yardstick, least) = if is_relative { (of_norm, allowance.relative) } else { (of_largest, allowance.absolute()) };
+    let allowed = (allowance.yardsticks * yardstick.unwrap_or(0.0)).max(least);
+    let mut report =
+        TensorReport { name: name.to_owned(), error: f64::INFINITY, allowed, passed: false, missing: None, furthest: None };
+    let Some(computed) = computed else {
+        report.missing = Some(format!("no result of kind {} has this name", file.kind()));
+        return Ok(report);
     };
-    let error = match computed.filter(|computed| computed.len() == reference.len()) {
-        None => f64::INFINITY,
-        Some(computed) => {
-            let differences = || computed.iter().zip(&reference).map(|(x, r)| x - r);
-            match relative {
-                // The common scale keeps the squares of tiny second moments away from underflow.
-                Some(_) => {
-                    let scale = largest(reference.iter().copied());
-                    norm(differences(), scale) / norm(reference.iter().copied(), scale)
-                }
-                None => largest(differences()),
-            }
-        }
+    if computed.len() != reference.len() {
+        report.missing = Some(format!("{} elements computed, the file has {:?}", computed.len(), expected.shape));
+        return Ok(report);
+    }
+    let differences = || computed.iter().zip(&reference).map(|(x, r)| x - r);
+    report.error = if is_relative {
+        // The common scale keeps the squares of tiny second moments away from underflow.
+        let scale = largest(reference.iter().copied());
+        norm(differences(), scale) / norm(reference.iter().copied(), scale)
+    } else {
+        largest(differences())
     };
-    Ok(TensorReport { name: name.to_owned(), error, allowed, passed: error <= allowed })
+    report.passed = report.error <= allowed;
+    let distance = |difference: f64| if difference.is_nan() { f64::INFINITY } else { difference.abs() };
+    let furthest = differences().enumerate().max_by(|(_, a), (_, b)| distance(*a).total_cmp(&distance(*b)));
+    report.furthest =
+        furthest.map(|(i, _)| Element { index: index_in(&expected.shape, i), computed: computed[i], expected: reference[i] });
+    Ok(report)
+}
+
+/// Where the element at this place of the flat tensor is in each dimension.
+fn index_in(shape: &[usize], place: usize) -> Vec<usize> {
+    let mut rest = place;
+    let mut index: Vec<usize> = shape
+        .iter()
+        .rev()
+        .map(|&size| {
+            let i = rest % size;
+            rest /= size;
+            i
+        })
+        .collect();
+    index.reverse();
+    index
 }
 
 /// ‖values‖/scale.
@@ -77,6 +136,13 @@ fn largest(values: impl Iterator<Item = f64>) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_element_is_found_in_every_dimension() {
+        assert_eq!(index_in(&[3, 4, 5], 2 * 20 + 3 * 5 + 1), [2, 3, 1]);
+        assert_eq!(index_in(&[7], 6), [6]);
+        assert!(index_in(&[], 0).is_empty());
+    }
 
     #[test]
     fn the_largest_magnitude_of_numbers_with_a_nan_is_nan() {

@@ -1,9 +1,8 @@
 //! Case files: safetensors, read whole and checked, so that what follows can trust names, types and shapes.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 
 use safetensors::SafeTensors;
 use safetensors::tensor::Dtype;
@@ -27,7 +26,7 @@ pub enum Values {
 }
 
 impl Values {
-    fn name(&self) -> &'static str {
+    pub(super) fn name(&self) -> &'static str {
         match self {
             Values::F32(_) => "F32",
             Values::F64(_) => "F64",
@@ -68,7 +67,7 @@ impl Tensor {
 #[derive(Debug, Clone)]
 pub struct CaseFile {
     path: PathBuf,
-    metadata: HashMap<String, String>,
+    metadata: BTreeMap<String, String>,
     tensors: BTreeMap<String, Tensor>,
 }
 
@@ -95,7 +94,7 @@ impl CaseFile {
         let unusable = |reason: String| Error::File { path: path.to_owned(), reason };
         let (_, header) = SafeTensors::read_metadata(bytes).map_err(|error| unusable(error.to_string()))?;
         let contents = SafeTensors::deserialize(bytes).map_err(|error| unusable(error.to_string()))?;
-        let metadata = header.metadata().clone().unwrap_or_default();
+        let metadata: BTreeMap<String, String> = header.metadata().clone().unwrap_or_default().into_iter().collect();
         if !metadata.contains_key("kind") {
             return Err(unusable("no kind in the metadata".to_owned()));
         }
@@ -135,167 +134,24 @@ impl CaseFile {
         self.tensors.get(name)
     }
 
+    /// The names of all tensors.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
+    }
+
+    /// Metadata, as it is written.
+    pub(super) fn hyper_parameter(&self, name: &str) -> Option<&str> {
+        self.metadata.get(name).map(String::as_str)
+    }
+
+    /// The names of all metadata, in order.
+    pub(super) fn hyper_parameters(&self) -> impl Iterator<Item = &str> {
+        self.metadata.keys().map(String::as_str)
+    }
+
     /// The file cannot be used.
     pub(super) fn unusable(&self, reason: impl Into<String>) -> Error {
         Error::File { path: self.path.clone(), reason: reason.into() }
-    }
-
-    fn require(&self, name: &str) -> Result<&Tensor> {
-        self.tensor(name).ok_or_else(|| self.unusable(format!("no tensor {name}")))
-    }
-
-    fn require_shape(&self, name: &str, shape: &[usize]) -> Result<&Tensor> {
-        let tensor = self.require(name)?;
-        if tensor.shape != shape {
-            return Err(Error::shape(name, format!("{shape:?}"), format!("{:?}", tensor.shape)));
-        }
-        Ok(tensor)
-    }
-
-    fn wrong_type(&self, name: &str, expected: &str, tensor: &Tensor) -> Error {
-        self.unusable(format!("{name}: type {}, expected {expected}", tensor.values.name()))
-    }
-
-    /// The input `in.NAME.f32`, which has to have exactly this shape.
-    ///
-    /// # Errors
-    /// No such tensor, another type, another shape.
-    pub fn f32s(&self, name: &str, shape: &[usize]) -> Result<&[f32]> {
-        let name = format!("in.{name}.f32");
-        let tensor = self.require_shape(&name, shape)?;
-        match &tensor.values {
-            Values::F32(values) => Ok(values),
-            _ => Err(self.wrong_type(&name, "F32", tensor)),
-        }
-    }
-
-    /// The input `in.NAME.f32`, whose elements are flags, each 0 or 1.
-    ///
-    /// # Errors
-    /// Those of [`f32s`](Self::f32s); another value.
-    pub fn f32_flags(&self, name: &str, shape: &[usize]) -> Result<&[f32]> {
-        let flags = self.f32s(name, shape)?;
-        match flags.iter().position(|&flag| flag != 0.0 && flag != 1.0) {
-            None => Ok(flags),
-            Some(i) => Err(Error::value(format!("in.{name}.f32[{i}]"), "0 or 1", flags[i])),
-        }
-    }
-
-    /// The input `in.NAME` of indices, each below `below`.
-    ///
-    /// # Errors
-    /// No such tensor, another type, another shape, an index out of range.
-    pub fn indices(&self, name: &str, shape: &[usize], below: usize) -> Result<Vec<u32>> {
-        let name = format!("in.{name}");
-        let tensor = self.require_shape(&name, shape)?;
-        let Values::I64(values) = &tensor.values else { return Err(self.wrong_type(&name, "I64", tensor)) };
-        let index = |(i, &value): (usize, &i64)| {
-            let index = u32::try_from(value).ok().filter(|&index| (index as usize) < below);
-            index.ok_or_else(|| Error::value(format!("{name}[{i}]"), format!("an index below {below}"), value))
-        };
-        values.iter().enumerate().map(index).collect()
-    }
-
-    /// The input `in.NAME` of flags, each 0 or 1.
-    ///
-    /// # Errors
-    /// No such tensor, another type, another shape, another value.
-    pub fn flags(&self, name: &str, shape: &[usize]) -> Result<Vec<u32>> {
-        let name = format!("in.{name}");
-        let tensor = self.require_shape(&name, shape)?;
-        let Values::U8(values) = &tensor.values else { return Err(self.wrong_type(&name, "U8", tensor)) };
-        let flag = |(i, &value): (usize, &u8)| match value {
-            0 | 1 => Ok(u32::from(value)),
-            _ => Err(Error::value(format!("{name}[{i}]"), "0 or 1", value)),
-        };
-        values.iter().enumerate().map(flag).collect()
-    }
-
-    /// The shape of the input `in.NAME.f32`.
-    ///
-    /// # Errors
-    /// No such tensor.
-    pub fn shape(&self, name: &str) -> Result<&[usize]> {
-        Ok(&self.require(&format!("in.{name}.f32"))?.shape)
-    }
-
-    /// Whether there is an input `in.NAME.f32`.
-    pub fn has(&self, name: &str) -> bool {
-        self.tensor(&format!("in.{name}.f32")).is_some()
-    }
-
-    /// A hyper-parameter as it is written.
-    ///
-    /// # Errors
-    /// No such hyper-parameter.
-    pub fn text(&self, name: &str) -> Result<&str> {
-        let text = self.metadata.get(name).map(String::as_str);
-        text.ok_or_else(|| self.unusable(format!("no hyper-parameter {name} in the metadata")))
-    }
-
-    fn parsed<T: FromStr>(&self, name: &str, expected: &str) -> Result<T> {
-        let text = self.text(name)?;
-        text.parse().map_err(|_| Error::value(name, expected, text))
-    }
-
-    /// A hyper-parameter that is a finite number.
-    ///
-    /// # Errors
-    /// No such hyper-parameter, or it is something else.
-    pub fn number(&self, name: &str) -> Result<f64> {
-        let number: f64 = self.parsed(name, "a number")?;
-        if number.is_finite() { Ok(number) } else { Err(Error::value(name, "a finite number", number)) }
-    }
-
-    /// A hyper-parameter that is a number, or None where it says `none` (as Python writes it).
-    ///
-    /// # Errors
-    /// As [`number`](Self::number).
-    pub fn optional_number(&self, name: &str) -> Result<Option<f64>> {
-        if self.text(name)?.eq_ignore_ascii_case("none") { Ok(None) } else { self.number(name).map(Some) }
-    }
-
-    /// A hyper-parameter that is a size.
-    ///
-    /// # Errors
-    /// No such hyper-parameter, or it is something else.
-    pub fn size(&self, name: &str) -> Result<usize> {
-        self.parsed(name, "a whole number >= 0")
-    }
-
-    /// A hyper-parameter that is 0 or 1.
-    ///
-    /// # Errors
-    /// No such hyper-parameter, or it is something else.
-    pub fn switch(&self, name: &str) -> Result<bool> {
-        match self.text(name)? {
-            "0" => Ok(false),
-            "1" => Ok(true),
-            other => Err(Error::value(name, "0 or 1", other)),
-        }
-    }
-
-    /// A hyper-parameter that is a comma-separated list of sizes, which may be empty.
-    ///
-    /// # Errors
-    /// No such hyper-parameter, or it is something else.
-    pub fn sizes(&self, name: &str) -> Result<Vec<usize>> {
-        let text = self.text(name)?;
-        let size = |part: &str| part.trim().parse().map_err(|_| Error::value(name, "sizes separated by commas", text));
-        if text.is_empty() { Ok(Vec::new()) } else { text.split(',').map(size).collect() }
-    }
-
-    /// One of several words.
-    ///
-    /// # Errors
-    /// No such hyper-parameter, or another word.
-    pub fn one_of<T: Copy>(&self, name: &str, choices: &[(&str, T)]) -> Result<T> {
-        let text = self.text(name)?;
-        let found = choices.iter().find(|(word, _)| *word == text).map(|&(_, choice)| choice);
-        found.ok_or_else(|| {
-            let words: Vec<&str> = choices.iter().map(|&(word, _)| word).collect();
-            Error::value(name, format!("one of {}", words.join(", ")), text)
-        })
     }
 
     /// PyTorch's own deviation in single precision, where the file has it.
@@ -304,14 +160,11 @@ impl CaseFile {
     /// It is not a number >= 0: an infinite yardstick would let everything pass.
     pub fn yardstick(&self, prefix: &str, tensor: &str) -> Result<Option<f64>> {
         let name = format!("{prefix}:{tensor}");
-        if !self.metadata.contains_key(&name) {
-            return Ok(None);
+        let Some(text) = self.metadata.get(&name) else { return Ok(None) };
+        match text.parse() {
+            Ok(yardstick) if yardstick >= 0.0 && f64::is_finite(yardstick) => Ok(Some(yardstick)),
+            _ => Err(Error::value(name, "a finite number >= 0", text)),
         }
-        let yardstick = self.number(&name)?;
-        if yardstick < 0.0 {
-            return Err(Error::value(name, "a number >= 0", yardstick));
-        }
-        Ok(Some(yardstick))
     }
 }
 

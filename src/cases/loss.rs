@@ -1,14 +1,13 @@
 //! The terms of PPO's objective, alone and together.
 
 use super::Problem;
+use super::config::overridden;
 use super::policy::Head;
 use crate::backend::Backend;
 use crate::error::Result;
-use crate::kernels::normalize::{EpsilonMode, Normalize};
+use crate::kernels::normalize::Normalize;
 use crate::kernels::surrogate::{Surrogate, ValueLoss, sample, stat, term};
-
-/// Torch-style code normalises advantages with this ε; case files say only whether it is done.
-const NORMALISATION_EPSILON: f64 = 1e-8;
+use crate::ppo::{AdvantageScope, Config};
 
 /// Nothing clipped, penalised or added: each kind of case sets what it is about.
 const PLAIN: Surrogate = Surrogate {
@@ -61,20 +60,19 @@ fn column<B: Backend>(problem: &Problem<'_, B>, name: &str, batch: usize) -> Res
     Ok(problem.file.f32s(name, &[batch])?.iter().copied().map(f64::from).collect())
 }
 
-/// Normalises the advantages within packed samples, where the case asks for it.
-fn normalise<B: Backend>(problem: &mut Problem<'_, B>, batch: usize, samples: &mut B::Floats) -> Result<()> {
-    if !problem.file.switch("normalise_advantages")? {
+/// The hyper-parameters of a policy loss. Advantages are normalised as CleanRL's are, if they are.
+fn config<B: Backend>(problem: &Problem<'_, B>) -> Result<Config> {
+    let file = problem.file;
+    let norm_adv = if file.switch("normalise_advantages")? { AdvantageScope::Minibatch } else { AdvantageScope::None };
+    Ok(Config { clip_coef: file.bound("clip")?, norm_adv, ..Config::default() })
+}
+
+/// Normalises the advantages within packed samples.
+fn normalise<B: Backend>(problem: &mut Problem<'_, B>, config: &Config, batch: usize, samples: &mut B::Floats) -> Result<()> {
+    if config.norm_adv == AdvantageScope::None {
         return Ok(());
     }
-    let op = Normalize {
-        len: batch,
-        vectors: 1,
-        offset: sample::ADVANTAGE,
-        stride: sample::COLUMNS,
-        ddof: 1,
-        epsilon: NORMALISATION_EPSILON,
-        epsilon_mode: EpsilonMode::AddToStd,
-    };
+    let op = config.normalization(1, batch, sample::ADVANTAGE, sample::COLUMNS);
     let mut moments = problem.room(Normalize::MOMENTS)?;
     problem.backend.normalize(&op, samples, &mut moments)
 }
@@ -98,18 +96,19 @@ fn evaluate<B: Backend>(
 /// The clipped (or dual-clipped) surrogate from log-probabilities `[batch]`.
 pub(super) fn clipped_surrogate<B: Backend>(problem: &mut Problem<'_, B>) -> Result<()> {
     let file = problem.file;
-    let (batch, clip, dual_clip) = (file.size("batch")?, file.number("clip")?, file.optional_number("dual_clip")?);
+    let (batch, dual_clip) = (file.size("batch")?, file.optional_number("dual_clip")?);
+    let alone = Config { dual_clip, clip_vloss: false, vf_coef: 0.0, ent_coef: 0.0, ..config(problem)? };
+    let config = overridden(file, alone)?;
     let logp = problem.input("logp", &[batch])?;
     let (old_logp, advantages) = (column(problem, "old_logp", batch)?, column(problem, "advantages", batch)?);
     let columns =
         [(sample::OLD_LOGP, &old_logp[..]), (sample::ADVANTAGE, &advantages), (sample::RETURN, &[]), (sample::OLD_VALUE, &[])];
     let mut samples = pack(problem, batch, columns)?;
-    normalise(problem, batch, &mut samples)?;
+    normalise(problem, &config, batch, &mut samples)?;
     let used = problem.read(&samples)?;
     problem.keep_values("out.advantages_used", column_of(&used, sample::ADVANTAGE, sample::COLUMNS));
     let values = problem.filled(batch, 0.0)?;
-    let op = Surrogate { batch, clip_low: clip, clip_high: clip, dual_clip, ..PLAIN };
-    let evaluated = evaluate(problem, &op, &logp, &values, &samples)?;
+    let evaluated = evaluate(problem, &config.surrogate(batch, 0), &logp, &values, &samples)?;
     for (name, column) in [
         ("logratio", term::LOG_RATIO),
         ("ratio", term::RATIO),
@@ -211,9 +210,8 @@ fn adapted(beta: f64, kl: f64, target: f64) -> f64 {
 /// The whole objective on the outputs of policy and value function.
 pub(super) fn ppo_loss<B: Backend>(problem: &mut Problem<'_, B>) -> Result<()> {
     let file = problem.file;
-    let clip = file.number("clip")?;
-    let value_loss = if file.switch("clip_vloss")? { ValueLoss::Clipped { clip } } else { ValueLoss::Mse };
-    let (vf_coef, ent_coef) = (file.number("vf_coef")?, file.number("ent_coef")?);
+    let (vf_coef, ent_coef, clip_vloss) = (file.number("vf_coef")?, file.number("ent_coef")?, file.switch("clip_vloss")?);
+    let config = overridden(file, Config { vf_coef, ent_coef, clip_vloss, ..config(problem)? })?;
     let head = Head::input(problem, "")?;
     let batch = head.batch();
     let [old_logp, advantages] = [column(problem, "old_logp", batch)?, column(problem, "advantages", batch)?];
@@ -225,14 +223,15 @@ pub(super) fn ppo_loss<B: Backend>(problem: &mut Problem<'_, B>) -> Result<()> {
         (sample::OLD_VALUE, &old_values),
     ];
     let mut samples = pack(problem, batch, columns)?;
-    normalise(problem, batch, &mut samples)?;
+    normalise(problem, &config, batch, &mut samples)?;
     let (logp, entropy) = head.evaluate(problem)?;
     problem.keep("out.logp", &logp)?;
     problem.keep("out.entropy", &entropy)?;
 
     let values = problem.input("values", &[batch])?;
     let [mut d_values, mut stats] = [problem.room(batch)?, problem.room(stat::COLUMNS)?];
-    let op = Surrogate { batch, clip_low: clip, clip_high: clip, vf_coef, ent_coef, value_loss, ..PLAIN };
+    let op = config.surrogate(batch, 0);
+    let mut gradients = Vec::new();
     match &head {
         Head::Categorical { op: policy, logits, action } => {
             let mut d_logits = problem.room(policy.elements())?;
@@ -249,7 +248,7 @@ pub(super) fn ppo_loss<B: Backend>(problem: &mut Problem<'_, B>) -> Result<()> {
                 &mut d_values,
                 &mut stats,
             )?;
-            problem.keep("grad.logits", &d_logits)?;
+            gradients.push(("grad.logits", d_logits));
         }
         Head::Gaussian { op: policy, mean, log_std, action } => {
             let [mut d_mean, mut d_log_std] = [problem.room(policy.elements())?, problem.room(policy.dim)?];
@@ -268,25 +267,24 @@ pub(super) fn ppo_loss<B: Backend>(problem: &mut Problem<'_, B>) -> Result<()> {
                 &mut d_values,
                 &mut stats,
             )?;
-            problem.keep("grad.mean", &d_mean)?;
-            problem.keep("grad.logstd", &d_log_std)?;
+            gradients.extend([("grad.mean", d_mean), ("grad.logstd", d_log_std)]);
         }
     }
-    problem.keep("grad.values", &d_values)?;
+    gradients.push(("grad.values", d_values));
     let stats = problem.read(&stats)?;
     for (name, column) in LOGGED {
         problem.keep_values(format!("out.{name}"), vec![stats[column]]);
     }
-    Ok(())
+    gradients.iter().try_for_each(|(name, gradient)| problem.keep(*name, gradient))
 }
 
-/// The names that case files have for the statistics of a loss.
+/// The names that case files have for the statistics of a loss, parts before what they make up.
 pub(super) const LOGGED: [(&str, usize); 7] = [
-    ("loss", stat::LOSS),
-    ("pg_loss", stat::PG_LOSS),
-    ("v_loss", stat::V_LOSS),
-    ("entropy_mean", stat::ENTROPY),
     ("old_approx_kl", stat::OLD_APPROX_KL),
     ("approx_kl", stat::APPROX_KL),
     ("clipfrac", stat::CLIPFRAC),
+    ("pg_loss", stat::PG_LOSS),
+    ("v_loss", stat::V_LOSS),
+    ("entropy_mean", stat::ENTROPY),
+    ("loss", stat::LOSS),
 ];

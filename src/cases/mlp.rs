@@ -65,7 +65,7 @@ pub(super) fn mlp<B: Backend>(problem: &mut Problem<'_, B>) -> Result<()> {
     }
     let dy_shape = [batch, dims[layers]];
     let dy = problem.input("dy", &dy_shape)?;
-    let y = problem.computed[&format!("out.act{}", layers - 1)].clone();
+    let y = problem.computed[&format!("out.act{}", layers - 1)].values.clone();
     // Only names the number that the gradients belong to; no kernel has a use for it.
     let scalar = y.iter().zip(file.f32s("dy", &dy_shape)?).map(|(y, &dy)| y * f64::from(dy)).sum();
     problem.keep_values("out.scalar", vec![scalar]);

@@ -5,7 +5,9 @@
 
 mod advantage;
 mod compare;
+mod config;
 mod file;
+mod inputs;
 mod loss;
 mod mlp;
 mod optimizer;
@@ -15,8 +17,9 @@ mod update;
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
-pub use compare::TensorReport;
+pub use compare::{Allowance, Element, TensorReport};
 pub use file::{CaseFile, Tensor, Values, case_name};
+use inputs::Inputs;
 use safetensors::tensor::{Dtype, TensorView};
 
 use crate::backend::{Backend, Length};
@@ -55,8 +58,10 @@ pub struct CaseReport {
     pub case: String,
     /// The kind of problem.
     pub kind: String,
-    /// Every `out.` and `grad.` tensor of the file.
+    /// Every `out.` and `grad.` tensor of the file, in the order in which they were computed; those that were not come last.
     pub tensors: Vec<TensorReport>,
+    /// Inputs of the file that nothing was computed from, and hyper-parameters that were not looked at.
+    pub unused: Vec<String>,
     /// What was computed of them.
     pub outputs: BTreeMap<String, Tensor>,
 }
@@ -102,44 +107,56 @@ fn encode(values: &Values) -> (Dtype, Vec<u8>) {
 ///
 /// # Errors
 /// Those of [`CaseFile::open`] and [`check`].
-pub fn check_file<B: Backend>(backend: &mut B, path: &Path) -> Result<CaseReport> {
-    check(backend, &CaseFile::open(path)?)
+pub fn check_file<B: Backend>(backend: &mut B, path: &Path, allowance: &Allowance) -> Result<CaseReport> {
+    check(backend, &CaseFile::open(path)?, allowance)
 }
 
 /// Computes everything that the file has a solution for, and compares. What could not be computed counts as failed.
 ///
 /// # Errors
-/// An unknown kind; inputs or hyper-parameters that are missing or make no sense; nothing to compare; those of the backend.
-pub fn check<B: Backend>(backend: &mut B, file: &CaseFile) -> Result<CaseReport> {
+/// An unknown kind; inputs or hyper-parameters that are missing or make no sense; a tensor that is neither an input nor a result; nothing to
+/// compare; those of the backend.
+pub fn check<B: Backend>(backend: &mut B, file: &CaseFile, allowance: &Allowance) -> Result<CaseReport> {
     let solve = solver(file.kind()).ok_or_else(|| file.unusable(format!("unknown kind {:?}", file.kind())))?;
-    let mut problem = Problem { backend, file, computed: BTreeMap::new() };
-    solve(&mut problem)?;
-    let computed = problem.computed;
-    let compared = file
-        .expected()
-        .map(|(name, expected)| compare::compare(file, name, expected, computed.get(name).map(Vec::as_slice)))
-        .collect::<Result<Vec<_>>>()?;
-    if compared.is_empty() {
+    if let Some(name) = file.names().find(|name| !["in.", "out.", "grad."].iter().any(|prefix| name.starts_with(prefix))) {
+        return Err(file.unusable(format!("tensor {name}: expected a name that begins with in., out. or grad.")));
+    }
+    if file.expected().next().is_none() {
         return Err(file.unusable("no out. or grad. tensor to compare"));
     }
+    let inputs = Inputs::new(file);
+    let mut problem = Problem { backend, file: &inputs, computed: BTreeMap::new() };
+    solve(&mut problem)?;
+    let computed = problem.computed;
+    let values = |name: &str| computed.get(name).map(|computed| &computed.values[..]);
+    let compared = file.expected().map(|(name, expected)| compare::compare(file, name, expected, values(name), allowance));
+    let mut tensors = compared.collect::<Result<Vec<_>>>()?;
+    tensors.sort_by_key(|tensor| computed.get(&tensor.name).map_or(usize::MAX, |computed| computed.place));
     let output = |(name, expected): (&str, &Tensor)| {
-        let values = computed.get(name).filter(|values| values.len() == expected.len())?;
+        let values = values(name).filter(|values| values.len() == expected.len())?;
         // Integers stay integers; all else is written in double precision, without rounding.
         let values = match expected.values {
             Values::I64(_) => Values::I64(values.iter().map(|&value| value as i64).collect()),
-            _ => Values::F64(values.clone()),
+            _ => Values::F64(values.to_vec()),
         };
         Some((name.to_owned(), Tensor { shape: expected.shape.clone(), values }))
     };
     let outputs = file.expected().filter_map(output).collect();
-    Ok(CaseReport { case: file.case(), kind: file.kind().to_owned(), tensors: compared, outputs })
+    Ok(CaseReport { case: file.case(), kind: file.kind().to_owned(), tensors, unused: inputs.unused(), outputs })
 }
 
 /// A case on a backend, with what has been computed so far.
 struct Problem<'a, B: Backend> {
     backend: &'a mut B,
-    file: &'a CaseFile,
-    computed: BTreeMap<String, Vec<f64>>,
+    file: &'a Inputs<'a>,
+    computed: BTreeMap<String, Computed>,
+}
+
+/// A result.
+struct Computed {
+    /// How many were computed before.
+    place: usize,
+    values: Vec<f64>,
 }
 
 impl<B: Backend> Problem<'_, B> {
@@ -193,6 +210,7 @@ impl<B: Backend> Problem<'_, B> {
 
     /// Keeps numbers that are on the host already.
     fn keep_values(&mut self, name: impl Into<String>, values: Vec<f64>) {
-        self.computed.insert(name.into(), values);
+        let place = self.computed.len();
+        self.computed.insert(name.into(), Computed { place, values });
     }
 }

@@ -15,7 +15,7 @@ pub(super) fn adam<B: Backend>(problem: &mut Problem<'_, B>) -> Result<()> {
     let steps = file.size("steps")?;
     let (lr, beta1, beta2) = (file.number("lr")?, file.number("beta1")?, file.number("beta2")?);
     let anneal = file.one_of("lr_schedule", &[("constant", false), ("lr*(1-k/steps) at step k=0..", true)])?;
-    let max_grad_norm = file.number("max_norm")?;
+    let max_grad_norm = file.bound("max_norm")?;
     file.shape("param.0")?; // the first there has to be
     let shapes: Vec<Vec<usize>> = (0..)
         .map(|i| format!("param.{i}"))

@@ -19,39 +19,47 @@ fn solve_categorical<B: Backend>(problem: &mut Problem<'_, B>, masked: bool) -> 
     let (batch, actions) = (problem.file.size("batch")?, problem.file.size("actions")?);
     let op = Categorical { batch, actions };
     let shape = [batch, actions];
-    let [logits, q_logits] = [problem.input("logits", &shape)?, problem.input("q_logits", &shape)?];
+    let logits = problem.input("logits", &shape)?;
     let mask = if masked { Some(problem.flags("mask", &shape)?) } else { None };
     let mask = mask.as_ref();
     let action = problem.indices("action", &[batch], actions)?;
-    let w = problem.input("w", &[batch])?;
-    let zeros = problem.filled(batch, 0.0)?;
     let n = batch * actions;
 
     let [mut log_probs, mut probs, mut logsumexp] = [problem.room(n)?, problem.room(n)?, problem.room(batch)?];
     let mut mode = problem.backend.alloc_words(batch)?;
     let Problem { backend, .. } = problem;
     backend.categorical_distribution(&op, &logits, mask, &mut log_probs, &mut probs, &mut logsumexp, &mut mode)?;
+    problem.keep("out.logsumexp", &logsumexp)?;
     problem.keep("out.log_probs", &log_probs)?;
     problem.keep("out.probs", &probs)?;
-    problem.keep("out.logsumexp", &logsumexp)?;
     let mode = problem.backend.read_words(&mode, 0, batch)?;
     problem.keep_values("out.mode", mode.into_iter().map(f64::from).collect());
 
-    let [mut logp, mut entropy, mut kl] = [problem.room(batch)?, problem.room(batch)?, problem.room(batch)?];
+    let [mut logp, mut entropy] = [problem.room(batch)?, problem.room(batch)?];
     problem.backend.categorical_evaluate(&op, &logits, mask, &action, &mut logp, &mut entropy)?;
-    problem.backend.categorical_kl(&op, &logits, &q_logits, mask, &mut kl)?;
     problem.keep("out.logp", &logp)?;
     problem.keep("out.entropy", &entropy)?;
-    problem.keep("out.kl", &kl)?;
 
     let mut d_logits = problem.room(n)?;
-    for (name, d_logp, d_entropy) in [("logp", &w, &zeros), ("entropy", &zeros, &w)] {
-        problem.backend.categorical_backward(&op, &logits, mask, &action, d_logp, d_entropy, &mut d_logits)?;
-        problem.keep(format!("grad.logits_of_{name}"), &d_logits)?;
+    if problem.file.wants(&["grad.logits_of_logp", "grad.logits_of_entropy"]) {
+        let (w, zeros) = (problem.input("w", &[batch])?, problem.filled(batch, 0.0)?);
+        for (name, d_logp, d_entropy) in [("logp", &w, &zeros), ("entropy", &zeros, &w)] {
+            problem.backend.categorical_backward(&op, &logits, mask, &action, d_logp, d_entropy, &mut d_logits)?;
+            problem.keep(format!("grad.logits_of_{name}"), &d_logits)?;
+        }
     }
-    for (name, argument) in [("logits", KlArgument::P), ("q_logits", KlArgument::Q)] {
-        problem.backend.categorical_kl_backward(&op, argument, &logits, &q_logits, mask, &w, &mut d_logits)?;
-        problem.keep(format!("grad.{name}_of_kl"), &d_logits)?;
+    let gradients = ["grad.logits_of_kl", "grad.q_logits_of_kl"];
+    if problem.file.wants(&["out.kl"]) || problem.file.wants(&gradients) {
+        let (q_logits, mut kl) = (problem.input("q_logits", &shape)?, problem.room(batch)?);
+        problem.backend.categorical_kl(&op, &logits, &q_logits, mask, &mut kl)?;
+        problem.keep("out.kl", &kl)?;
+        if problem.file.wants(&gradients) {
+            let w = problem.input("w", &[batch])?;
+            for (name, argument) in gradients.into_iter().zip([KlArgument::P, KlArgument::Q]) {
+                problem.backend.categorical_kl_backward(&op, argument, &logits, &q_logits, mask, &w, &mut d_logits)?;
+                problem.keep(name, &d_logits)?;
+            }
+        }
     }
     Ok(())
 }
@@ -64,33 +72,42 @@ pub(super) fn diag_gaussian<B: Backend>(problem: &mut Problem<'_, B>) -> Result<
     let op = Gaussian { batch, dim, state_dependent_std, log_std_offset: 0 };
     let wide = [batch, dim];
     let log_std_shape = if state_dependent_std { &wide[..] } else { &wide[1..] };
-    let [mean, q_mean, action] =
-        [problem.input("mean", &wide)?, problem.input("q_mean", &wide)?, problem.input("action", &wide)?];
-    let [log_std, q_log_std] = [problem.input("logstd", log_std_shape)?, problem.input("q_logstd", log_std_shape)?];
-    let w = problem.input("w", &[batch])?;
-    let zeros = problem.filled(batch, 0.0)?;
+    let [mean, action] = [problem.input("mean", &wide)?, problem.input("action", &wide)?];
+    let log_std = problem.input("logstd", log_std_shape)?;
 
-    let [mut logp, mut entropy, mut kl] = [problem.room(batch)?, problem.room(batch)?, problem.room(batch)?];
+    let [mut logp, mut entropy] = [problem.room(batch)?, problem.room(batch)?];
     problem.backend.gaussian_evaluate(&op, &mean, &log_std, &action, &mut logp, &mut entropy)?;
-    problem.backend.gaussian_kl(&op, &mean, &log_std, &q_mean, &q_log_std, &mut kl)?;
+    logp_per_dim(problem, &op, &mean, &action, log_std_shape)?;
     problem.keep("out.logp", &logp)?;
     problem.keep("out.entropy", &entropy)?;
-    problem.keep("out.kl", &kl)?;
-    logp_per_dim(problem, &op, &mean, &action, log_std_shape)?;
 
     let [mut d_mean, mut d_log_std] = [problem.room(batch * dim)?, problem.room(op.log_std_len())?];
-    let Problem { backend, .. } = problem;
-    backend.gaussian_backward(&op, &mean, &log_std, &action, &w, &zeros, &mut d_mean, &mut d_log_std, 0)?;
-    problem.keep("grad.mean_of_logp", &d_mean)?;
-    problem.keep("grad.logstd_of_logp", &d_log_std)?;
-    let Problem { backend, .. } = problem;
-    backend.gaussian_backward(&op, &mean, &log_std, &action, &zeros, &w, &mut d_mean, &mut d_log_std, 0)?;
-    problem.keep("grad.logstd_of_entropy", &d_log_std)?;
-    for (prefix, argument) in [("", KlArgument::P), ("q_", KlArgument::Q)] {
+    if file.wants(&["grad.mean_of_logp", "grad.logstd_of_logp", "grad.logstd_of_entropy"]) {
+        let (w, zeros) = (problem.input("w", &[batch])?, problem.filled(batch, 0.0)?);
         let Problem { backend, .. } = problem;
-        backend.gaussian_kl_backward(&op, argument, &mean, &log_std, &q_mean, &q_log_std, &w, &mut d_mean, &mut d_log_std)?;
-        problem.keep(format!("grad.{prefix}mean_of_kl"), &d_mean)?;
-        problem.keep(format!("grad.{prefix}logstd_of_kl"), &d_log_std)?;
+        backend.gaussian_backward(&op, &mean, &log_std, &action, &w, &zeros, &mut d_mean, &mut d_log_std, 0)?;
+        problem.keep("grad.mean_of_logp", &d_mean)?;
+        problem.keep("grad.logstd_of_logp", &d_log_std)?;
+        let Problem { backend, .. } = problem;
+        backend.gaussian_backward(&op, &mean, &log_std, &action, &zeros, &w, &mut d_mean, &mut d_log_std, 0)?;
+        problem.keep("grad.logstd_of_entropy", &d_log_std)?;
+    }
+    let gradients = ["grad.mean_of_kl", "grad.logstd_of_kl", "grad.q_mean_of_kl", "grad.q_logstd_of_kl"];
+    if file.wants(&["out.kl"]) || file.wants(&gradients) {
+        let (q_mean, q_log_std) = (problem.input("q_mean", &wide)?, problem.input("q_logstd", log_std_shape)?);
+        let mut kl = problem.room(batch)?;
+        problem.backend.gaussian_kl(&op, &mean, &log_std, &q_mean, &q_log_std, &mut kl)?;
+        problem.keep("out.kl", &kl)?;
+        if file.wants(&gradients) {
+            let w = problem.input("w", &[batch])?;
+            for (names, argument) in gradients.chunks(2).zip([KlArgument::P, KlArgument::Q]) {
+                let Problem { backend, .. } = problem;
+                let (to_mean, to_log_std) = (&mut d_mean, &mut d_log_std);
+                backend.gaussian_kl_backward(&op, argument, &mean, &log_std, &q_mean, &q_log_std, &w, to_mean, to_log_std)?;
+                problem.keep(names[0], &d_mean)?;
+                problem.keep(names[1], &d_log_std)?;
+            }
+        }
     }
     Ok(())
 }
@@ -121,8 +138,7 @@ pub(super) fn tanh_gaussian<B: Backend>(problem: &mut Problem<'_, B>) -> Result<
     let wide = [batch, dim];
     let gaussian = Gaussian { batch, dim, state_dependent_std: false, log_std_offset: 0 };
     let plain = SquashedGaussian { gaussian, low: -1.0, high: 1.0 };
-    let [mean, u, noise] = [problem.input("mean", &wide)?, problem.input("u", &wide)?, problem.input("noise", &wide)?];
-    let [log_std, w] = [problem.input("logstd", &[dim])?, problem.input("w", &[batch])?];
+    let [mean, u, log_std] = [problem.input("mean", &wide)?, problem.input("u", &wide)?, problem.input("logstd", &[dim])?];
     let n = batch * dim;
     let [mut moved, mut actions, mut log_det] = [problem.room(n)?, problem.room(n)?, problem.room(n)?];
     let mut logp = problem.room(batch)?;
@@ -131,23 +147,41 @@ pub(super) fn tanh_gaussian<B: Backend>(problem: &mut Problem<'_, B>) -> Result<
         let Problem { backend, .. } = problem;
         backend.squashed_gaussian_evaluate(&op, &mean, &log_std, &u, &mut actions, &mut log_det, &mut logp)?;
         problem.keep(format!("out.action{suffix}"), &actions)?;
+        problem.keep("out.log_det", &log_det)?;
         problem.keep(format!("out.logp{suffix}"), &logp)?;
     }
-    problem.keep("out.log_det", &log_det)?;
-
-    problem.backend.gaussian_sample(&gaussian, &mean, &log_std, &noise, 0, &mut moved, &mut logp)?;
-    let Problem { backend, .. } = problem;
-    backend.squashed_gaussian_evaluate(&plain, &mean, &log_std, &moved, &mut actions, &mut log_det, &mut logp)?;
-    problem.keep("out.logp_reparam", &logp)?;
-
-    let [mut d_mean, mut d_log_std] = [problem.room(n)?, problem.room(dim)?];
-    for (suffix, reparameterised, at) in [("", false, &u), ("_reparam", true, &moved)] {
+    if file.wants(&["grad.mean_of_logp", "grad.logstd_of_logp"]) {
+        squashed_gradients(problem, &plain, "", false, [&mean, &log_std, &u])?;
+    }
+    let gradients = ["grad.mean_of_logp_reparam", "grad.logstd_of_logp_reparam"];
+    if file.wants(&["out.logp_reparam"]) || file.wants(&gradients) {
+        let noise = problem.input("noise", &wide)?;
+        problem.backend.gaussian_sample(&gaussian, &mean, &log_std, &noise, 0, &mut moved, &mut logp)?;
         let Problem { backend, .. } = problem;
-        backend.squashed_gaussian_backward(&plain, reparameterised, &mean, &log_std, at, &w, &mut d_mean, &mut d_log_std)?;
-        problem.keep(format!("grad.mean_of_logp{suffix}"), &d_mean)?;
-        problem.keep(format!("grad.logstd_of_logp{suffix}"), &d_log_std)?;
+        backend.squashed_gaussian_evaluate(&plain, &mean, &log_std, &moved, &mut actions, &mut log_det, &mut logp)?;
+        problem.keep("out.logp_reparam", &logp)?;
+        if file.wants(&gradients) {
+            squashed_gradients(problem, &plain, "_reparam", true, [&mean, &log_std, &moved])?;
+        }
     }
     Ok(())
+}
+
+/// Gradients of Σ w·logp at (mean, log-std, u).
+fn squashed_gradients<B: Backend>(
+    problem: &mut Problem<'_, B>,
+    op: &SquashedGaussian,
+    suffix: &str,
+    reparameterised: bool,
+    [mean, log_std, u]: [&B::Floats; 3],
+) -> Result<()> {
+    let Gaussian { batch, dim, .. } = op.gaussian;
+    let w = problem.input("w", &[batch])?;
+    let [mut d_mean, mut d_log_std] = [problem.room(batch * dim)?, problem.room(dim)?];
+    let Problem { backend, .. } = problem;
+    backend.squashed_gaussian_backward(op, reparameterised, mean, log_std, u, &w, &mut d_mean, &mut d_log_std)?;
+    problem.keep(format!("grad.mean_of_logp{suffix}"), &d_mean)?;
+    problem.keep(format!("grad.logstd_of_logp{suffix}"), &d_log_std)
 }
 
 /// Parameters of a policy's head on the backend, with the actions whose probability is asked for.

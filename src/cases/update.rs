@@ -1,6 +1,7 @@
 //! Whole PPO updates.
 
 use super::Problem;
+use super::config::overridden;
 use super::loss::LOGGED;
 use super::mlp::ACTIVATIONS;
 use crate::backend::Backend;
@@ -32,8 +33,10 @@ pub(super) fn ppo_update<B: Backend>(problem: &mut Problem<'_, B>) -> Result<()>
     let mut learner = Learner::with_minibatch_size(backend, observation_size, policy, config, minibatch_size)?;
     learner.set_parameters(backend, &initial)?;
     learner.begin(backend, &rollout, learning_rate, Some(&permutations))?;
+    problem.keep("out.advantages", &learner.advantages)?;
+    problem.keep("out.returns", &learner.returns)?;
     let per_epoch = learner.steps_per_epoch();
-    learner.step(backend, &rollout, 0, true)?;
+    learner.step(problem.backend, &rollout, 0, true)?;
     let first = minibatch_size.min(permutations.len() / epochs);
     keep_first(problem, &learner, &rollout, &initial, first)?;
     let steps = epochs * per_epoch;
@@ -41,9 +44,6 @@ pub(super) fn ppo_update<B: Backend>(problem: &mut Problem<'_, B>) -> Result<()>
         learner.step(problem.backend, &rollout, step, step + 1 == steps)?;
     }
     let stats = learner.finish(problem.backend, learning_rate)?;
-
-    problem.keep("out.advantages", &learner.advantages)?;
-    problem.keep("out.returns", &learner.returns)?;
     for (name, column) in LOGGED.into_iter().chain([("grad_norm", stat::GRAD_NORM), ("clip_coef", stat::CLIP_COEF)]) {
         problem.keep_values(format!("out.steps.{name}"), stats.log.iter().map(|row| row[column]).collect());
     }
@@ -72,11 +72,6 @@ fn keep_first<B: Backend>(
     count: usize,
 ) -> Result<()> {
     let network = learner.network();
-    let grads = problem.read(&learner.state.grads)?;
-    keep_tensors(problem, "grad.first", network, &grads);
-    let [params, ..] = learner.state_f64(problem.backend)?;
-    keep_tensors(problem, "out.after_first", network, &params);
-
     // From the heads' outputs of that minibatch. The parameters have moved on, so the log-std comes from those it began with.
     let [mut logp, mut entropy] = [problem.room(count)?, problem.room(count)?];
     let head = learner.minibatch.actor.head();
@@ -101,6 +96,11 @@ fn keep_first<B: Backend>(
     problem.keep("out.first.entropy", &entropy)?;
     let values = problem.backend.read_f64(learner.minibatch.critic.head(), 0, count)?;
     problem.keep_values("out.first.value", values);
+
+    let grads = problem.read(&learner.state.grads)?;
+    keep_tensors(problem, "grad.first", network, &grads);
+    let [params, ..] = learner.state_f64(problem.backend)?;
+    keep_tensors(problem, "out.after_first", network, &params);
     Ok(())
 }
 
@@ -133,11 +133,11 @@ fn read_setup<B: Backend>(problem: &Problem<'_, B>) -> Result<Setup> {
         num_minibatches: 1,
         update_epochs: epochs,
         norm_adv: if file.switch("norm_adv")? { AdvantageScope::Minibatch } else { AdvantageScope::None },
-        clip_coef: file.number("clip")?,
+        clip_coef: file.bound("clip")?,
         clip_vloss: file.switch("clip_vloss")?,
         ent_coef: file.number("ent_coef")?,
         vf_coef: file.number("vf_coef")?,
-        max_grad_norm: file.number("max_grad_norm")?,
+        max_grad_norm: file.bound("max_grad_norm")?,
         target_kl: file.optional_number("target_kl")?,
         adam_beta1: file.number("beta1")?,
         adam_beta2: file.number("beta2")?,
@@ -147,16 +147,25 @@ fn read_setup<B: Backend>(problem: &Problem<'_, B>) -> Result<Setup> {
         // CleanRL's is the default; everything else in it is what these cases take for granted.
         ..Config::default()
     };
+    let config = overridden(file, config)?;
     Ok(Setup { config, minibatch_size: file.size("minibatch")?, observation_size, policy, initial, permutations })
 }
 
-/// The rollout in CleanRL's convention: `[T, N]` flattened by t·N + n.
+/// The rollout, `[T, N]` flattened by t·N + n. Episodes end in CleanRL's convention, or Gymnasium's where truncations are bootstrapped.
 fn read_rollout<B: Backend>(problem: &mut Problem<'_, B>, setup: &Setup) -> Result<Rollout<B>> {
     let Config { num_steps: steps, num_envs: envs, .. } = setup.config;
     let batch = steps * envs;
     let actions = match setup.policy {
         PolicyKind::Categorical { actions } => Actions::Discrete(problem.indices("actions", &[batch], actions)?),
         PolicyKind::Gaussian { dim } => Actions::Continuous(problem.input("actions", &[batch, dim])?),
+    };
+    let shape = [steps, envs];
+    let ends = if setup.config.bootstrap_truncated {
+        let [terminated, truncated] = [problem.flags("terminated", &shape)?, problem.flags("truncated", &shape)?];
+        Ends::AfterStep { next_values: problem.input("next_values", &shape)?, terminated, truncated }
+    } else {
+        let [dones, next_done] = [problem.f32_flags("dones", &shape)?, problem.f32_flags("next_done", &shape[1..])?];
+        Ends::BeforeStep { dones, next_value: problem.input("next_value", &shape[1..])?, next_done }
     };
     Ok(Rollout {
         steps,
@@ -165,11 +174,7 @@ fn read_rollout<B: Backend>(problem: &mut Problem<'_, B>, setup: &Setup) -> Resu
         actions,
         logp: problem.input("old_logp", &[batch])?,
         values: problem.input("old_values", &[batch])?,
-        rewards: problem.input("rewards", &[steps, envs])?,
-        ends: Ends::BeforeStep {
-            dones: problem.f32_flags("dones", &[steps, envs])?,
-            next_value: problem.input("next_value", &[envs])?,
-            next_done: problem.f32_flags("next_done", &[envs])?,
-        },
+        rewards: problem.input("rewards", &shape)?,
+        ends,
     })
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 use ppo_kernels::backend::{Backend, Cpu};
-use ppo_kernels::cases::{CaseFile, CaseReport, TensorReport, case_name, check};
+use ppo_kernels::cases::{Allowance, CaseFile, CaseReport, Element, TensorReport, case_name, check};
 use ppo_kernels::{Error, Result};
 use serde::Serialize;
 
@@ -13,14 +13,15 @@ use super::backend::{PrecisionArgs, open_gpu, refuse_adapter, refuse_precision};
 use super::run_folder::write_whole;
 use super::{Outcome, output};
 
-/// Failed tensors listed one by one; a wrong kernel fails all that come after it.
+/// Failed tensors listed one by one without `--all`; a wrong kernel fails all that come after it.
 const FAILURES_LISTED: usize = 5;
 
 /// Run case files: compute every `out.` and `grad.` tensor from the inputs, and compare with the solution.
 ///
-/// A tensor passes when its relative error in the norm is at most ten times that of PyTorch's single precision (which the file names), or
-/// 1e-5; where the solution is zero, the largest absolute error counts, and 1e-6. Exits 1 if anything failed: a tensor, an unknown kind, a
-/// file that cannot be used.
+/// A tensor passes when its relative error in the norm is at most ten times that of PyTorch's single precision (which the file may name), or
+/// the tolerance; where the solution is zero, the largest absolute error counts, and a tenth of the tolerance. With cpu-f64 only the
+/// tolerance counts. Of a case that fails, failed tensors are listed in the order in which they were computed, each with the element that
+/// is furthest off. Exits 1 if anything failed: a tensor, an unknown kind, a file that cannot be used.
 #[derive(Debug, clap::Args)]
 pub struct CheckArgs {
     /// What computes
@@ -31,6 +32,12 @@ pub struct CheckArgs {
     adapter: Option<String>,
     #[command(flatten)]
     precision: PrecisionArgs,
+    /// Relative error that a tensor may have [default: 1e-5, with cpu-f64 1e-6]
+    #[arg(long, value_name = "E", value_parser = tolerance)]
+    tolerance: Option<f64>,
+    /// List every tensor, not only the first five that failed
+    #[arg(long)]
+    all: bool,
     /// One line of JSON a file
     #[arg(long)]
     json: bool,
@@ -40,6 +47,10 @@ pub struct CheckArgs {
     /// Case files, and folders of them (*.safetensors, not those in folders within)
     #[arg(value_name = "FILE", required = true)]
     files: Vec<PathBuf>,
+}
+
+fn tolerance(text: &str) -> std::result::Result<f64, String> {
+    text.parse().ok().filter(|&e: &f64| e >= 0.0 && e.is_finite()).ok_or_else(|| "expected a finite number >= 0".to_owned())
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -58,17 +69,45 @@ impl CheckedBackend {
     }
 }
 
-/// The tensor that is furthest from the truth. Numbers that JSON lacks (not computed, not a number) are null.
+/// A tensor and how far it is from the truth. Numbers that JSON lacks (not computed, not a number) are null.
 #[derive(Debug, Serialize)]
-struct Worst<'a> {
+struct TensorLine<'a> {
     tensor: &'a str,
     error: f64,
     allowed: f64,
+    passed: bool,
+    /// Why nothing could be compared.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    missing: Option<&'a str>,
+    /// The element that is furthest off: its place in each dimension.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    index: Option<&'a [usize]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    computed: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expected: Option<f64>,
+}
+
+impl<'a> From<&'a TensorReport> for TensorLine<'a> {
+    fn from(report: &'a TensorReport) -> Self {
+        let furthest = report.furthest.as_ref();
+        Self {
+            tensor: &report.name,
+            error: report.error,
+            allowed: report.allowed,
+            passed: report.passed,
+            missing: report.missing.as_deref(),
+            index: furthest.map(|element| &element.index[..]),
+            computed: furthest.map(|element| element.computed),
+            expected: furthest.map(|element| element.expected),
+        }
+    }
 }
 
 /// A line of `--json`.
 #[derive(Debug, Serialize)]
 struct Line<'a> {
+    path: String,
     case: &'a str,
     /// null where the file could not be read.
     kind: Option<&'a str>,
@@ -76,9 +115,13 @@ struct Line<'a> {
     adapter: &'a str,
     /// Computed and compared, every tensor of it.
     passed: bool,
-    worst: Option<Worst<'a>>,
+    worst: Option<TensorLine<'a>>,
     /// How many were compared.
     tensors: usize,
+    /// Those that failed, or with `--all` all, in the order in which they were computed.
+    listed: Vec<TensorLine<'a>>,
+    /// Inputs and hyper-parameters of the file that were not looked at.
+    unused: &'a [String],
     /// Why the case could not be computed, or its outputs not be written.
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
@@ -127,6 +170,7 @@ fn open(path: &Path) -> Result<CaseFile> {
 
 struct Run<'a> {
     args: &'a CheckArgs,
+    allowance: Allowance,
     backend: String,
     adapter: &'a str,
     /// The files checked, as the file system knows them: no output may replace one.
@@ -136,7 +180,9 @@ struct Run<'a> {
 
 impl<'a> Run<'a> {
     fn new(args: &'a CheckArgs, adapter: &'a str) -> Self {
-        Self { args, backend: args.backend.name(), adapter, inputs: HashSet::new(), written: HashSet::new() }
+        let usual = if args.backend == CheckedBackend::CpuF64 { Allowance::DOUBLE } else { Allowance::SINGLE };
+        let allowance = Allowance { relative: args.tolerance.unwrap_or(usual.relative), ..usual };
+        Self { args, allowance, backend: args.backend.name(), adapter, inputs: HashSet::new(), written: HashSet::new() }
     }
 
     fn all<B: Backend>(mut self, backend: &mut B) -> Result<Outcome> {
@@ -146,7 +192,7 @@ impl<'a> Run<'a> {
         for path in &files {
             let file = open(path);
             let kind = file.as_ref().ok().map(|file| file.kind().to_owned());
-            let report = file.and_then(|file| check(backend, &file));
+            let report = file.and_then(|file| check(backend, &file, &self.allowance));
             if report.is_err() {
                 // What the device has not told yet belongs to this file, not to the next.
                 let _ = backend.flush();
@@ -184,33 +230,44 @@ impl<'a> Run<'a> {
 
     fn tell_json(&self, path: &Path, kind: Option<&str>, report: &Result<CaseReport>, not_written: Option<&Error>) -> Result<()> {
         let computed = report.as_ref().ok();
-        let worst = computed.and_then(CaseReport::worst);
         let line = Line {
+            path: path.display().to_string(),
             case: &case_name(path),
             kind,
             backend: &self.backend,
             adapter: self.adapter,
             passed: computed.is_some_and(CaseReport::passed),
-            worst: worst.map(|worst| Worst { tensor: &worst.name, error: worst.error, allowed: worst.allowed }),
+            worst: computed.and_then(CaseReport::worst).map(TensorLine::from),
             tensors: computed.map_or(0, |report| report.tensors.len()),
+            listed: computed.map_or(Vec::new(), |report| self.listed(report).map(TensorLine::from).collect()),
+            unused: computed.map_or(&[], |report| &report.unused),
             error: report.as_ref().err().or(not_written).map(Error::to_string),
         };
         let text = serde_json::to_string(&line).map_err(|error| Error::Io { path: "stdout".into(), source: error.into() })?;
         output::line(&text)
     }
 
+    /// What `--all` asks for, else what failed.
+    fn listed<'b>(&self, report: &'b CaseReport) -> impl Iterator<Item = &'b TensorReport> {
+        let all = self.args.all;
+        report.tensors.iter().filter(move |tensor| all || !tensor.passed)
+    }
+
     fn tell_people(&self, path: &Path, report: &Result<CaseReport>, not_written: Option<&Error>) -> Result<()> {
+        let path = path.display();
         match report {
-            Err(error) => output::line(&format!("FAIL {}: {error}", case_name(path)))?,
+            Err(error) => output::line(&format!("FAIL {path}: {error}"))?,
             Ok(report) => {
-                let verdict = if report.passed() { "ok  " } else { "FAIL" };
-                let worst = report.worst().map_or_else(String::new, |worst| format!(", worst {}", describe(worst)));
-                let count = report.tensors.len();
-                output::line(&format!("{verdict} {} ({}): {count} tensors{worst}", report.case, report.kind))?;
-                let failed: Vec<&TensorReport> = report.tensors.iter().filter(|tensor| !tensor.passed).collect();
-                failed.iter().take(FAILURES_LISTED).try_for_each(|tensor| output::line(&format!("     {}", describe(tensor))))?;
-                if failed.len() > FAILURES_LISTED {
-                    output::line(&format!("     and {} more tensors", failed.len() - FAILURES_LISTED))?;
+                output::line(&format!("{} {path} ({}): {}", verdict(report.passed()), report.kind, summary(report)))?;
+                let most = if self.args.all { usize::MAX } else { FAILURES_LISTED };
+                let line = |tensor: &TensorReport| format!("     {} {}", verdict(tensor.passed), describe(tensor));
+                self.listed(report).take(most).try_for_each(|tensor| output::line(&line(tensor)))?;
+                let left = self.listed(report).skip(most).count();
+                if left > 0 {
+                    output::line(&format!("     and {left} more tensors (--all lists them)"))?;
+                }
+                if !report.unused.is_empty() && (self.args.all || !report.passed()) {
+                    output::line(&format!("     not looked at: {}", report.unused.join(", ")))?;
                 }
             }
         }
@@ -218,9 +275,26 @@ impl<'a> Run<'a> {
     }
 }
 
-fn describe(tensor: &TensorReport) -> String {
-    if tensor.error.is_infinite() {
-        return format!("{}: not computed in this shape", tensor.name);
+fn verdict(passed: bool) -> &'static str {
+    if passed { "ok  " } else { "FAIL" }
+}
+
+fn summary(report: &CaseReport) -> String {
+    let (count, failed) = (report.tensors.len(), report.tensors.iter().filter(|tensor| !tensor.passed).count());
+    match report.worst() {
+        Some(worst) if failed == 0 => {
+            format!("{count} tensors, worst {}: {:.1e} of {:.1e} allowed", worst.name, worst.error, worst.allowed)
+        }
+        _ => format!("{failed} of {count} tensors, in the order in which they are computed:"),
     }
-    format!("{}: {:.1e} of {:.1e} allowed", tensor.name, tensor.error, tensor.allowed)
+}
+
+fn describe(tensor: &TensorReport) -> String {
+    if let Some(missing) = &tensor.missing {
+        return format!("{}: {missing}", tensor.name);
+    }
+    let furthest = tensor.furthest.as_ref().map_or_else(String::new, |Element { index, computed, expected }| {
+        format!("; {index:?} is {computed:.9e}, expected {expected:.9e}")
+    });
+    format!("{}: {:.1e} of {:.1e} allowed{furthest}", tensor.name, tensor.error, tensor.allowed)
 }

@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 use super::infinity_as_text;
 use crate::error::{Error, Result};
 use crate::kernels::linear::Activation;
-use crate::kernels::normalize::EpsilonMode;
-use crate::kernels::surrogate::ValueLoss;
+use crate::kernels::normalize::{EpsilonMode, Normalize};
+use crate::kernels::surrogate::{Surrogate, ValueLoss};
 use crate::shape::{require_finite, require_range, require_size};
 
 /// The smallest and the largest positive numbers that are the same on every device: shaders compute in `f32`, and some flush what is
@@ -243,6 +243,34 @@ impl Config {
             Some(delta) => ValueLoss::Huber { delta },
             None if self.clip_vloss => ValueLoss::Clipped { clip: self.clip_coef },
             None => ValueLoss::Mse,
+        }
+    }
+
+    /// The loss of a minibatch of `batch` samples.
+    pub(crate) fn surrogate(&self, batch: usize, stats_row: usize) -> Surrogate {
+        Surrogate {
+            batch,
+            clip_low: self.clip_coef,
+            clip_high: self.clip_coef_high.unwrap_or(self.clip_coef),
+            dual_clip: self.dual_clip,
+            vf_coef: self.vf_coef,
+            ent_coef: self.ent_coef,
+            kl_coef: self.kl_coef,
+            value_loss: self.value_loss(),
+            stats_row,
+        }
+    }
+
+    /// How advantages are normalised, wherever they are.
+    pub(crate) fn normalization(&self, vectors: usize, len: usize, offset: usize, stride: usize) -> Normalize {
+        Normalize {
+            vectors,
+            len,
+            offset,
+            stride,
+            ddof: self.norm_adv_ddof,
+            epsilon: self.norm_adv_epsilon,
+            epsilon_mode: self.norm_adv_epsilon_mode,
         }
     }
 

@@ -24,7 +24,7 @@ use crate::kernels::normalize::Normalize;
 use crate::kernels::optimizer::{Adam, GradientNorm, control, schedule, stop};
 use crate::kernels::policy::Categorical;
 use crate::kernels::random::RandomStream;
-use crate::kernels::surrogate::{Surrogate, sample, stat};
+use crate::kernels::surrogate::{sample, stat};
 use crate::shape::{require_len, require_range};
 
 /// Tensors that an update looks through for NaN and infinities. A code on the device is an index into this, plus one.
@@ -438,22 +438,10 @@ impl<B: Backend> Learner<B> {
         let row = self.config.update_epochs * self.steps_per_epoch();
         backend.explained_variance(steps * envs, values, &self.returns, &mut self.state.stats, row)?;
         if self.config.norm_adv == AdvantageScope::Rollout {
-            let op = self.normalization(1, steps * envs, 0, 1);
+            let op = self.config.normalization(1, steps * envs, 0, 1);
             backend.normalize(&op, &mut self.advantages, &mut self.moments)?;
         }
         Ok(())
-    }
-
-    fn normalization(&self, vectors: usize, len: usize, offset: usize, stride: usize) -> Normalize {
-        Normalize {
-            vectors,
-            len,
-            offset,
-            stride,
-            ddof: self.config.norm_adv_ddof,
-            epsilon: self.config.norm_adv_epsilon,
-            epsilon_mode: self.config.norm_adv_epsilon_mode,
-        }
     }
 
     /// Records minibatch step `step` of the update. After the last, what it has made can be read; after others, it need not be there.
@@ -483,7 +471,7 @@ impl<B: Backend> Learner<B> {
             return Ok(());
         }
         let (whole, rest) = (count / len, count % len);
-        let op = self.normalization(whole, len, sample::ADVANTAGE, sample::COLUMNS);
+        let op = self.config.normalization(whole, len, sample::ADVANTAGE, sample::COLUMNS);
         backend.normalize(&op, &mut self.samples, &mut self.moments)?;
         if rest == 0 {
             return Ok(());
@@ -521,17 +509,7 @@ impl<B: Backend> Learner<B> {
 
     fn minibatch_step(&self, count: usize, step: usize, is_last: bool) -> MinibatchStep {
         let config = &self.config;
-        let loss = Surrogate {
-            batch: count,
-            clip_low: config.clip_coef,
-            clip_high: config.clip_coef_high.unwrap_or(config.clip_coef),
-            dual_clip: config.dual_clip,
-            vf_coef: config.vf_coef,
-            ent_coef: config.ent_coef,
-            kl_coef: config.kl_coef,
-            value_loss: config.value_loss(),
-            stats_row: step,
-        };
+        let loss = config.surrogate(count, step);
         let norm = GradientNorm {
             len: self.network.len(),
             max_grad_norm: config.max_grad_norm,

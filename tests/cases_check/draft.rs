@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use ppo_kernels::backend::{Backend, Cpu};
-use ppo_kernels::cases::{CaseFile, CaseReport, check};
+use ppo_kernels::cases::{Allowance, CaseFile, CaseReport, check};
 use ppo_kernels::{Error, Result};
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
@@ -115,7 +115,7 @@ impl Draft {
 }
 
 pub fn check_bytes<B: Backend>(backend: &mut B, case: &str, bytes: &[u8]) -> Result<CaseReport> {
-    check(backend, &CaseFile::parse(Path::new(case), bytes)?)
+    check(backend, &CaseFile::parse(Path::new(case), bytes)?, &Allowance::SINGLE)
 }
 
 /// The names of the tensors that failed.

@@ -29,6 +29,9 @@ fn an_output_that_cannot_be_computed_fails() {
         assert!(!report.outputs.contains_key("out.wisdom"));
         let worst = report.worst().unwrap();
         assert_eq!((worst.name.as_str(), worst.error), ("out.wisdom", f64::INFINITY));
+        let missing = worst.missing.as_ref().unwrap();
+        assert!(missing.contains(&report.kind) && missing.contains("no result"), "{missing}");
+        assert_eq!(report.tensors.last().unwrap().name, "out.wisdom");
     }
 }
 
@@ -37,7 +40,10 @@ fn an_output_of_another_size_fails() {
     let mut draft = Draft::of("activations");
     draft.tensors.insert("out.tanh".to_owned(), (Dtype::F64, vec![0], Vec::new()));
     draft.tensors.insert("out.relu".to_owned(), (Dtype::F64, vec![2], vec![0; 16]));
-    assert_eq!(failed_tensors(&draft.check().unwrap()), ["out.relu", "out.tanh"]);
+    let report = draft.check().unwrap();
+    assert_eq!(failed_tensors(&report), ["out.tanh", "out.relu"]);
+    let missing = |name: &str| report.tensors.iter().find(|tensor| tensor.name == name).unwrap().missing.clone();
+    assert_eq!(missing("out.relu").unwrap(), "256 elements computed, the file has [2]");
 }
 
 #[test]
@@ -156,6 +162,12 @@ fn a_hyper_parameter_that_is_missing_or_does_not_parse_is_named() {
                 if (case, name.as_str(), text) == ("update_single_step", "hidden", "") {
                     continue; // no hidden layers, for which the tensors do not fit
                 }
+                if text == "inf"
+                    && ["clip", "max_norm", "max_grad_norm"].contains(&name.as_str())
+                    && !case.starts_with("value_loss")
+                {
+                    continue; // not clipped
+                }
                 let mut wrong = draft.clone();
                 wrong.metadata.insert(name.clone(), text.to_owned());
                 let error = wrong.error();
@@ -204,14 +216,68 @@ fn a_yardstick_lets_nothing_pass_that_is_not_a_number() {
 }
 
 #[test]
-fn inputs_that_are_not_finite_fail() {
+fn an_input_that_is_no_number_is_named() {
+    for case in SMALL {
+        let draft = Draft::of(case);
+        for name in inputs(&draft).into_iter().filter(|name| draft.tensors[name].0 == Dtype::F32) {
+            let mut wrong = draft.clone();
+            let elements = wrong.tensors.get_mut(&name).unwrap().2.as_chunks_mut().0;
+            *elements.last_mut().unwrap() = f32::NAN.to_le_bytes();
+            let argument = format!("{name}[{}]", elements.len() - 1);
+            let error = wrong.error();
+            assert!(matches!(&error, Error::InvalidValue { argument: a, .. } if *a == argument), "{case}: {error}");
+        }
+    }
+}
+
+#[test]
+fn inputs_that_are_infinite_fail() {
     for case in SMALL {
         let draft = Draft::of(case);
         for name in inputs(&draft).into_iter().filter(|name| draft.tensors[name].0 == Dtype::F32) {
             let mut wrong = draft.clone();
             // All of it: a value behind the end of an episode is rightly not looked at.
-            wrong.tensors.get_mut(&name).unwrap().2.as_chunks_mut().0.fill(f32::NAN.to_le_bytes());
-            assert!(!wrong.check().is_ok_and(|report| report.passed()), "{case} with NaN in {name}");
+            wrong.tensors.get_mut(&name).unwrap().2.as_chunks_mut().0.fill(f32::INFINITY.to_le_bytes());
+            wrong.tensors.remove(name.trim_end_matches(".f32"));
+            assert!(!wrong.check().is_ok_and(|report| report.passed()), "{case} with infinities in {name}");
+        }
+    }
+}
+
+#[test]
+fn both_precisions_of_an_input_have_to_be_the_same_numbers() {
+    let mut draft = Draft::of("activations");
+    let mut values = draft.floats("in.x");
+    values[3] += 1e-12;
+    draft.set_floats("in.x", &values);
+    assert!(matches!(draft.error(), Error::InvalidValue { argument, .. } if argument == "in.x.f32[3]"));
+    draft.tensors.remove("in.x");
+    assert!(draft.check().unwrap().passed(), "double precision may be left out");
+}
+
+#[test]
+fn a_tensor_that_is_neither_input_nor_result_is_refused() {
+    let mut draft = Draft::of("activations");
+    draft.tensors.insert("output.tanh".to_owned(), (Dtype::F64, vec![1], vec![0; 8]));
+    assert!(matches!(draft.error(), Error::File { reason, .. } if reason.contains("output.tanh")));
+}
+
+#[test]
+fn what_was_not_looked_at_is_named() {
+    let mut draft = Draft::of("gae_02_T5_N3_g0.99_l0.95");
+    assert_eq!(draft.check().unwrap().unused, ["flags"]);
+    draft.tensors.insert("in.speed.f32".to_owned(), (Dtype::F32, vec![1], vec![0; 4]));
+    draft.metadata.insert("lambda".to_owned(), "0.5".to_owned());
+    assert_eq!(draft.check().unwrap().unused, ["in.speed.f32", "flags", "lambda"]);
+}
+
+#[test]
+fn a_config_that_does_not_parse_or_has_an_unknown_name_is_an_error() {
+    for config in ["", "[]", "{", r#"{"norm_adv_dof": 0}"#, r#"{"norm_adv_ddof": "none"}"#] {
+        for case in ["ppo_loss_categorical_B33_A2", "clipped_surrogate_B33_c0.2_n0_dual", "update_single_step"] {
+            let mut draft = Draft::of(case);
+            draft.metadata.insert("config".to_owned(), config.to_owned());
+            assert!(matches!(draft.error(), Error::InvalidValue { argument, .. } if argument == "config"), "{config}");
         }
     }
 }
@@ -278,7 +344,8 @@ fn headers_that_lie_are_errors() {
 
 #[test]
 fn empty_tensors_are_errors() {
-    let header = r#"{"__metadata__":{"kind":"activations"},"in.x.f32":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}}"#;
+    let tensor = r#"{"dtype":"F32","shape":[0],"data_offsets":[0,0]}"#;
+    let header = &format!(r#"{{"__metadata__":{{"kind":"activations"}},"in.x.f32":{tensor},"out.tanh":{tensor}}}"#);
     let error = check_bytes(&mut Cpu::<f32>::new(), "empty", &with_header(header, &[])).unwrap_err();
     assert!(matches!(error, Error::Shape { .. }), "{error}");
 }

@@ -6,7 +6,7 @@ use safetensors::SafeTensors;
 use safetensors::tensor::Dtype;
 
 use crate::common;
-use crate::draft::{Draft, path_of};
+use crate::draft::{Draft, path_of, public};
 
 fn program(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_ppo-kernels"))
@@ -40,7 +40,8 @@ fn the_program_says_one_line_a_file_and_a_summary() {
     let stdout = expect_code(&program(&["--backend", "cpu", &a, &b]), 0);
     let lines: Vec<&str> = stdout.lines().collect();
     assert_eq!(lines.len(), 3, "{stdout}");
-    assert!(lines[0].starts_with("ok   gae_02_T5_N3_g0.99_l0.95 (gae): 7 tensors, worst out."), "{stdout}");
+    let first = format!("ok   {a} (gae): 7 tensors, worst out.");
+    assert!(lines[0].starts_with(&first), "{stdout}");
     assert_eq!(lines[2], "2 of 2 cases passed on CPU (f32)");
     expect_code(&program(&[]), 2);
     expect_code(&program(&["--backend", "abacus", &a]), 2);
@@ -59,8 +60,9 @@ fn a_folder_stands_for_the_case_files_in_it() {
     std::fs::write(folder.path().join("notes.txt"), "no case").unwrap();
     std::fs::create_dir(folder.path().join("more")).unwrap();
     let stdout = expect_code(&program(&["--backend", "cpu", folder_name, &arguments("activations")]), 0);
-    let names: Vec<&str> = stdout.lines().filter_map(|line| line.strip_prefix("ok   ")?.split(' ').next()).collect();
-    assert_eq!(names, ["activations", "update_single_step", "activations"], "{stdout}");
+    let paths: Vec<&str> = stdout.lines().filter_map(|line| line.strip_prefix("ok   ")?.split(' ').next()).collect();
+    let [first, second] = ["activations", "update_single_step"].map(|case| folder.path().join(format!("{case}.safetensors")));
+    assert_eq!(paths, [first.to_str().unwrap(), second.to_str().unwrap(), &arguments("activations")], "{stdout}");
     // Outputs must not replace what a folder stands for either.
     let stdout = expect_code(&program(&["--backend", "cpu", "--outputs", folder_name, folder_name]), 1);
     assert_eq!(stdout.matches("is a case file, which outputs must not replace").count(), 2, "{stdout}");
@@ -77,7 +79,8 @@ fn json_has_one_line_a_file_on_every_backend() {
         let line = &lines[0];
         let mut keys: Vec<&String> = line.as_object().unwrap().keys().collect();
         keys.sort_unstable();
-        assert_eq!(keys, ["adapter", "backend", "case", "kind", "passed", "tensors", "worst"]);
+        assert_eq!(keys, ["adapter", "backend", "case", "kind", "listed", "passed", "path", "tensors", "unused", "worst"]);
+        assert_eq!((&line["path"], &line["listed"]), (&files[0].as_str().into(), &serde_json::json!([])));
         assert_eq!((&line["case"], &line["kind"]), (&"update_single_step".into(), &"ppo_update".into()));
         assert_eq!((&line["backend"], &line["passed"]), (&backend.into(), &true.into()));
         assert!(!line["adapter"].as_str().unwrap().is_empty());
@@ -125,9 +128,69 @@ fn what_is_wrong_with_a_file_does_not_keep_the_others_from_being_checked() {
     assert_eq!((&lines[5]["worst"]["tensor"], &lines[5]["worst"]["error"]), (&"out.wisdom".into(), &serde_json::Value::Null));
 
     let stdout = expect_code(&program(&[&["--backend", "cpu"], &files[..]].concat()), 1);
-    for text in ["FAIL wrong (activations)", "out.silu: ", "FAIL garbage: ", "out.wisdom: not computed", "1 of 7 cases passed"] {
+    let failed = |file: &str| format!("FAIL {file}");
+    for text in [
+        &*failed(&format!("{} (activations): 1 of 14 tensors", files[0])),
+        "FAIL out.silu: ",
+        &failed(&format!("{}: ", files[2])),
+        "FAIL out.wisdom: no result",
+        "1 of 7 cases passed",
+    ] {
         assert!(stdout.contains(text), "no {text:?} in\n{stdout}");
     }
+}
+
+#[test]
+fn a_failure_is_told_in_the_order_of_computing_with_the_element_that_is_furthest_off() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("planted.safetensors");
+    let path = file.to_str().unwrap();
+    let mut draft = Draft::of("update_single_step");
+    for name in
+        ["out.returns", "out.adam_m.actor.W0", "grad.first.actor.b0", "out.first.logp", "out.delta.actor.b0", "out.advantages"]
+    {
+        let mut values = draft.floats(name);
+        values[1] = 7.5;
+        draft.set_floats(name, &values);
+    }
+    std::fs::write(&file, draft.bytes()).unwrap();
+    let stdout = expect_code(&program(&["--backend", "cpu", path]), 1);
+    let listed: Vec<&str> = stdout.lines().filter_map(|line| line.strip_prefix("     FAIL ")?.split(':').next()).collect();
+    let first = ["out.advantages", "out.returns", "out.first.logp", "grad.first.actor.b0"];
+    assert_eq!(listed, [&first[..], &["out.delta.actor.b0"]].concat(), "{stdout}");
+    // The second of T·N in the second of N environments.
+    assert!(stdout.contains("; [0, 1] is ") && stdout.contains(", expected 7.500000000e0"), "{stdout}");
+    assert!(stdout.contains("and 1 more tensors (--all lists them)") && stdout.contains("not looked at: attempt"), "{stdout}");
+    let stdout = expect_code(&program(&["--backend", "cpu", "--all", path]), 1);
+    let (failed, passed) = (stdout.matches("     FAIL ").count(), stdout.matches("     ok   ").count());
+    assert_eq!((failed, failed + passed), (6, draft.names(&["out.", "grad."]).len()), "{stdout}");
+    let line = &lines(&expect_code(&program(&["--backend", "cpu", "--json", path]), 1))[0];
+    let of_advantages = &line["listed"][0];
+    assert_eq!((line["listed"].as_array().unwrap().len(), &of_advantages["index"]), (6, &serde_json::json!([0, 1])));
+    assert_eq!((&of_advantages["expected"], &line["unused"]), (&7.5.into(), &serde_json::json!(["attempt"])));
+}
+
+#[test]
+fn double_precision_is_held_to_more_and_a_tolerance_can_be_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("nearly.safetensors");
+    let path = file.to_str().unwrap();
+    let mut draft = Draft::of("activations");
+    let values: Vec<f64> = draft.floats("out.silu").iter().map(|value| value * (1.0 + 5e-6)).collect();
+    draft.set_floats("out.silu", &values);
+    std::fs::write(&file, draft.bytes()).unwrap();
+    for (arguments, code) in [
+        (&["--backend", "cpu"][..], 0),
+        (&["--backend", "cpu-f64"], 1),
+        (&["--backend", "cpu-f64", "--tolerance", "1e-5"], 0),
+        (&["--backend", "cpu", "--tolerance", "4e-6"], 1),
+        (&["--backend", "cpu", "--tolerance", "NaN"], 2),
+        (&["--backend", "cpu", "--tolerance", "-1"], 2),
+    ] {
+        expect_code(&program(&[arguments, &[path]].concat()), code);
+    }
+    let stdout = expect_code(&program(&["--backend", "cpu-f64", public().to_str().unwrap()]), 0);
+    assert!(stdout.ends_with("98 of 98 cases passed on CPU (f64)\n"), "{stdout}");
 }
 
 #[test]

@@ -30,7 +30,7 @@ pub mod sample {
 pub mod stat {
     /// Columns in all.
     pub const COLUMNS: usize = 16;
-    /// pg_loss − ent_coef·entropy + vf_coef·v_loss + kl_coef·approx_kl_k3.
+    /// pg_loss − ent_coef·entropy + vf_coef·v_loss + kl_coef·kl_penalty.
     pub const LOSS: usize = 0;
     /// Mean of the (clipped) surrogate loss.
     pub const PG_LOSS: usize = 1;
