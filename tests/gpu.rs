@@ -243,3 +243,47 @@ fn adapters_are_found_by_name_and_number_and_a_wrong_one_lists_them() {
         }
     }
 }
+
+#[test]
+fn a_buffer_of_another_device_is_refused_wherever_it_comes() {
+    let (Some(mut ours), Some(mut other)) = (gpu(), gpu()) else { return };
+    let foreign = ours.upload_floats(&[1.0, 2.0, 3.0, 4.0]).unwrap();
+    let mut own = other.upload_floats(&[42.0; 4]).unwrap();
+    let indices = other.upload_words(&[3, 2, 1, 0]).unwrap();
+    let mut target = other.alloc_floats(4).unwrap();
+    let op = Gather { rows: 4, width: 1, start: 0, count: 4 };
+    let mut foreign_target = foreign.clone();
+    for (result, argument) in [
+        (other.gather_floats(&op, &foreign, &indices, &mut target), "binding 1 of gather::rows"),
+        (other.gather_floats(&op, &own, &indices, &mut foreign_target), "of gather::rows"),
+        (other.write_floats(&mut foreign_target, 0, &[0.0]), "target"),
+        (other.copy_floats(&foreign, 0, &mut own, 0, 1), "source"),
+        (other.copy_floats(&own, 0, &mut foreign_target, 0, 1), "target"),
+        (other.read_floats(&foreign, 0, 4).map(drop), "source"),
+        (other.read_both(&indices, &foreign).map(drop), "floats"),
+        (other.check_float_guards(&foreign), "buffer"),
+    ] {
+        let error = result.unwrap_err();
+        assert!(
+            matches!(&error, Error::InvalidValue { argument: a, expected, .. }
+                if a.contains(argument) && expected == "a buffer of this device"),
+            "{argument}: {error}"
+        );
+    }
+    other.gather_floats(&op, &own, &indices, &mut target).unwrap();
+    assert_eq!(other.read_floats(&target, 0, 4).unwrap(), [42.0; 4]);
+    assert_eq!(ours.read_floats(&foreign, 0, 4).unwrap(), [1.0, 2.0, 3.0, 4.0]);
+}
+
+#[test]
+fn contexts_on_one_device_share_its_buffers() {
+    if gpu().is_none() {
+        return;
+    }
+    let (device, queue) = common::callers_device(wgpu::Limits::default());
+    let on = || Gpu::on(Context::from_wgpu(device.clone(), queue.clone(), "mine".to_owned()));
+    let (mut one, mut two) = (on(), on());
+    let numbers = one.upload_floats(&[1.0, 2.0]).unwrap();
+    one.flush().unwrap();
+    assert_eq!(two.read_floats(&numbers, 0, 2).unwrap(), [1.0, 2.0]);
+}

@@ -22,6 +22,9 @@ on_every_backend!(
     a_rollout_of_another_size_is_refused,
     an_action_that_does_not_exist_stops_the_update,
     a_gaussian_policy_learns_its_standard_deviation,
+    outputs_of_both_networks_are_those_that_acting_takes,
+    outputs_of_rows_that_are_not_there_are_refused_by_name,
+    a_gradient_whose_squares_overflow_stops_an_update_that_would_clip,
 );
 
 const OBSERVATION_SIZE: usize = 5;
@@ -161,6 +164,8 @@ fn a_checkpoint_that_cannot_be_used_changes_nothing<B: Backend>(backend: &mut B)
         (checkpoint_of(backend, &[17], DISCRETE), "parameters.actor.W1"),
         (checkpoint_of(backend, &small().hidden, PolicyKind::Gaussian { dim: 3 }), "40 tensors, got 43"),
         (edited("m.critic.b2", "m.critic.B2"), "m.critic.b2: F64 [1], got no such tensor"),
+        (edited("\"activation\":\"tanh\"", "\"activation\":\"relu\""), "activation tanh, got relu"),
+        (edited("\"activation\"", "\"activities\""), "activation tanh, got none"),
         (edited("\"draws\":{\"dtype\":\"U64\"", "\"draws\":{\"dtype\":\"I64\""), "draws: U64 [], got I64 []"),
     ];
     let mut learner = Learner::new(backend, OBSERVATION_SIZE, DISCRETE, Config { seed: 5, ..small() }).unwrap();
@@ -174,6 +179,86 @@ fn a_checkpoint_that_cannot_be_used_changes_nothing<B: Backend>(backend: &mut B)
             other => panic!("{expected}: {other:?}"),
         }
         assert_eq!(learner.checkpoint(backend).unwrap(), before, "{expected}");
+    }
+    let mut poisoned = sound.clone();
+    let v_at =
+        SafeTensors::deserialize(&sound).unwrap().tensor("v.critic.b2").unwrap().data().as_ptr().addr() - sound.as_ptr().addr();
+    poisoned[v_at..][..8].copy_from_slice(&f64::NAN.to_le_bytes());
+    match learner.restore(backend, &poisoned) {
+        Err(Error::NonFinite { tensor, element }) => assert_eq!((tensor.as_str(), element), ("v.critic.b2", 0)),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(learner.checkpoint(backend).unwrap(), before);
+}
+
+fn outputs_of_both_networks_are_those_that_acting_takes<B: Backend>(backend: &mut B) {
+    for policy in [DISCRETE, PolicyKind::Gaussian { dim: 2 }] {
+        let (mut learner, rollout) = learner_and_rollout(backend, policy, small());
+        let (envs, width) = (rollout.envs, policy.outputs());
+        let [mut outputs, mut values] = [envs * width + 1, envs + 1].map(|len| backend.alloc_floats(len).unwrap());
+        learner.actor_outputs(backend, &rollout.observations, envs, &mut outputs, 1).unwrap();
+        learner.values(backend, &rollout.observations, envs, &mut values, 1).unwrap();
+        let outputs = backend.read_f64(&outputs, 1, envs * width).unwrap();
+        let [found, logp] = [&rollout.values, &rollout.logp].map(|buffer| backend.read_f64(buffer, 0, envs).unwrap());
+        assert!(common::relative_error(&backend.read_f64(&values, 1, envs).unwrap(), &found) < 1e-5);
+        match &rollout.actions {
+            Actions::Discrete(actions) => {
+                let actions = backend.read_words(actions, 0, envs).unwrap();
+                let expected: Vec<f64> = outputs
+                    .chunks(width)
+                    .zip(actions)
+                    .map(|(logits, action)| logits[action as usize] - logits.iter().map(|l| l.exp()).sum::<f64>().ln())
+                    .collect();
+                assert!(common::relative_error(&logp, &expected) < 1e-5, "{logp:?} {expected:?}");
+            }
+            Actions::Continuous(actions) => {
+                let actions = backend.read_f64(actions, 0, envs * width).unwrap();
+                let density = |(mean, x): (&f64, &f64)| -0.5 * (x - mean).powi(2) - 0.5 * std::f64::consts::TAU.ln();
+                let densities: Vec<f64> = outputs.iter().zip(&actions).map(density).collect();
+                let expected: Vec<f64> = densities.chunks(width).map(|row| row.iter().sum()).collect();
+                assert!(common::relative_error(&logp, &expected) < 1e-5, "{logp:?} {expected:?}");
+            }
+        }
+    }
+}
+
+fn outputs_of_rows_that_are_not_there_are_refused_by_name<B: Backend>(backend: &mut B) {
+    let mut learner = Learner::new(backend, OBSERVATION_SIZE, DISCRETE, small()).unwrap();
+    let [x, mut short] = [3 * OBSERVATION_SIZE - 1, 8].map(|len| backend.alloc_floats(len).unwrap());
+    for (count, offset, values, outputs) in [
+        (0, 0, "count", "count"),
+        (4, 0, "count", "count"),
+        (3, 0, "observations", "observations"),
+        (2, 7, "values", "outputs"),
+        (2, usize::MAX, "values_offset", "outputs_offset"),
+    ] {
+        let of_values = learner.values(backend, &x, count, &mut short, offset);
+        let of_outputs = learner.actor_outputs(backend, &x, count, &mut short, offset);
+        for (result, name) in [(of_values, values), (of_outputs, outputs)] {
+            assert!(matches!(&result, Err(Error::Shape { argument, .. }) if argument == name), "{name}: {result:?}");
+        }
+    }
+}
+
+fn a_gradient_whose_squares_overflow_stops_an_update_that_would_clip<B: Backend>(backend: &mut B) {
+    for max_grad_norm in [0.5, f64::INFINITY] {
+        let config = Config { clip_vloss: false, max_grad_norm, ..small() };
+        let (mut learner, mut rollout) = learner_and_rollout(backend, DISCRETE, config);
+        let before = learner.state_f64(backend).unwrap();
+        backend.write_floats(&mut rollout.rewards, 0, &vec![1e25; rollout.steps * rollout.envs]).unwrap();
+        match learner.update(backend, &rollout, 1e-3) {
+            Err(Error::NonFinite { tensor, .. }) => {
+                assert_eq!(tensor, "grad_norm");
+                assert!(backend.describe().contains("GPU") && max_grad_norm.is_finite());
+                assert_eq!(learner.state_f64(backend).unwrap(), before);
+            }
+            // What sums in double precision has a norm, and without a limit there is nothing to do with it.
+            Ok(_) => {
+                assert!(!backend.describe().contains("GPU") || max_grad_norm == f64::INFINITY);
+                assert_ne!(learner.state_f64(backend).unwrap(), before);
+            }
+            other => panic!("{other:?}"),
+        }
     }
 }
 
@@ -290,6 +375,23 @@ fn a_rollout_of_another_size_is_refused<B: Backend>(backend: &mut B) {
         shorten(&mut rollout, backend.alloc_floats(47).unwrap(), backend.alloc_words(47).unwrap());
         refused(backend, &mut rollout, name);
     }
+    // Rows of another width would be misread, and ends of the other convention taken for something else.
+    let mut wider = Rollout::new(backend, 16, 3, OBSERVATION_SIZE + 1, DISCRETE, false).unwrap();
+    refused(backend, &mut wider, "observations");
+    let mut by_transition = Rollout::new(backend, 16, 3, OBSERVATION_SIZE, DISCRETE, true).unwrap();
+    refused(backend, &mut by_transition, "ends");
+    let bootstrapping = Config { bootstrap_truncated: true, ..small() };
+    let (mut learner, _) = learner_and_rollout(backend, DISCRETE, bootstrapping);
+    learner.draw_noise(backend).unwrap();
+    let mut refused = |backend: &mut B, rollout: &mut Rollout<B>, name: &str| {
+        let result = learner.act(backend, rollout, 0);
+        assert!(
+            matches!(&result, Err(Error::Shape { argument, .. } | Error::InvalidValue { argument, .. }) if argument == name),
+            "{result:?}"
+        );
+    };
+    let mut by_start = Rollout::new(backend, 16, 3, OBSERVATION_SIZE, DISCRETE, false).unwrap();
+    refused(backend, &mut by_start, "ends");
     let mut rollout = Rollout::new(backend, 16, 3, OBSERVATION_SIZE, DISCRETE, true).unwrap();
     let Ends::AfterStep { terminated, .. } = &mut rollout.ends else { unreachable!("truncations are bootstrapped") };
     *terminated = backend.alloc_words(47).unwrap();
@@ -426,6 +528,25 @@ fn a_whole_update_passes_the_cross_check() {
         learner.update(&mut both, &rollout, 1e-3).unwrap();
     }
     assert!(both.worst().len() > 20, "{:?}", both.worst().keys());
+}
+
+#[test]
+fn a_number_that_both_backends_find_is_none_is_named_as_without_a_cross_check() {
+    let Some(mut both) = common::checked() else { return };
+    a_nan_reward_stops_the_update_and_leaves_no_trace(&mut both);
+    an_action_that_does_not_exist_stops_the_update(&mut both);
+}
+
+#[test]
+fn a_fault_outside_an_update_is_not_placed_in_the_last_one() {
+    let Some(gpu) = common::gpu() else { return };
+    let mut both = CrossCheck::new(gpu, Cpu::<f64>::new());
+    let (mut learner, mut rollout) = learner_and_rollout(&mut both, DISCRETE, small());
+    learner.update(&mut both, &rollout, 1e-3).unwrap();
+    learner.draw_noise(&mut both).unwrap();
+    common::plant_fault(&mut both.a, "linear", "case 1u: { return tanh_of(x); }", "case 1u: { return 1.01 * tanh_of(x); }");
+    let mismatch = expect_mismatch(learner.act(&mut both, &mut rollout, 0));
+    assert_eq!((mismatch.operation, mismatch.update, mismatch.minibatch), ("linear_forward", None, None));
 }
 
 #[test]

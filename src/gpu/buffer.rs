@@ -1,6 +1,6 @@
 //! Device buffers of `f32` or `u32`.
 
-use std::hash::{Hash, Hasher};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -16,7 +16,33 @@ pub(super) fn let_go() -> u64 {
 }
 
 /// What clones, slices and casts of a buffer share.
-struct Memory(wgpu::Buffer);
+struct Memory {
+    raw: wgpu::Buffer,
+    /// Not known of a caller's own buffer.
+    device: Option<DeviceId>,
+}
+
+/// Tells devices apart, which wgpu's own numbers do not across instances: there, a buffer of another device is taken for one of this.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum DeviceId {
+    /// Opened here, the how manieth.
+    Opened(u64),
+    /// A caller's, by wgpu's number.
+    Callers(u64),
+}
+
+impl DeviceId {
+    pub(super) fn of_opened() -> Self {
+        static OPENED: AtomicU64 = AtomicU64::new(0);
+        Self::Opened(OPENED.fetch_add(1, Ordering::Relaxed))
+    }
+
+    pub(super) fn of_callers(device: &wgpu::Device) -> Self {
+        let mut hasher = DefaultHasher::new();
+        device.hash(&mut hasher);
+        Self::Callers(hasher.finish())
+    }
+}
 
 impl Drop for Memory {
     fn drop(&mut self) {
@@ -24,7 +50,8 @@ impl Drop for Memory {
     }
 }
 
-/// A storage buffer of `len` elements of `T` (`f32` or `u32`). Cloning shares the memory.
+/// A storage buffer of `len` elements of `T` (`f32` or `u32`). Cloning shares the memory: what an operation writes must be no clone of anything else that
+/// it takes.
 pub struct Buffer<T> {
     memory: Arc<Memory>,
     /// Bytes before the first element: zero, or a guard region.
@@ -92,11 +119,16 @@ impl<T> Buffer<T> {
     pub const USAGES: wgpu::BufferUsages =
         wgpu::BufferUsages::STORAGE.union(wgpu::BufferUsages::COPY_SRC).union(wgpu::BufferUsages::COPY_DST);
 
-    pub(crate) fn guarded(raw: wgpu::Buffer, len: usize, head: u64, tail: u64) -> Self {
-        Self { memory: Arc::new(Memory(raw)), head, tail, len, element: PhantomData }
+    pub(super) fn guarded(raw: wgpu::Buffer, device: Option<DeviceId>, len: usize, head: u64, tail: u64) -> Self {
+        Self { memory: Arc::new(Memory { raw, device }), head, tail, len, element: PhantomData }
     }
 
-    /// A caller's own buffer of `len` four-byte elements, made on the device that the kernels run on.
+    /// Whether it may be used on this device.
+    pub(super) fn is_of(&self, device: DeviceId) -> bool {
+        self.memory.device.is_none_or(|own| own == device)
+    }
+
+    /// A caller's own buffer of `len` four-byte elements, made on the device that the kernels run on, which nobody checks.
     ///
     /// # Errors
     /// [`Error::Shape`] when it is smaller than `len` elements, [`Error::InvalidValue`] when it lacks one of [`Self::USAGES`].
@@ -107,12 +139,12 @@ impl<T> Buffer<T> {
         if !raw.usage().contains(Self::USAGES) {
             return Err(Error::value("buffer usage", format!("{:?}", Self::USAGES), format!("{:?}", raw.usage())));
         }
-        Ok(Self::guarded(raw, len, 0, 0))
+        Ok(Self::guarded(raw, None, len, 0, 0))
     }
 
     /// The wgpu buffer underneath. Its first element is at byte zero unless guard regions were asked for.
     pub fn raw(&self) -> &wgpu::Buffer {
-        &self.memory.0
+        &self.memory.raw
     }
 
     /// Number of elements.

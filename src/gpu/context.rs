@@ -15,7 +15,7 @@ use guards::{GUARD_ELEMENTS, GUARD_WORD, POISON, POISON_WORD};
 
 use super::adapter::CooperativeMatrix;
 use super::autotune::Autotune;
-use super::buffer::{Bound, Buffer, let_go};
+use super::buffer::{Bound, Buffer, DeviceId, let_go};
 use super::command::{Command, encode};
 use super::planning::Planning;
 use super::shader::{Grid, Indices, Shader, ShaderParams};
@@ -67,6 +67,7 @@ struct Reported {
 /// A device with everything recorded on it. Nothing is submitted before a read-back or [`flush`](Self::flush).
 pub struct Context {
     device: wgpu::Device,
+    device_id: DeviceId,
     queue: wgpu::Queue,
     name: String,
     limits: wgpu::Limits,
@@ -104,9 +105,10 @@ impl std::fmt::Debug for Context {
 }
 
 impl Context {
-    /// Works on a caller's own device and queue. Their error callbacks stay the caller's.
+    /// Works on a caller's own device and queue. Their error callbacks stay the caller's: where they set none, wgpu panics at what the device reports.
     pub fn from_wgpu(device: wgpu::Device, queue: wgpu::Queue, name: String) -> Self {
         Self {
+            device_id: DeviceId::of_callers(&device),
             limits: device.limits(),
             is_software: device.adapter_info().device_type == wgpu::DeviceType::Cpu,
             cooperative_matrix: Err("the device is a caller's own".to_owned()),
@@ -137,6 +139,7 @@ impl Context {
     /// A context on the same device that makes, runs and reads nothing: it only counts the [bytes](Self::planned_bytes) asked of it.
     pub(crate) fn planner(&self) -> Self {
         Self {
+            device_id: self.device_id,
             guards: self.guards,
             bounds_checks: self.bounds_checks,
             can_check_bounds: self.can_check_bounds,
@@ -280,7 +283,7 @@ impl Context {
             words[GUARD_ELEMENTS..GUARD_ELEMENTS + len].fill(POISON_WORD);
             self.write_bytes(&raw, 0, bytemuck::cast_slice(&words))?;
         }
-        Ok(Buffer::guarded(raw, len, guard, guard))
+        Ok(Buffer::guarded(raw, Some(self.device_id), len, guard, guard))
     }
 
     /// At least `len` elements that carry numbers from one dispatch of an operation to the next, kept under `name` because an allocation
@@ -327,6 +330,7 @@ impl Context {
     /// # Errors
     /// [`Error::Shape`] when it would run past the end.
     pub fn write<T: bytemuck::Pod>(&mut self, target: &Buffer<T>, offset: usize, data: &[T]) -> Result<()> {
+        self.require_own("target", target)?;
         check_range("write", target.len(), offset, data.len())?;
         self.write_bytes(target.raw(), target.head + 4 * offset as u64, bytemuck::cast_slice(data))
     }
@@ -358,6 +362,14 @@ impl Context {
         }
     }
 
+    fn require_own<T>(&self, argument: &str, buffer: &Buffer<T>) -> Result<()> {
+        if buffer.is_of(self.device_id) {
+            Ok(())
+        } else {
+            Err(Error::value(argument, "a buffer of this device", "one of another"))
+        }
+    }
+
     /// Records a copy of `len` elements.
     ///
     /// # Errors
@@ -370,6 +382,8 @@ impl Context {
         target_offset: usize,
         len: usize,
     ) -> Result<()> {
+        self.require_own("source", source)?;
+        self.require_own("target", target)?;
         check_range("source", source.len(), source_offset, len)?;
         check_range("target", target.len(), target_offset, len)?;
         if source.raw() == target.raw() {
@@ -409,6 +423,9 @@ impl Context {
         let bind_group = match self.bind_groups.get(&BindGroupQuery { pipeline, params, buffers }) {
             Some(known) => known.clone(),
             None => {
+                for (binding, buffer) in buffers {
+                    self.require_own(&format!("binding {binding} of {}::{entry}", shader.name), buffer)?;
+                }
                 let made = self.bind(pipeline, params, buffers)?;
                 if self.bind_groups.len() >= BIND_GROUPS_KEPT {
                     self.bind_groups.clear();

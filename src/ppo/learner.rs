@@ -1,5 +1,6 @@
 //! One PPO update, recorded in one go: nothing is read back before its end.
 
+mod acting;
 mod checkpoint;
 mod memory;
 mod stats;
@@ -12,9 +13,7 @@ use smallvec::{SmallVec, smallvec};
 
 use super::rollout::wrong_actions;
 use super::{Actions, AdvantageScope, Config, Ends, KlStop, Network, NetworkSpec, ParameterTensor, PolicyKind, Rollout};
-use crate::backend::{
-    Backend, Drawn, Head, Length, Memory, Minibatch, MinibatchRows, Position, RolloutRows, Rows, Trace, TrainState, forward,
-};
+use crate::backend::{Backend, Head, Length, Memory, Minibatch, MinibatchRows, Position, Trace, TrainState};
 use crate::error::{Error, Result};
 use crate::kernels::actor_critic::MinibatchStep;
 use crate::kernels::advantage::Gae;
@@ -28,8 +27,8 @@ use crate::kernels::surrogate::{sample, stat};
 use crate::shape::{require_len, require_range};
 
 /// Tensors that an update looks through for NaN and infinities. A code on the device is an index into this, plus one.
-const WATCHED: [&str; 7] = ["rewards", "values", "logp", "observations", "actions", "bootstrap values", "gradients"];
-const GRADIENTS: usize = 6;
+const WATCHED: [&str; 8] = ["rewards", "values", "logp", "observations", "actions", "next_value", "next_values", "gradients"];
+const GRADIENTS: usize = 7;
 /// Minibatch steps that are submitted together: a device works on them while the host records the next ones.
 const STEPS_A_SUBMISSION: usize = 8;
 /// Samples that are packed at once, of as many epochs: each time costs two dispatches, which small batches would notice, and large ones
@@ -185,14 +184,6 @@ impl<B: Memory> Learner<B> {
         let Config { num_steps, num_envs, bootstrap_truncated, .. } = self.config;
         Rollout::new(backend, num_steps, num_envs, spec.observation_size, spec.policy, bootstrap_truncated)
     }
-
-    /// Random numbers for all actions of a rollout.
-    fn noise_len(&self) -> usize {
-        match self.network.spec().policy {
-            PolicyKind::Categorical { .. } => self.config.batch_size(),
-            PolicyKind::Gaussian { dim } => self.config.batch_size() * dim,
-        }
-    }
 }
 
 impl<B: Backend> Learner<B> {
@@ -247,80 +238,6 @@ impl<B: Backend> Learner<B> {
         [&mut self.state.m, &mut self.state.v].into_iter().try_for_each(|moments| backend.write_floats(moments, 0, &zeros))
     }
 
-    /// Makes the random numbers with which the next rollout's actions are drawn, other ones at each call. An update uses them up.
-    ///
-    /// # Errors
-    /// Those of the backend.
-    pub fn draw_noise(&mut self, backend: &mut B) -> Result<()> {
-        let len = self.noise_len();
-        let stream = RandomStream { len, seed: self.config.seed, stream: purpose::ACTION_NOISE + self.draws };
-        let mut noise = match self.noise.take() {
-            Some(kept) => kept,
-            None => backend.alloc_floats(len)?,
-        };
-        match self.network.spec().policy {
-            PolicyKind::Categorical { .. } => backend.random_uniform(&stream, &mut noise)?,
-            PolicyKind::Gaussian { .. } => backend.random_normal(&stream, &mut noise)?,
-        }
-        self.noise = Some(noise);
-        self.noise_is_new = true;
-        self.draws += 1;
-        Ok(())
-    }
-
-    /// Draws the actions of step `step` from the observations that the rollout holds for it; writes actions, log-probabilities and values there.
-    ///
-    /// # Errors
-    /// A rollout of another size or kind; a step beyond it; no noise drawn since the last update; those of the backend.
-    pub fn act(&mut self, backend: &mut B, rollout: &mut Rollout<B>, step: usize) -> Result<()> {
-        rollout.check(&self.config, self.network.spec())?;
-        if step >= rollout.steps {
-            return Err(Error::shape("step", format!("less than {}", rollout.steps), step));
-        }
-        let noise = self
-            .noise
-            .as_ref()
-            .filter(|_| self.noise_is_new)
-            .ok_or_else(|| Error::value("noise", "draw_noise before act", "none"))?;
-        let (first, count) = (step * rollout.envs, rollout.envs);
-        let offset = first * self.network.spec().observation_size;
-        let x = Rows { buffer: &rollout.observations, offset, count };
-        let drawn = match (self.network.spec().policy, &mut rollout.actions) {
-            (PolicyKind::Categorical { actions: n }, Actions::Discrete(actions)) => {
-                Drawn::Categorical(Categorical { batch: count, actions: n }, actions)
-            }
-            (PolicyKind::Gaussian { dim }, Actions::Continuous(actions)) => {
-                Drawn::Gaussian(self.network.gaussian(count, dim), actions)
-            }
-            _ => return Err(wrong_actions()),
-        };
-        let rows = RolloutRows { first, noise, drawn, logp: &mut rollout.logp, values: &mut rollout.values };
-        backend.act(&self.network.layers, &mut self.state.params, &x, rows, &mut self.acting)
-    }
-
-    /// Values of `count` observations, written to `values` from element `values_offset` on.
-    ///
-    /// # Errors
-    /// More rows than environments; those of the backend.
-    pub fn values(
-        &mut self,
-        backend: &mut B,
-        observations: &B::Floats,
-        count: usize,
-        values: &mut B::Floats,
-        values_offset: usize,
-    ) -> Result<()> {
-        let x = Rows { buffer: observations, offset: 0, count };
-        forward(
-            backend,
-            &self.network.layers.critic,
-            self.state.params.flat(),
-            &x,
-            &mut self.acting[1],
-            Some((values, values_offset)),
-        )
-    }
-
     /// Minibatch steps of an epoch.
     pub fn steps_per_epoch(&self) -> usize {
         self.config.batch_size().div_ceil(self.minibatch_size)
@@ -334,7 +251,7 @@ impl<B: Backend> Learner<B> {
     /// optimiser are as they were before.
     pub fn update(&mut self, backend: &mut B, rollout: &Rollout<B>, learning_rate: f64) -> Result<UpdateStats> {
         backend.run_together(|backend| {
-            self.begin(backend, rollout, learning_rate, None)?;
+            self.begin(backend, rollout, learning_rate, None).inspect_err(|_| backend.set_position(Position::default()))?;
             let steps = self.config.update_epochs * self.steps_per_epoch();
             let recorded = (0..steps)
                 .try_for_each(|step| {
@@ -346,6 +263,7 @@ impl<B: Backend> Learner<B> {
             if recorded.is_err() {
                 self.roll_back(backend)?;
             }
+            backend.set_position(Position::default());
             recorded
         })
     }
@@ -403,8 +321,8 @@ impl<B: Backend> Learner<B> {
             watched("values", rows, &rollout.values),
             watched("logp", rows, &rollout.logp),
             match &rollout.ends {
-                Ends::BeforeStep { next_value, .. } => watched("bootstrap values", self.config.num_envs, next_value),
-                Ends::AfterStep { next_values, .. } => watched("bootstrap values", rows, next_values),
+                Ends::BeforeStep { next_value, .. } => watched("next_value", self.config.num_envs, next_value),
+                Ends::AfterStep { next_values, .. } => watched("next_values", rows, next_values),
             },
         ];
         if let Actions::Continuous(actions) = &rollout.actions {
@@ -538,6 +456,11 @@ impl<B: Backend> Learner<B> {
         }
         let (rows, _) = rows.as_chunks::<{ stat::COLUMNS }>();
         let steps = control[control::STEPS_DONE] as usize;
+        // The squares of a finite gradient can overflow, and clipping by an infinite norm would have made steps of zero.
+        let is_clipped = self.config.max_grad_norm.is_finite();
+        if let Some(element) = rows[..steps].iter().position(|row| is_clipped && !row[stat::GRAD_NORM].is_finite()) {
+            return Err(Error::NonFinite { tensor: "grad_norm".to_owned(), element });
+        }
         self.updates += 1;
         self.noise_is_new = false;
         self.optimizer_steps += steps as u64;

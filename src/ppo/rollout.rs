@@ -3,7 +3,6 @@
 use crate::backend::{Actions, Length, Memory};
 use crate::error::{Error, Result};
 use crate::ppo::{Config, NetworkSpec, PolicyKind};
-use crate::shape::require_len;
 
 /// How episodes ended within the rollout: the two conventions of the field. A flag is set unless it is 0.
 #[derive(Debug)]
@@ -19,7 +18,9 @@ pub enum Ends<F, W> {
     },
     /// Gymnasium, TorchRL: each transition has its flags, and a truncation keeps the value of the state reached.
     AfterStep {
-        /// `[T·N]`, value of the state that each step reached.
+        /// `[T·N]`, value of the state that each step reached: that of an episode's last observation where one ended, not of the first observation of
+        /// the next. Where none ended it is the value that [`act`](crate::ppo::Learner::act) finds for the next step, so only ends, and the rollout's
+        /// last step, need a call of [`values`](crate::ppo::Learner::values). Not looked at where `terminated`.
         next_values: F,
         /// `[T·N]`, 0 or 1.
         terminated: W,
@@ -98,30 +99,37 @@ impl<B: Memory> Rollout<B> {
             return Err(Error::shape("rollout", format!("{num_steps} x {num_envs}"), actual));
         }
         let rows = num_steps * num_envs;
-        require_len("observations", self.observations.len(), elements("observations", rows, spec.observation_size)?)?;
+        require_exactly("observations", self.observations.len(), elements("observations", rows, spec.observation_size)?)?;
         match (spec.policy, &self.actions) {
-            (PolicyKind::Categorical { .. }, Actions::Discrete(actions)) => require_len("actions", actions.len(), rows)?,
+            (PolicyKind::Categorical { .. }, Actions::Discrete(actions)) => require_exactly("actions", actions.len(), rows)?,
             (PolicyKind::Gaussian { dim }, Actions::Continuous(actions)) => {
-                require_len("actions", actions.len(), elements("actions", rows, dim)?)?;
+                require_exactly("actions", actions.len(), elements("actions", rows, dim)?)?;
             }
             _ => return Err(wrong_actions()),
         }
-        require_len("logp", self.logp.len(), rows)?;
-        require_len("values", self.values.len(), rows)?;
-        require_len("rewards", self.rewards.len(), rows)?;
-        match &self.ends {
-            Ends::BeforeStep { dones, next_value, next_done } => {
-                require_len("dones", dones.len(), rows)?;
-                require_len("next_value", next_value.len(), num_envs)?;
-                require_len("next_done", next_done.len(), num_envs)
+        require_exactly("logp", self.logp.len(), rows)?;
+        require_exactly("values", self.values.len(), rows)?;
+        require_exactly("rewards", self.rewards.len(), rows)?;
+        match (&self.ends, config.bootstrap_truncated) {
+            (Ends::BeforeStep { dones, next_value, next_done }, false) => {
+                require_exactly("dones", dones.len(), rows)?;
+                require_exactly("next_value", next_value.len(), num_envs)?;
+                require_exactly("next_done", next_done.len(), num_envs)
             }
-            Ends::AfterStep { next_values, terminated, truncated } => {
-                require_len("next_values", next_values.len(), rows)?;
-                require_len("terminated", terminated.len(), rows)?;
-                require_len("truncated", truncated.len(), rows)
+            (Ends::AfterStep { next_values, terminated, truncated }, true) => {
+                require_exactly("next_values", next_values.len(), rows)?;
+                require_exactly("terminated", terminated.len(), rows)?;
+                require_exactly("truncated", truncated.len(), rows)
             }
+            (Ends::AfterStep { .. }, false) => Err(Error::value("ends", "BeforeStep without bootstrap_truncated", "AfterStep")),
+            (Ends::BeforeStep { .. }, true) => Err(Error::value("ends", "AfterStep with bootstrap_truncated", "BeforeStep")),
         }
     }
+}
+
+/// Not one element more: rows of another width would be misread.
+fn require_exactly(name: &str, len: usize, needed: usize) -> Result<()> {
+    if len == needed { Ok(()) } else { Err(Error::shape(name, format!("{needed} elements"), len)) }
 }
 
 /// Elements of a matrix whose bytes can be counted: more than operations take, so that the memory of what is too large can still be told.

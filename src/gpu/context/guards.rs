@@ -69,6 +69,7 @@ impl Context {
     /// # Errors
     /// Those of [`read`](Self::read).
     pub fn check_guards<T>(&mut self, buffer: &Buffer<T>) -> Result<Option<i64>> {
+        self.require_own("buffer", buffer)?;
         if buffer.head == 0 {
             return Ok(None);
         }

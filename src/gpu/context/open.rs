@@ -5,6 +5,7 @@ use std::sync::{Arc, PoisonError};
 use super::Context;
 use crate::error::{Error, Result};
 use crate::gpu::adapter::{self, CooperativeMatrix, Selection};
+use crate::gpu::buffer::DeviceId;
 use crate::gpu::robustness;
 
 /// How to open an adapter.
@@ -63,6 +64,7 @@ impl Context {
             false => open_unchecked(&adapter, &descriptor).map_or_else(request, Ok)?,
         };
         let context = Self {
+            device_id: DeviceId::of_opened(),
             cooperative_matrix,
             bounds_checks: options.bounds_checks,
             can_check_bounds: options.bounds_checks,

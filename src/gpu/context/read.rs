@@ -34,12 +34,15 @@ impl Context {
     /// # Errors
     /// [`Error::Shape`] for a range outside the buffer, [`Error::Device`] and [`Error::DeviceLost`] from the device.
     pub fn read<T: bytemuck::Pod>(&mut self, source: &Buffer<T>, offset: usize, len: usize) -> Result<Vec<T>> {
+        self.require_own("source", source)?;
         check_range("read", source.len(), offset, len)?;
         self.read_bytes(&[(source.raw(), source.head + 4 * offset as u64, 4 * len as u64)], bytemuck::pod_collect_to_vec)
     }
 
     /// All of both, by one submission. Errors are those of [`read`](Self::read).
     pub(crate) fn read_both(&mut self, words: &Buffer<u32>, floats: &Buffer<f32>) -> Result<(Vec<u32>, Vec<f32>)> {
+        self.require_own("words", words)?;
+        self.require_own("floats", floats)?;
         let sources = [(words.raw(), words.head, 4 * words.len() as u64), (floats.raw(), floats.head, 4 * floats.len() as u64)];
         let both: Vec<u32> = self.read_bytes(&sources, bytemuck::pod_collect_to_vec)?;
         let (words, floats) = both.split_at(words.len());

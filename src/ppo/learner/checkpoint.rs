@@ -9,6 +9,8 @@ use crate::error::{Error, Result};
 
 /// What the file has for every tensor of the network: PREFIX.NAME.
 const PREFIXES: [&str; 3] = ["parameters", "m", "v"];
+/// Its metadata.
+const ACTIVATION: &str = "activation";
 /// Its scalars.
 const COUNTERS: [&str; 4] = ["seed", "updates", "optimizer_steps", "draws"];
 
@@ -18,7 +20,7 @@ impl<B: Backend> Learner<B> {
     ///
     /// The format is safetensors. Every one of [`Network::tensors`](crate::ppo::Network::tensors) is there as `parameters.NAME`, with Adam's
     /// moments of it, `m.NAME` and `v.NAME`, in double precision, which holds what any backend computes in. The scalars `seed`, `updates`,
-    /// `optimizer_steps` and `draws` (of noise) are `U64`.
+    /// `optimizer_steps` and `draws` (of noise) are `U64`. Metadata has the `activation`.
     ///
     /// # Errors
     /// Those of the backend's read-back.
@@ -36,16 +38,27 @@ impl<B: Backend> Learner<B> {
             })
         });
         let views = scalars.chain(tensors).map(|(name, view)| Ok((name, view.map_err(unusable)?))).collect::<Result<Vec<_>>>()?;
-        safetensors::serialize(views, None).map_err(unusable)
+        safetensors::serialize(views, Some([(ACTIVATION.to_owned(), self.activation()?)].into())).map_err(unusable)
+    }
+
+    /// By its name in a configuration: networks of another compute something else with the same parameters.
+    fn activation(&self) -> Result<String> {
+        let name = serde_json::to_value(self.config.activation).ok().and_then(|name| name.as_str().map(str::to_owned));
+        name.ok_or_else(|| Error::value("activation", "one that has a name", format!("{:?}", self.config.activation)))
     }
 
     /// Goes on from a [checkpoint](Self::checkpoint), with its seed and otherwise this learner's configuration. Where that is the same, and
     /// the backend computes in the same numbers, updates give the bits that they would have given without the interruption.
     ///
     /// # Errors
-    /// What is no checkpoint, or one of another network: then nothing has changed. Those of the backend.
+    /// What is no checkpoint, one of another network, or with a parameter or moment that is not finite: then nothing has changed. Those of the backend.
     pub fn restore(&mut self, backend: &mut B, checkpoint: &[u8]) -> Result<()> {
         let file = SafeTensors::deserialize(checkpoint).map_err(unusable)?;
+        let (_, header) = SafeTensors::read_metadata(checkpoint).map_err(unusable)?;
+        let (expected, found) = (self.activation()?, header.metadata().as_ref().and_then(|metadata| metadata.get(ACTIVATION)));
+        if found != Some(&expected) {
+            return Err(Error::value("checkpoint", format!("activation {expected}"), found.map_or("none", String::as_str)));
+        }
         let mut counters = [0; COUNTERS.len()];
         for (counter, name) in counters.iter_mut().zip(COUNTERS) {
             elements(&file, name, Dtype::U64, &[])?.iter().for_each(|bytes| *counter = u64::from_le_bytes(*bytes));
@@ -53,8 +66,13 @@ impl<B: Backend> Learner<B> {
         let mut state = [(); PREFIXES.len()].map(|()| Vec::with_capacity(self.network.len()));
         for (flat, prefix) in state.iter_mut().zip(PREFIXES) {
             for tensor in self.network.tensors() {
-                let bytes = elements(&file, &format!("{prefix}.{}", tensor.name), Dtype::F64, &tensor.shape)?;
+                let name = format!("{prefix}.{}", tensor.name);
+                let bytes = elements(&file, &name, Dtype::F64, &tensor.shape)?;
+                let first = flat.len();
                 flat.extend(bytes.iter().map(|bytes| f64::from_le_bytes(*bytes)));
+                if let Some(element) = flat[first..].iter().position(|value| !value.is_finite()) {
+                    return Err(Error::NonFinite { tensor: name, element });
+                }
             }
         }
         let expected = COUNTERS.len() + PREFIXES.len() * self.network.tensors().len();
