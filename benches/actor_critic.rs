@@ -56,7 +56,7 @@ impl common::Case for Minibatch {
         // The schedule's zeros are a learning rate of 0, so that one call is like the other.
         let len = network.len();
         let mut state = TrainState::new(backend, len, 1, 1).unwrap();
-        backend.write_floats(state.params.flat_mut(), 0, &network.initial_parameters(1, 0.0)).unwrap();
+        backend.write_floats(state.params.flat_mut(), 0, &network.initial_parameters(1, 0.0).unwrap()).unwrap();
         let loss = Surrogate {
             batch,
             clip_low: 0.2,

@@ -44,8 +44,8 @@ pub enum Error {
         /// Names of the adapters that exist.
         found: Vec<String>,
     },
-    /// The device ran out of memory.
-    #[error("out of device memory: {needed} bytes for {what}")]
+    /// The device, or the host, ran out of memory.
+    #[error("out of memory: {needed} bytes for {what}")]
     OutOfMemory {
         /// What was to be allocated.
         what: String,

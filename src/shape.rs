@@ -2,6 +2,21 @@
 
 use crate::error::{Error, Result};
 
+/// Room for `len` elements on the host: what is too large for it is an error, where `Vec::with_capacity` ends the process.
+pub(crate) fn reserve<T>(what: &str, len: usize) -> Result<Vec<T>> {
+    let mut room = Vec::new();
+    let needed = (len as u64).saturating_mul(size_of::<T>() as u64);
+    room.try_reserve_exact(len).map_err(|_| Error::OutOfMemory { what: what.to_owned(), needed })?;
+    Ok(room)
+}
+
+/// As many defaults.
+pub(crate) fn defaults<T: Clone + Default>(what: &str, len: usize) -> Result<Vec<T>> {
+    let mut room = reserve(what, len)?;
+    room.resize(len, T::default());
+    Ok(room)
+}
+
 /// `name` holds at least `needed` elements.
 pub(crate) fn require_len(name: &str, len: usize, needed: usize) -> Result<()> {
     if len >= needed { Ok(()) } else { Err(Error::shape(name, format!("at least {needed} elements"), len)) }

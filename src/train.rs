@@ -6,6 +6,7 @@ use crate::backend::Backend;
 use crate::env::{self, ActionSpace, EnvId, VecEnv};
 use crate::error::{Error, Result};
 use crate::ppo::{Actions, Config, Ends, Learner, ParameterTensor, PolicyKind, Rollout, UpdateStats};
+use crate::shape::{defaults, reserve};
 
 /// Episodes over which the return is averaged.
 pub const EPISODES_AVERAGED: usize = 100;
@@ -59,9 +60,10 @@ struct Collected {
 }
 
 impl Collected {
-    fn with_capacity(rows: usize) -> Self {
-        let (rewards, dones) = (Vec::with_capacity(rows), Vec::with_capacity(rows));
-        Self { rewards, dones, terminated: Vec::with_capacity(rows), truncated: Vec::with_capacity(rows) }
+    fn with_capacity(rows: usize) -> Result<Self> {
+        let what = "a rollout of num_steps x num_envs";
+        let (rewards, dones) = (reserve(what, rows)?, reserve(what, rows)?);
+        Ok(Self { rewards, dones, terminated: reserve(what, rows)?, truncated: reserve(what, rows)? })
     }
 
     fn clear(&mut self) {
@@ -108,7 +110,7 @@ impl<B: Backend> Trainer<B> {
         let envs = VecEnv::new(env, config.num_envs, config.seed)?;
         let rows = config.batch_size();
         let final_observations = backend.alloc_floats(config.num_envs * spec.observation_size)?;
-        let next_done = vec![0.0; config.num_envs];
+        let next_done = defaults("ends of num_envs environments", config.num_envs)?;
         let learner = Learner::new(&mut backend, spec.observation_size, policy, config)?;
         let rollout = learner.new_rollout(&mut backend)?;
         Ok(Self {
@@ -116,7 +118,7 @@ impl<B: Backend> Trainer<B> {
             envs,
             learner,
             rollout,
-            collected: Collected::with_capacity(rows),
+            collected: Collected::with_capacity(rows)?,
             next_done,
             final_observations,
             returns: VecDeque::with_capacity(EPISODES_AVERAGED),

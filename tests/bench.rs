@@ -34,6 +34,16 @@ fn positive(record: &Value, key: &str) -> f64 {
 }
 
 #[test]
+fn figures_and_picture_cannot_be_one_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("figures");
+    let path = path.to_str().unwrap();
+    let output = bench(&["--quick", "--backend", "cpu", "--only", "gae/", "--json", path, "--plot", path]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("plot: expected another file than --json's"));
+}
+
+#[test]
 fn json_has_the_machine_and_a_record_a_bench() {
     let folder = tempfile::tempdir().unwrap();
     let (json, picture) = (folder.path().join("out.json"), folder.path().join("roofline.svg"));

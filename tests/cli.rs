@@ -75,6 +75,10 @@ fn expect_files(folder: &Path) -> Vec<std::collections::HashMap<String, String>>
     assert!(picture.starts_with("<svg") && picture.trim_end().ends_with("</svg>"), "{picture}");
 
     let policy = std::fs::read(folder.join("policy.safetensors")).unwrap();
+    let (_, header) = safetensors::SafeTensors::read_metadata(&policy).unwrap();
+    let run: serde_json::Value = serde_json::from_str(&header.metadata().as_ref().unwrap()["run"]).unwrap();
+    let env: ppo_kernels::env::EnvId = run["env"].as_str().unwrap().parse().unwrap();
+    assert_eq!((&run["activation"], env.name()), (&"tanh".into(), config["env"].as_str().unwrap()));
     let policy = safetensors::SafeTensors::deserialize(&policy).unwrap();
     let mut names = policy.names();
     names.sort_unstable();
@@ -87,7 +91,15 @@ fn expect_files(folder: &Path) -> Vec<std::collections::HashMap<String, String>>
     left.sort_unstable();
     assert_eq!(left, ["config.json", "learning_curve.svg", "metrics.csv", "policy.safetensors"]);
     let rows = csv::Reader::from_path(folder.join("metrics.csv")).unwrap().into_deserialize();
-    rows.collect::<Result<_, _>>().unwrap()
+    let rows: Vec<std::collections::HashMap<String, String>> = rows.collect::<Result<_, _>>().unwrap();
+    if let Some(last) = rows.last() {
+        assert_eq!(run["global_step"].to_string(), last["global_step"]);
+        assert_eq!(run["mean_return"].as_f64(), last["mean_return"].parse().ok());
+        let target = config["target_return"].as_f64().unwrap_or(f64::INFINITY);
+        let is_solved = run["mean_return"].as_f64() >= Some(target) && last["episodes"].parse::<u64>().unwrap() >= 100;
+        assert_eq!(run["solved"], is_solved);
+    }
+    rows
 }
 
 #[test]
@@ -147,6 +159,22 @@ fn a_value_out_of_range_is_named_before_anything_is_written() {
         expect_code(&result, 1);
         assert!(text(&result.stderr).contains(name), "{flags}: {}", text(&result.stderr));
         assert_eq!(std::fs::read_dir(output.path()).unwrap().count(), 0, "{flags}");
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn what_the_host_has_no_memory_for_is_an_error() {
+    let output = tempfile::tempdir().unwrap();
+    for (flags, what) in [
+        ("--num-envs 400000000 --num-steps 1 --total-timesteps 400000000", "observations of num_envs environments"),
+        ("--hidden 30000,30000", "parameters"),
+    ] {
+        let train = format!("ulimit -v 3000000; exec {} train --backend cpu {flags}", env!("CARGO_BIN_EXE_ppo-kernels"));
+        let result = Command::new("sh").args(["-c", &train]).current_dir(output.path()).output().unwrap();
+        expect_code(&result, 1);
+        let errors = text(&result.stderr);
+        assert!(errors.contains("out of memory: ") && errors.contains(what), "{errors}");
     }
 }
 

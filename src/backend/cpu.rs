@@ -5,6 +5,7 @@ use std::marker::PhantomData;
 use super::Memory;
 use crate::error::{Error, Result};
 use crate::real::Real;
+use crate::shape::defaults;
 
 /// Runs every operation natively in `T`: `Cpu<f32>` where there is no GPU, `Cpu<f64>` as the oracle.
 #[derive(Debug, Default, Clone, Copy)]
@@ -33,11 +34,7 @@ fn zeros<T: Clone + Default>(len: usize) -> Result<Vec<T>> {
     if len == 0 {
         return Err(Error::shape("len", "at least 1 element", len));
     }
-    let needed = (len as u64).saturating_mul(size_of::<T>() as u64);
-    let mut buffer = Vec::new();
-    buffer.try_reserve_exact(len).map_err(|_| Error::OutOfMemory { what: "buffer".to_owned(), needed })?;
-    buffer.resize(len, T::default());
-    Ok(buffer)
+    defaults("buffer", len)
 }
 
 impl<T: Real> Memory for Cpu<T> {

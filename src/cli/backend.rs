@@ -138,8 +138,8 @@ fn hardware_or_cpu(precision: PrecisionArgs) -> Result<Opened> {
     match Gpu::open_with_precision(&Selection::Hardware, precision.precision) {
         Ok(gpu) => Ok(Opened::Gpu(gpu)),
         Err(error) => {
-            output::note(&format!("{error}; using the CPU backend (--backend gpu takes software adapters too)"));
-            refuse_precision(precision)?;
+            let products = if precision.precision == Precision::F32 { "" } else { ", matrix products in f32" };
+            output::note(&format!("{error}; using the CPU backend{products} (--backend gpu takes software adapters too)"));
             Ok(Opened::Cpu(Cpu::new()))
         }
     }

@@ -48,6 +48,10 @@ pub struct BenchArgs {
 pub fn run(args: &BenchArgs) -> Result<Outcome> {
     refuse_other_names(args)?;
     args.json.iter().chain(&args.plot).try_for_each(|path| require_writable(path))?;
+    if let Some(path) = args.plot.as_ref().filter(|_| args.plot == args.json) {
+        let expected = "another file than --json's".to_owned();
+        return Err(Error::InvalidValue { argument: "plot".to_owned(), expected, actual: path.display().to_string() });
+    }
     match args.backend.open()? {
         Opened::Cpu(cpu) => measure(cpu, args, &json!({ "name": "CPU" })),
         Opened::Gpu(gpu) => {

@@ -37,7 +37,7 @@ hyperparameters! {
     /// Seed of everything random
     #[arg(long)]
     seed: u64,
-    /// Environment steps in all
+    /// Environment steps in all; what is left of a whole rollout, num-envs x num-steps, is not taken
     #[arg(long)]
     total_timesteps: u64,
     /// Adam's learning rate at the start
@@ -76,7 +76,7 @@ hyperparameters! {
     /// Where that ε enters: add-to-std, add-to-variance, max
     #[arg(long, value_name = "MODE", value_parser = by_name::<EpsilonMode>)]
     norm_adv_epsilon_mode: EpsilonMode,
-    /// Clip range of the ratio
+    /// Clip range of the ratio; inf for none, with clip-vloss=false
     #[arg(long, value_name = "X", allow_hyphen_values = true)]
     clip_coef: f64,
     /// Upper clip range where it differs, or none

@@ -11,6 +11,7 @@ use ppo_kernels::train::{FinishedEpisode, NamedTensor, Progress};
 use ppo_kernels::{Error, Result};
 use safetensors::tensor::{Dtype, TensorView};
 use serde::Serialize;
+use serde_json::Value;
 
 use super::learning_curve::{self, Caption};
 
@@ -143,11 +144,12 @@ impl RunFolder {
         write_whole(&self.path.join("learning_curve.svg"), learning_curve::draw(episodes, steps, caption).as_bytes())
     }
 
-    /// Writes `policy.safetensors`.
+    /// Writes `policy.safetensors`, with what has to be known to use it as metadata `run`: a single one, because safetensors writes several in any
+    /// order.
     ///
     /// # Errors
     /// [`Error::Io`]; [`Error::File`] for tensors that do not have the size their shape says.
-    pub fn write_policy(&self, policy: &[NamedTensor]) -> Result<()> {
+    pub fn write_policy(&self, policy: &[NamedTensor], run: &Value) -> Result<()> {
         let path = self.path.join("policy.safetensors");
         let unusable = |error: safetensors::SafeTensorError| Error::File { path: path.clone(), reason: error.to_string() };
         let bytes: Vec<Vec<u8>> =
@@ -156,7 +158,7 @@ impl RunFolder {
             TensorView::new(Dtype::F32, tensor.shape.clone(), bytes).map(|view| (tensor.name.as_str(), view)).map_err(unusable)
         });
         let views = views.collect::<Result<Vec<_>>>()?;
-        write_whole(&path, &safetensors::serialize(views, None).map_err(unusable)?)
+        write_whole(&path, &safetensors::serialize(views, Some([("run".to_owned(), run.to_string())].into())).map_err(unusable)?)
     }
 }
 

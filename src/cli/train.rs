@@ -7,9 +7,11 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use indicatif::{HumanCount, HumanDuration};
 use ppo_kernels::backend::Backend;
 use ppo_kernels::env::EnvId;
+use ppo_kernels::kernels::linear::Activation;
 use ppo_kernels::ppo::Config;
 use ppo_kernels::train::{EPISODES_AVERAGED, FinishedEpisode, NamedTensor, Progress, Trainer};
 use ppo_kernels::{Error, Result};
+use serde_json::{Value, json};
 
 use super::backend::{BackendArgs, Opened};
 use super::hyperparameters::HyperparameterArgs;
@@ -24,8 +26,8 @@ const SAVE_EVERY: Duration = Duration::from_secs(30);
 
 /// Train an agent from scratch until the mean return of the last 100 episodes reaches the target.
 ///
-/// Leaves OUTPUT/<env>-<seed>-<time>/ with metrics.csv, config.json, learning_curve.svg and policy.safetensors, also when it fails or is
-/// interrupted. Exits 0 when solved, 3 when it ran out of timesteps, 130 after Ctrl-C (which finishes the current update first), 1 after an
+/// Leaves OUTPUT/<env>-<seed>-<time>/ with metrics.csv, config.json, learning_curve.svg and policy.safetensors (docs/runs.md says what is in
+/// them), also when it fails or is interrupted. Exits 0 when solved, 3 when it ran out of timesteps, 130 after Ctrl-C (which finishes the current update first), 1 after an
 /// error. The same seed on the same adapter gives the same numbers, bit for bit.
 #[derive(Debug, clap::Args)]
 pub struct TrainArgs {
@@ -106,6 +108,8 @@ struct Run {
     folder: RunFolder,
     display: Display,
     caption: Caption,
+    env: EnvId,
+    activation: Activation,
     target_return: f64,
     episodes: Vec<FinishedEpisode>,
     latest: Option<Progress>,
@@ -143,7 +147,8 @@ pub fn run(args: TrainArgs) -> Result<Outcome> {
         target: target_return,
     };
     let display = Display::new(config.total_timesteps);
-    let mut run = Run { training, folder, display, caption, target_return, episodes: Vec::new(), latest: None };
+    let (env, activation) = (args.env, config.activation);
+    let mut run = Run { training, folder, display, caption, env, activation, target_return, episodes: Vec::new(), latest: None };
     let result = run.until_done(&interrupt);
     run.display.close();
     // Whatever ended the training: what there is gets saved, and the first error is the one to report.
@@ -193,8 +198,20 @@ impl Run {
     fn save(&mut self) -> Result<()> {
         let steps = self.latest.as_ref().map_or(0, |progress| progress.global_step);
         let drawn = self.folder.write_learning_curve(&self.episodes, steps, &self.caption);
-        let policy = self.training.policy().and_then(|policy| self.folder.write_policy(&policy));
+        let policy = self.training.policy().and_then(|policy| self.folder.write_policy(&policy, &self.description()));
         drawn.and(policy)
+    }
+
+    /// What has to be known to use the policy, and what it was worth when it was saved.
+    fn description(&self) -> Value {
+        let latest = self.latest.as_ref();
+        json!({
+            "env": self.env.spec().id,
+            "activation": self.activation,
+            "global_step": latest.map(|progress| progress.global_step),
+            "mean_return": latest.and_then(|progress| progress.mean_return),
+            "solved": latest.is_some_and(|progress| is_solved(progress, self.target_return)),
+        })
     }
 
     fn conclude(&self, outcome: Outcome) -> Result<()> {

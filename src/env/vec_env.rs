@@ -5,7 +5,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::{ActionSpace, EnvId, Physics, Spec};
 use crate::error::{Error, Result};
-use crate::shape::{elements, require_size};
+use crate::shape::{defaults, elements, require_size, reserve};
 
 /// One action for each environment.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -86,31 +86,32 @@ impl VecEnv {
     /// depend on `seed`, its index and its actions alone.
     ///
     /// # Errors
-    /// `num_envs` is zero or too large.
+    /// `num_envs` is zero or too large, or too many for the host's memory.
     pub fn new(id: EnvId, num_envs: usize, seed: u64) -> Result<Self> {
         require_size("num_envs", num_envs)?;
         let spec = id.spec();
         let size = elements("num_envs x observation_size", num_envs, spec.observation_size)?;
-        let mut observations = vec![0.0; size];
-        let rows = observations.chunks_exact_mut(spec.observation_size);
-        let copies = rows.enumerate().map(|(index, row)| {
+        let mut observations: Vec<f32> = defaults("observations of num_envs environments", size)?;
+        let mut final_observations = reserve("observations of num_envs environments", size)?;
+        let mut copies = reserve("num_envs environments", num_envs)?;
+        copies.extend(observations.chunks_exact_mut(spec.observation_size).enumerate().map(|(index, row)| {
             let (mut physics, mut rng) = (Physics::new(id), ChaCha8Rng::seed_from_u64(seed));
             rng.set_stream(index as u64);
             physics.reset(&mut rng);
             physics.observe_checked(row);
             Slot { physics, rng, total_reward: 0.0, length: 0 }
-        });
-        let copies = copies.collect();
+        }));
+        final_observations.extend_from_slice(&observations);
         Ok(Self {
             id,
             spec,
             copies,
-            final_observations: observations.clone(),
+            final_observations,
             observations,
-            rewards: vec![0.0; num_envs],
-            terminated: vec![0; num_envs],
-            truncated: vec![0; num_envs],
-            finished: Vec::with_capacity(num_envs),
+            rewards: defaults("rewards of num_envs environments", num_envs)?,
+            terminated: defaults("ends of num_envs environments", num_envs)?,
+            truncated: defaults("ends of num_envs environments", num_envs)?,
+            finished: reserve("episodes of num_envs environments", num_envs)?,
         })
     }
 

@@ -316,8 +316,12 @@ impl Config {
                 return Err(Error::value(name, "a number > 0, or infinity", value));
             }
         }
+        // Values have no clip that is none.
+        if self.clip_vloss && self.clip_coef == f64::INFINITY {
+            return Err(Error::value("clip_coef", "a finite number with clip_vloss", "infinity"));
+        }
         for (name, value) in [
-            ("clip_coef", Some(self.clip_coef).filter(|_| self.clip_vloss)), // values have no clip that is none
+            ("clip_coef", Some(self.clip_coef).filter(|_| self.clip_vloss)),
             ("huber_delta", self.huber_delta),
             ("target_kl", self.target_kl),
         ] {

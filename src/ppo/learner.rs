@@ -123,7 +123,7 @@ impl<B: Backend> Learner<B> {
         minibatch_size: usize,
     ) -> Result<Self> {
         let network = Self::network_of(observation_size, policy, &config, minibatch_size)?;
-        let initial = network.initial_parameters(config.seed, config.log_std_init);
+        let initial = network.initial_parameters(config.seed, config.log_std_init)?;
         let mut learner = Self::allocate(backend, network, config, minibatch_size)?;
         learner.reset(backend, &initial)?;
         Ok(learner)

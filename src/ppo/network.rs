@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::kernels::actor_critic::{ActorCritic, Layer};
 use crate::kernels::linear::{Activation, Linear};
 use crate::kernels::policy::Gaussian;
-use crate::shape::require_size;
+use crate::shape::{defaults, require_size, reserve};
 
 /// The distribution that the actor's output parametrises.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -156,21 +156,23 @@ impl Network {
 
     /// Initial parameters as in CleanRL: orthogonal weights (Saxe et al. 2014) with gain √2, 0.01 for the actor's and 1 for the critic's
     /// last layer, biases 0.
-    pub fn initial_parameters(&self, seed: u64, log_std_init: f64) -> Vec<f32> {
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`] where the host cannot hold them; a layer takes eight bytes a weight besides.
+    pub fn initial_parameters(&self, seed: u64, log_std_init: f64) -> Result<Vec<f32>> {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        let mut parameters = vec![0.0; self.len];
+        let mut parameters: Vec<f32> = defaults("parameters", self.len)?;
         for (layers, last_gain) in [(&self.layers.actor, 0.01), (&self.layers.critic, 1.0)] {
             for (i, layer) in layers.iter().enumerate() {
                 let gain = if i + 1 == layers.len() { last_gain } else { std::f64::consts::SQRT_2 };
                 let Linear { in_features, out_features, weight_offset, .. } = layer.linear;
-                let weights = orthogonal(&mut rng, out_features, in_features, gain);
-                parameters[weight_offset..weight_offset + weights.len()].copy_from_slice(&weights);
+                orthogonal(&mut rng, (out_features, in_features), gain, &mut parameters[weight_offset..])?;
             }
         }
         if let Some(offset) = self.log_std_offset() {
             parameters[offset..].fill(log_std_init as f32);
         }
-        parameters
+        Ok(parameters)
     }
 }
 
@@ -180,12 +182,16 @@ const BLOCK: usize = 64;
 /// Vectors of a block that a thread takes through all earlier ones together, few enough for its nearer caches.
 const TOGETHER: usize = 8;
 
-/// A `[rows, columns]` matrix whose rows (or columns, where those are fewer) are orthogonal and of length `gain`: Gram–Schmidt, done twice
-/// for accuracy, on a Gaussian matrix.
-fn orthogonal(rng: &mut ChaCha8Rng, rows: usize, columns: usize, gain: f64) -> Vec<f32> {
+/// At the beginning of `matrix`, a `[rows, columns]` matrix whose rows (or columns, where those are fewer) are orthogonal and of length `gain`:
+/// Gram–Schmidt, done twice for accuracy, on a Gaussian matrix.
+fn orthogonal(rng: &mut ChaCha8Rng, (rows, columns): (usize, usize), gain: f64, matrix: &mut [f32]) -> Result<()> {
     let (count, length) = (rows.min(columns), rows.max(columns));
-    let mut draw = || (0..length).map(|_| StandardNormal.sample(rng)).collect();
-    let mut basis: Vec<Vec<f64>> = (0..count).map(|_| draw()).collect();
+    let mut draw = || {
+        let mut vector = reserve("initial weights", length)?;
+        vector.extend((0..length).map(|_| -> f64 { StandardNormal.sample(rng) }));
+        Ok(vector)
+    };
+    let mut basis: Vec<Vec<f64>> = (0..count).map(|_| draw()).collect::<Result<_>>()?;
     for first in (0..count).step_by(BLOCK) {
         let (done, rest) = basis.split_at_mut(first);
         let block = &mut rest[..BLOCK.min(count - first)];
@@ -205,7 +211,10 @@ fn orthogonal(rng: &mut ChaCha8Rng, rows: usize, columns: usize, gain: f64) -> V
         }
     }
     let element = |row: usize, column: usize| if rows <= columns { basis[row][column] } else { basis[column][row] };
-    (0..rows * columns).map(|i| (gain * element(i / columns, i % columns)) as f32).collect()
+    for (i, weight) in matrix[..rows * columns].iter_mut().enumerate() {
+        *weight = (gain * element(i / columns, i % columns)) as f32;
+    }
+    Ok(())
 }
 
 /// Takes what `vector` has of `other`, which is of length 1, out of it.
