@@ -1,4 +1,4 @@
-// Norm, clipping and Adam, behind shared.wgsl, optimizer/formulas.wgsl and what says where the state is: state_in_place.wgsl or
+// Norm, clipping and Adam, behind shared.wgsl, optimizer/formulas.wgsl, optimizer/conclude.wgsl and what says where the state is: state_in_place.wgsl or
 // state_in_windows.wgsl. Header: shared.wgsl.
 
 @group(0) @binding(19) var<storage, read_write> control: array<atomic<u32>>;
@@ -11,11 +11,6 @@ const MOST_GROUPS = 160u;
 struct Squares {
     vectors: array<vec4<u32>, MOST_GROUPS>,
 }
-
-const BAD_TENSOR = 2u;
-const BAD_ELEMENT = 3u;
-const TARGET_KL = 1u;
-const NON_FINITE = 2u;
 
 // What an invocation reads in `control` may be what another has just written there: where that happens, both stop anyway.
 @compute @workgroup_size(VECTOR_LANES)
@@ -43,22 +38,9 @@ fn update_parameters(
     );
     let all = all_written();
     let clip = clip_of(all.squares, params.limited != 0u, params.max_grad_norm, params.norm_epsilon);
-    let is_bad = all.first_bad != NOWHERE;
-    let stopped = had_stopped || is_bad || is_beyond;
+    let stopped = had_stopped || is_beyond || all.first_bad != NOWHERE;
     if invocation == 0u {
-        stats[params.stats_row * STATS_COLUMNS + GRAD_NORM] = clip.norm;
-        stats[params.stats_row * STATS_COLUMNS + CLIP_COEF] = clip.coef;
-        if is_beyond && atomicLoad(&control[STOP]) == 0u {
-            atomicStore(&control[STOP], TARGET_KL);
-        }
-        if is_bad && atomicLoad(&control[BAD_TENSOR]) == 0u {
-            atomicStore(&control[STOP], NON_FINITE);
-            atomicStore(&control[BAD_TENSOR], params.tensor);
-            atomicStore(&control[BAD_ELEMENT], all.first_bad);
-        }
-        if !stopped {
-            atomicAdd(&control[STEPS_DONE], 1u);
-        }
+        conclude(clip, all.first_bad, is_beyond, stopped, params.stats_row, params.tensor);
     }
     for (var n = 0u; n < VECTORS_EACH; n++) {
         step_vector(invocation + n * groups.x * VECTOR_LANES, clip.coef, adam, stopped);

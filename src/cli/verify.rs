@@ -103,6 +103,7 @@ fn verify_gpu(args: &VerifyArgs, options: &Options) -> Result<Vec<Labelled>> {
                 ("by invocation", Variant::Auto, None, Some(Form::ByInvocation)),
                 ("by subgroup", Variant::Auto, None, Some(Form::BySubgroup)),
                 ("by tile", Variant::Auto, None, Some(Form::ByTile)),
+                ("by layer", Variant::Auto, None, Some(Form::ByLayer)),
             ]
         } else if kernel == "surrogate" {
             &[("plain", Variant::Plain, None, None), ("fused", Variant::Auto, None, None), ("by tile", Variant::Fast, None, None)]

@@ -1,5 +1,6 @@
 //! The gradient of a whole minibatch, in tiles of samples, against the composition of single operations.
 
+mod by_layer;
 #[path = "../common/mod.rs"]
 mod common;
 mod faults;
@@ -44,12 +45,13 @@ fn the_adapter_passes_the_cross_check() {
     }
 }
 
-/// The composition, and every form of the fused kernel.
-const VARIANTS: [(Variant, Option<Form>); 4] = [
+/// The composition, and every form.
+const VARIANTS: [(Variant, Option<Form>); 5] = [
     (Variant::Plain, None),
     (Variant::Fast, Some(Form::ByInvocation)),
     (Variant::Fast, Some(Form::BySubgroup)),
     (Variant::Fast, Some(Form::ByTile)),
+    (Variant::Auto, Some(Form::ByLayer)),
 ];
 
 /// With every variant, in fresh memory full of NaN.

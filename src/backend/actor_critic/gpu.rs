@@ -1,4 +1,4 @@
-//! On wgpu: small networks and few samples have kernels of their own, others go by the compositions.
+//! On wgpu: small networks and few samples have kernels of their own, others go layer by layer.
 
 use super::buffers::{Packed, gathered};
 use super::{
@@ -115,7 +115,7 @@ impl ActorCriticOps for Gpu {
         plan.record_act(&mut self.context, &packed, observations, (noise, first), [output, values, logp], &drawn)
     }
 
-    /// In three dispatches.
+    /// In three dispatches, or layer by layer.
     fn minibatch_step(
         &mut self,
         networks: &ActorCritic,
@@ -140,7 +140,10 @@ impl ActorCriticOps for Gpu {
             self.unpack(networks, log_std_offset, state)?;
         }
         let Some(plan) = plan else {
-            return compose_minibatch_step(self, networks, step, rows, minibatch, state);
+            return match self.plan_by_layer(networks, step, &rows.head) {
+                Some(plan) => self.step_by_layer(&plan, networks, step, rows, minibatch, state),
+                None => compose_minibatch_step(self, networks, step, rows, minibatch, state),
+            };
         };
         let Minibatch { observations, actions: room, samples, actor, critic } = minibatch;
         let inputs = gathered(observations, room, samples, rows.head)?;

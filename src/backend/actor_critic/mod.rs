@@ -2,6 +2,8 @@
 
 mod buffers;
 #[cfg(feature = "gpu")]
+mod by_layer;
+#[cfg(feature = "gpu")]
 mod gpu;
 
 pub use buffers::{
@@ -160,6 +162,22 @@ pub fn compose_minibatch_gradient<B: LinearOps + SurrogateOps + ?Sized>(
     grads: &mut B::Floats,
     stats: &mut B::Floats,
 ) -> Result<()> {
+    outputs_and_loss(backend, networks, op, params, inputs, [&mut *actor, &mut *critic], grads, stats)?;
+    backward(backend, &networks.actor, params, inputs.observations, op.batch, actor, grads)?;
+    backward(backend, &networks.critic, params, inputs.observations, op.batch, critic, grads)
+}
+
+/// Forward through both networks, and the loss: leaves the gradients of their outputs in the traces, and that of a log-std in `grads`.
+fn outputs_and_loss<B: LinearOps + SurrogateOps + ?Sized>(
+    backend: &mut B,
+    networks: &ActorCritic,
+    op: &Surrogate,
+    params: &B::Floats,
+    inputs: &MinibatchInputs<'_, B::Floats, B::Words>,
+    [actor, critic]: [&mut Trace<B::Floats>; 2],
+    grads: &mut B::Floats,
+    stats: &mut B::Floats,
+) -> Result<()> {
     let &MinibatchInputs { observations, head, samples } = inputs;
     let x = Rows { buffer: observations, offset: 0, count: op.batch };
     forward(backend, &networks.actor, params, &x, actor, None)?;
@@ -168,17 +186,14 @@ pub fn compose_minibatch_gradient<B: LinearOps + SurrogateOps + ?Sized>(
     let (output, d_output) = actor.head_and_gradient();
     match head {
         Head::Categorical(policy, actions) => {
-            backend.surrogate_categorical(op, &policy, output, None, actions, values, samples, d_output, d_values, stats)?;
+            backend.surrogate_categorical(op, &policy, output, None, actions, values, samples, d_output, d_values, stats)
         }
         Head::Gaussian(policy, actions) => {
             let at = policy.log_std_offset;
-            backend.surrogate_gaussian(
-                op, &policy, output, params, actions, values, samples, d_output, grads, at, d_values, stats,
-            )?;
+            backend
+                .surrogate_gaussian(op, &policy, output, params, actions, values, samples, d_output, grads, at, d_values, stats)
         }
     }
-    backward(backend, &networks.actor, params, observations, op.batch, actor, grads)?;
-    backward(backend, &networks.critic, params, observations, op.batch, critic, grads)
 }
 
 fn compose_act<B: LinearOps + PolicyOps + ?Sized>(
@@ -209,20 +224,7 @@ fn compose_minibatch_step<B: ActorCriticOps + ?Sized>(
     state: &mut TrainState<B::Floats, B::Words>,
 ) -> Result<()> {
     let batch = step.loss.batch;
-    let gather = rows.check(networks, batch)?;
-    let [observation_size, width] = sizes(networks)?;
-    let of_width = |width| Gather { width, ..gather };
-    backend.gather_floats(&of_width(observation_size), rows.observations, rows.indices, &mut minibatch.observations)?;
-    match (rows.head, &mut minibatch.actions) {
-        (Head::Categorical(_, source), Actions::Discrete(target)) => {
-            backend.gather_words(&gather, source, rows.indices, target)?;
-        }
-        (Head::Gaussian(_, source), Actions::Continuous(target)) => {
-            backend.gather_floats(&of_width(width), source, rows.indices, target)?;
-        }
-        // Refused below.
-        _ => {}
-    }
+    gather_rows(backend, networks, batch, rows, &mut minibatch.observations, &mut minibatch.actions)?;
     let columns = sample::COLUMNS;
     backend.copy_floats(rows.samples, rows.first_sample * columns, &mut minibatch.samples, 0, batch * columns)?;
     let Minibatch { observations, actions, samples, actor, critic } = minibatch;
@@ -235,6 +237,29 @@ fn compose_minibatch_step<B: ActorCriticOps + ?Sized>(
         backend.stop_on_kl(max_kl, step.loss.stats_row, stats, control)?;
     }
     backend.adam_step(&step.adam, params.flat_mut(), grads, m, v, schedule, stats, control)
+}
+
+/// A minibatch's observations and actions, where there is room for their kind.
+fn gather_rows<B: GatherOps + ?Sized>(
+    backend: &mut B,
+    networks: &ActorCritic,
+    batch: usize,
+    rows: &MinibatchRows<'_, B::Floats, B::Words>,
+    observations: &mut B::Floats,
+    actions: &mut Actions<B::Floats, B::Words>,
+) -> Result<()> {
+    let gather = rows.check(networks, batch)?;
+    let [observation_size, width] = sizes(networks)?;
+    let of_width = |width| Gather { width, ..gather };
+    backend.gather_floats(&of_width(observation_size), rows.observations, rows.indices, observations)?;
+    match (rows.head, actions) {
+        (Head::Categorical(_, source), Actions::Discrete(target)) => backend.gather_words(&gather, source, rows.indices, target),
+        (Head::Gaussian(_, source), Actions::Continuous(target)) => {
+            backend.gather_floats(&of_width(width), source, rows.indices, target)
+        }
+        // Refused by `gathered`.
+        _ => Ok(()),
+    }
 }
 
 /// y = network(x), kept layer by layer in `trace`. With `output` the last layer writes there instead, from an element on.

@@ -169,7 +169,7 @@ impl Plan {
         };
         let fits = mlp(actor, width)? && mlp(critic, 1)? && !activation.needs_pre_activation();
         let windows = context.limits().max_uniform_buffer_binding_size >= 16 * WINDOW as u64;
-        if !fits || !(windows || by_tile) {
+        if !fits || !(windows || by_tile) || form == Form::ByLayer {
             return None;
         }
         // Of layers that are not there, no packed vector.

@@ -2,6 +2,7 @@
 
 use super::Form;
 use super::binding::ActorCriticParams;
+use super::by_layer;
 use crate::gpu::{Context, Field, Indices, Shader, ShaderParams};
 use crate::kernels::{Constants, ShaderInfo};
 
@@ -15,6 +16,7 @@ macro_rules! shader {
                 include_str!("../../../shaders/linear/activation.wgsl"),
                 include_str!("../../../shaders/surrogate/loss.wgsl"),
                 include_str!("../../../shaders/optimizer/formulas.wgsl"),
+                include_str!("../../../shaders/optimizer/conclude.wgsl"),
                 include_str!("../../../shaders/actor_critic/shared.wgsl"),
                 $(include_str!(concat!("../../../shaders/actor_critic/", $part, ".wgsl")),)*
                 include_str!("../../../shaders/actor_critic/adam.wgsl")
@@ -42,6 +44,7 @@ impl Form {
             Self::ByInvocation => shader!("actor_critic", "by_invocation", "samples", "parameters", "state_in_windows"),
             Self::BySubgroup => shader!("actor_critic/by_subgroup", "by_subgroup", "samples", "parameters", "state_in_windows"),
             Self::ByTile => shader!("actor_critic/by_tile", "tiles", "state_in_place"),
+            Self::ByLayer => by_layer::SHADER,
         }
     }
 
@@ -49,7 +52,7 @@ impl Form {
     pub(super) const fn vectors_each(self) -> usize {
         match self {
             Self::BySubgroup => 4,
-            Self::ByInvocation | Self::ByTile => 1,
+            Self::ByInvocation | Self::ByTile | Self::ByLayer => 1,
         }
     }
 }
@@ -125,4 +128,5 @@ pub(crate) const SHADERS: &[ShaderInfo] = &[
     ShaderInfo { shader: Form::ByInvocation.shader(), params: PARAMS, entries: ENTRIES },
     ShaderInfo { shader: Form::BySubgroup.shader(), params: PARAMS, entries: ENTRIES },
     ShaderInfo { shader: Form::ByTile.shader(), params: PARAMS, entries: TILE_ENTRIES },
+    by_layer::SHADER_INFO,
 ];

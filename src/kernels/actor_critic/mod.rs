@@ -3,10 +3,14 @@
 #[cfg(feature = "gpu")]
 mod binding;
 #[cfg(feature = "gpu")]
+mod by_layer;
+#[cfg(feature = "gpu")]
 mod forms;
 
 #[cfg(feature = "gpu")]
 pub(crate) use binding::*;
+#[cfg(feature = "gpu")]
+pub(crate) use by_layer::ByLayer;
 #[cfg(feature = "gpu")]
 pub(crate) use forms::SHADERS;
 
@@ -59,8 +63,8 @@ pub struct MinibatchStep {
     pub is_last: bool,
 }
 
-/// How the fused kernel for small networks shares work among invocations on a GPU. The first two give the same bits; the third adds up in
-/// another order.
+/// How a minibatch step shares work among invocations on a GPU. The first three are for small networks, which they take as a whole, acting too; the first
+/// two give the same bits, the others add up in other orders.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
     /// An invocation a sample, two where it learns. Needs nothing that WebGPU does not give everybody.
@@ -70,6 +74,8 @@ pub enum Form {
     BySubgroup,
     /// A workgroup a tile of samples, activations in workgroup memory: for hardware. Needs nothing more than the first.
     ByTile,
+    /// Each layer a matrix product of its own, then the sums of all their gradients at once: for networks that are too large for the others, on hardware.
+    ByLayer,
 }
 
 /// What decides where a parameter is in a packed copy of them: copies of one layout can stand for each other.

@@ -1,0 +1,93 @@
+//! A minibatch step on wgpu of networks that are too large for one kernel: each layer is a product of its own, and one dispatch adds up all that
+//! stretches of the batch have left of all parameters' gradients.
+
+use super::buffers::gathered;
+use super::{Head, LinearOps, Minibatch, MinibatchRows, Trace, TrainState, check, gather_rows, outputs_and_loss};
+use crate::backend::{Gpu, Memory, Variant};
+use crate::error::Result;
+use crate::gpu::Buffer;
+use crate::kernels::actor_critic::{ActorCritic, ByLayer, Form, Layer, MinibatchStep};
+use crate::kernels::surrogate::sample;
+
+/// Samples whose rows begin where a binding may.
+const ALIGNED_SAMPLES: usize = 64 / sample::COLUMNS;
+
+impl Gpu {
+    /// Where that is asked for, or the adapter is none for which waiting within a workgroup is dear.
+    pub(super) fn plan_by_layer<F, W>(
+        &self,
+        networks: &ActorCritic,
+        step: &MinibatchStep,
+        head: &Head<'_, F, W>,
+    ) -> Option<ByLayer> {
+        let suits = match (self.variant, self.fused_form) {
+            (Variant::Plain, _) => false,
+            (_, Some(form)) => form == Form::ByLayer,
+            (_, None) => !self.context.is_software(),
+        };
+        let log_std = match head {
+            Head::Categorical(..) => None,
+            Head::Gaussian(policy, _) => Some((policy.log_std_offset, policy.dim)),
+        };
+        if suits { ByLayer::new(networks, step, log_std) } else { None }
+    }
+
+    pub(super) fn step_by_layer(
+        &mut self,
+        plan: &ByLayer,
+        networks: &ActorCritic,
+        step: &MinibatchStep,
+        rows: &MinibatchRows<'_, Buffer<f32>, Buffer<u32>>,
+        minibatch: &mut Minibatch<Buffer<f32>, Buffer<u32>>,
+        state: &mut TrainState<Buffer<f32>, Buffer<u32>>,
+    ) -> Result<()> {
+        let (batch, columns) = (step.loss.batch, sample::COLUMNS);
+        let Minibatch { observations, actions, samples, actor, critic } = minibatch;
+        gather_rows(self, networks, batch, rows, observations, actions)?;
+        let own = if rows.first_sample.is_multiple_of(ALIGNED_SAMPLES) {
+            rows.samples.slice(rows.first_sample * columns, batch * columns)
+        } else {
+            self.copy_floats(rows.samples, rows.first_sample * columns, samples, 0, batch * columns)?;
+            samples.clone()
+        };
+        let inputs = gathered(observations, actions, &own, rows.head)?;
+        let TrainState { params, m, v, grads, schedule, stats, control } = state;
+        check(networks, &step.loss, params.flat(), &inputs, actor, critic, grads, stats)?;
+        step.norm.check(grads.len(), stats.len())?;
+        let lens = [("params", params.flat().len()), ("grads", grads.len()), ("m", m.len()), ("v", v.len())];
+        step.adam.check(lens, schedule.len(), stats.len(), control.len())?;
+
+        outputs_and_loss(self, networks, &step.loss, params.flat(), &inputs, [&mut *actor, &mut *critic], grads, stats)?;
+        let parts = plan.parts(&mut self.context)?;
+        let buffers = [params.flat(), inputs.observations, grads, &parts];
+        self.backward_in_parts(plan, 0, &networks.actor, batch, actor, buffers)?;
+        self.backward_in_parts(plan, networks.actor.len(), &networks.critic, batch, critic, buffers)?;
+        let state = [params.flat_mut(), m, v, grads].map(|buffer| &*buffer);
+        plan.record_update(&mut self.context, step.max_kl, &parts, state, (schedule, stats, control))
+    }
+
+    /// As the composition's `backward`, of the layers from number `first` on, without the sums.
+    fn backward_in_parts(
+        &mut self,
+        plan: &ByLayer,
+        first: usize,
+        layers: &[Layer],
+        batch: usize,
+        trace: &mut Trace<Buffer<f32>>,
+        [params, x, grads, parts]: [&Buffer<f32>; 4],
+    ) -> Result<()> {
+        for (i, layer) in layers.iter().enumerate().rev() {
+            let linear = layer.with_batch(batch);
+            let (below, here) = trace.d_pre.split_at_mut(i);
+            let input = if i == 0 { x } else { &trace.outputs[i - 1] };
+            let ways = self.ways(&linear);
+            plan.record_parts(&mut self.context, ways, first + i, [&here[0], input, grads, parts])?;
+            if i > 0 {
+                let saved = trace.pre[i - 1].as_ref().unwrap_or(&trace.outputs[i - 1]);
+                let through = Some((layers[i - 1].activation, saved));
+                self.linear_backward_input(&linear, &here[0], params, through, &mut below[i - 1])?;
+            }
+        }
+        Ok(())
+    }
+}

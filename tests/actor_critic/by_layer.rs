@@ -1,0 +1,152 @@
+//! The form for networks too large for the others.
+
+use ppo_kernels::backend::{Cpu, Gpu};
+use ppo_kernels::kernels::actor_critic::Form;
+use ppo_kernels::kernels::linear::Activation;
+use ppo_kernels::kernels::optimizer::{control, stop};
+
+use crate::common;
+use crate::problem::{Outcome, Problem, TENSOR, Way, first_difference};
+
+fn gpu() -> Option<Gpu> {
+    let mut gpu = common::gpu()?;
+    gpu.fused_form = Some(Form::ByLayer);
+    // What is not written must not be what the run before left there.
+    gpu.context.set_guards(true);
+    Some(gpu)
+}
+
+/// No other form takes them: their activations need what is before them, or they are too deep, or too wide.
+fn problems() -> [Problem; 5] {
+    // More parameters than 1024 workgroups of 1024 take; small, so that ratios stay near 1.
+    let largest = Problem::new(3, &[3, 1000, 900], 2, Activation::Elu, false);
+    let params = largest.params.iter().map(|x| 0.1 * x).collect();
+    [
+        Problem::new(33, &[5, 16], 3, Activation::GeluErf, false),
+        // Six stretches of 256 samples, the last of 21.
+        Problem::new(1301, &[5, 7, 9], 2, Activation::Silu, true),
+        Problem { first_sample: 16, ..Problem::new(515, &[3, 8, 9, 10, 11, 12], 4, Activation::Tanh, false) },
+        Problem::new(65, &[40, 300, 300], 1, Activation::Relu, true),
+        Problem { first_sample: 32, params, ..largest },
+    ]
+}
+
+#[test]
+fn large_networks_give_what_the_single_operations_give() {
+    let Some(mut gpu) = gpu() else { return };
+    for (i, problem) in problems().iter().enumerate() {
+        let expected = problem.solve(&mut Cpu::<f64>::new(), Way::Composed).unwrap();
+        gpu.context.release();
+        let outcome = problem.solve(&mut gpu, Way::Step).unwrap();
+        assert_eq!(first_difference(&outcome, &expected, 1e-4), None, "{i}");
+        let outcome = problem.take_steps(&mut gpu, &[false, true], |_, _, _| Ok(())).unwrap();
+        let of_two = problem.take_steps(&mut Cpu::<f64>::new(), &[true, true], |_, _, _| Ok(())).unwrap();
+        assert_eq!(first_difference(&outcome, &of_two, 1e-4), None, "two, {i}");
+    }
+}
+
+/// Sums go in the same order, so the gradient has the same bits; norms do not. A software adapter composes what is too large for the other forms.
+#[test]
+fn gradients_have_the_bits_of_single_operations() {
+    let Some(mut gpu) = gpu().filter(|gpu| gpu.context.is_software()) else { return };
+    for problem in problems() {
+        let by_layer = problem.solve(&mut gpu, Way::Step).unwrap();
+        gpu.fused_form = None;
+        let composed = problem.solve(&mut gpu, Way::Step).unwrap();
+        gpu.fused_form = Some(Form::ByLayer);
+        for ((name, a), (_, b)) in by_layer.iter().zip(&composed).filter(|((name, _), _)| name.starts_with("grads")) {
+            assert!(a == b && (!a.is_empty() || *name == "grads of log_std"), "{name}");
+        }
+    }
+}
+
+#[test]
+fn a_planted_fault_is_noticed() {
+    let Some(mut gpu) = gpu() else { return };
+    let problems = problems();
+    let expected = problems.each_ref().map(|problem| problem.solve(&mut Cpu::<f64>::new(), Way::Composed).unwrap());
+    for (from, to, problem, tensor) in [
+        ("((sum + parts[i]) + parts[i + sums.y])", "(sum + parts[i])", 1, "grads"),
+        ("sum += parts[first + split * sums.y];", "", 1, "grads"),
+        ("if sums.z == 0u {", "if sums.z < 2u {", 1, ""),
+        ("if sums.z == 0u {", "if sums.z < 7u {", 1, "grads"),
+        ("let first = sums.w + element;", "let first = element;", 1, "grads"),
+        ("grads[parameter] = gradient;", "", 1, "grads"),
+        ("place.z + row", "place.z", 1, "grads"),
+        ("place.y + row * (place.x - 1u)", "place.y + row * place.x", 1, "grads"),
+        ("index >= params.sums[next].x", "index > params.sums[next].x", 1, "grads"),
+        ("(index - sums.x) * params.rounds", "(index - sums.x)", 3, "norm"),
+        ("let element = first + round * WORKGROUP_SIZE;", "let element = first;", 3, "norm"),
+        ("squares += gradient * gradient;", "", 0, "norm"),
+        ("sh_squares[local] += sh_squares[local + half];", "", 3, "norm"),
+        ("k += WORKGROUP_SIZE", "k += 4u * WORKGROUP_SIZE", 4, "norm"),
+        ("params.adam_epsilon,", "0.0,", 0, "params"),
+        ("m[i] = stepped.m;", "", 0, "m"),
+        ("v[i] = stepped.v;", "", 0, "v"),
+        ("clip.coef * gradient", "gradient", 0, "params"),
+        ("coef = max_grad_norm / divisor;", "coef = 1.0;", 0, "factor"),
+        ("atomicAdd(&control[STEPS_DONE], 1u);", "", 0, "control"),
+        ("let row = params.schedule_row * SCHEDULE_COLUMNS;", "let row = 0u;", 0, "params"),
+    ] {
+        common::plant_fault(&mut gpu, "actor_critic/by_layer", from, to);
+        gpu.context.release();
+        let outcome = problems[problem].solve(&mut gpu, Way::Step).unwrap();
+        let difference = first_difference(&outcome, &expected[problem], 1e-4);
+        match tensor {
+            // Nothing has one part: this must be no fault.
+            "" => assert_eq!(difference, None, "{to}"),
+            _ => assert!(difference.as_deref().is_some_and(|found| found.starts_with(tensor)), "{from}: {difference:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_fault_of_a_stopped_step_is_noticed() {
+    let Some(mut gpu) = gpu() else { return };
+    let [problem, ..] = problems();
+    let problem = Problem { max_kl: Some(0.0), ..problem };
+    let expected = problem.solve(&mut Cpu::<f64>::new(), Way::Step).unwrap();
+    let mut difference = |from: &str, to: &str| {
+        common::plant_fault(&mut gpu, "actor_critic/by_layer", from, to);
+        first_difference(&problem.solve(&mut gpu, Way::Step).unwrap(), &expected, 1e-4)
+    };
+    assert_eq!(difference("&& !stopped", "&& !stopped"), None);
+    for (from, to, tensor) in [
+        ("&& !stopped", "", "params"),
+        ("had_stopped || is_beyond ||", "had_stopped ||", "control"),
+        ("if is_beyond && atomicLoad", "if false && atomicLoad", "control"),
+    ] {
+        let found = difference(from, to);
+        assert!(found.as_deref().is_some_and(|found| found.starts_with(tensor)), "{from}: {found:?}");
+    }
+}
+
+/// Every element in turn, of either network and of the log-std, in one part or several: the first one is reported.
+#[test]
+fn a_gradient_that_is_not_finite_is_reported() {
+    let Some(mut gpu) = gpu() else { return };
+    let reported = |outcome: &Outcome| {
+        let control = &outcome.iter().find(|(name, _)| *name == "control").unwrap().1;
+        assert_eq!((control[control::STOP], control[control::BAD_TENSOR]), (stop::NON_FINITE.into(), TENSOR.into()));
+        control[control::BAD_ELEMENT]
+    };
+    let note = "squares += gradient * gradient;";
+    for problem in &problems()[..3] {
+        let last = problem.params.len() - if problem.categorical { problem.outputs } else { 0 } - 1;
+        for (first, second) in [(0, 1), (last, last), (last - 5, last - 2), (7, 60)] {
+            // A NaN and an infinity, by bits, as the compiler may assume there are none.
+            let planted = format!(
+                "if parameter == {second}u {{ gradient = bitcast<f32>(params.count * 0u + 0x7fc00000u); }}
+                if parameter == {first}u {{ gradient = bitcast<f32>(params.count * 0u + 0xff800000u); }} {note}"
+            );
+            common::plant_fault(&mut gpu, "actor_critic/by_layer", note, &planted);
+            let outcome = problem.solve(&mut gpu, Way::Step).unwrap();
+            assert_eq!(reported(&outcome), f64::from(first as u32), "{first}, {second}");
+        }
+    }
+    common::plant_fault(&mut gpu, "actor_critic/by_layer", "first_bad = min(first_bad, parameter);", "");
+    let mut infinite = problems()[0].clone();
+    infinite.observations[4] = f32::INFINITY;
+    let expected = infinite.solve(&mut Cpu::<f64>::new(), Way::Step).unwrap();
+    assert!(first_difference(&infinite.solve(&mut gpu, Way::Step).unwrap(), &expected, 1e-4).is_some());
+}
