@@ -36,6 +36,9 @@ pub struct TensorReport {
     pub passed: bool,
     /// Why nothing could be compared.
     pub missing: Option<String>,
+    /// The first element that is further from the file's than what is allowed, of the file's largest where the error is relative: of a series, where it
+    /// begins to differ.
+    pub first: Option<Vec<usize>>,
     /// The element that is furthest from the file's.
     pub furthest: Option<Element>,
 }
@@ -81,8 +84,15 @@ pub(super) fn compare(
         && (of_norm.is_some() || of_largest.is_none());
     let (yardstick, least) = if is_relative { (of_norm, allowance.relative) } else { (of_largest, allowance.absolute()) };
     let allowed = (allowance.yardsticks * yardstick.unwrap_or(0.0)).max(least);
-    let mut report =
-        TensorReport { name: name.to_owned(), error: f64::INFINITY, allowed, passed: false, missing: None, furthest: None };
+    let mut report = TensorReport {
+        name: name.to_owned(),
+        error: f64::INFINITY,
+        allowed,
+        passed: false,
+        missing: None,
+        first: None,
+        furthest: None,
+    };
     let Some(computed) = computed else {
         report.missing = Some(format!("no result of kind {} has this name", file.kind()));
         return Ok(report);
@@ -92,15 +102,17 @@ pub(super) fn compare(
         return Ok(report);
     }
     let differences = || computed.iter().zip(&reference).map(|(x, r)| x - r);
+    let scale = largest(reference.iter().copied());
     report.error = if is_relative {
         // The common scale keeps the squares of tiny second moments away from underflow.
-        let scale = largest(reference.iter().copied());
         norm(differences(), scale) / norm(reference.iter().copied(), scale)
     } else {
         largest(differences())
     };
     report.passed = report.error <= allowed;
     let distance = |difference: f64| if difference.is_nan() { f64::INFINITY } else { difference.abs() };
+    let limit = allowed * if is_relative { scale } else { 1.0 };
+    report.first = differences().position(|d| !(d.abs() <= limit)).map(|i| index_in(&expected.shape, i));
     let furthest = differences().enumerate().max_by(|(_, a), (_, b)| distance(*a).total_cmp(&distance(*b)));
     report.furthest =
         furthest.map(|(i, _)| Element { index: index_in(&expected.shape, i), computed: computed[i], expected: reference[i] });

@@ -79,7 +79,10 @@ struct TensorLine<'a> {
     /// Why nothing could be compared.
     #[serde(skip_serializing_if = "Option::is_none")]
     missing: Option<&'a str>,
-    /// The element that is furthest off: its place in each dimension.
+    /// The first element that is off: its place in each dimension.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    first: Option<&'a [usize]>,
+    /// The element that is furthest off.
     #[serde(skip_serializing_if = "Option::is_none")]
     index: Option<&'a [usize]>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -97,6 +100,7 @@ impl<'a> From<&'a TensorReport> for TensorLine<'a> {
             allowed: report.allowed,
             passed: report.passed,
             missing: report.missing.as_deref(),
+            first: report.first.as_deref(),
             index: furthest.map(|element| &element.index[..]),
             computed: furthest.map(|element| element.computed),
             expected: furthest.map(|element| element.expected),
@@ -256,6 +260,9 @@ impl<'a> Run<'a> {
     fn tell_people(&self, path: &Path, report: &Result<CaseReport>, not_written: Option<&Error>) -> Result<()> {
         let path = path.display();
         match report {
+            // These name a file, which need not be said twice.
+            Err(Error::File { reason, .. }) => output::line(&format!("FAIL {path}: {reason}"))?,
+            Err(Error::Io { source, .. }) => output::line(&format!("FAIL {path}: {source}"))?,
             Err(error) => output::line(&format!("FAIL {path}: {error}"))?,
             Ok(report) => {
                 output::line(&format!("{} {path} ({}): {}", verdict(report.passed()), report.kind, summary(report)))?;
@@ -285,7 +292,7 @@ fn summary(report: &CaseReport) -> String {
         Some(worst) if failed == 0 => {
             format!("{count} tensors, worst {}: {:.1e} of {:.1e} allowed", worst.name, worst.error, worst.allowed)
         }
-        _ => format!("{failed} of {count} tensors, in the order in which they are computed:"),
+        _ => format!("{failed} of {count} tensors differ, in the order in which they are computed:"),
     }
 }
 
@@ -293,8 +300,17 @@ fn describe(tensor: &TensorReport) -> String {
     if let Some(missing) = &tensor.missing {
         return format!("{}: {missing}", tensor.name);
     }
-    let furthest = tensor.furthest.as_ref().map_or_else(String::new, |Element { index, computed, expected }| {
-        format!("; {index:?} is {computed:.9e}, expected {expected:.9e}")
-    });
-    format!("{}: {:.1e} of {:.1e} allowed{furthest}", tensor.name, tensor.error, tensor.allowed)
+    let Some(Element { index, computed, expected }) = &tensor.furthest else {
+        return format!("{}: {:.1e} of {:.1e} allowed", tensor.name, tensor.error, tensor.allowed);
+    };
+    let first = tensor
+        .first
+        .as_ref()
+        .filter(|first| *first != index)
+        .map_or_else(String::new, |first| format!("off from {first:?} on, "));
+    let place = if index.is_empty() { String::new() } else { format!("{first}{index:?} is ") };
+    format!(
+        "{}: {:.1e} of {:.1e} allowed; {place}{computed:.9e}, expected {expected:.9e}",
+        tensor.name, tensor.error, tensor.allowed
+    )
 }
