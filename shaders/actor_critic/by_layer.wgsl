@@ -19,7 +19,7 @@
 // Determinism   every sum has one order that the sizes decide. What an invocation reads in control may be what another has just written there: where that
 //               happens, both stop anyway
 // Range         as optimizer.wgsl
-// Tolerance     each operation's own: GradientNorm::norm_tolerance, Adam::bounds
+// Tolerance     composite_tolerance. Of a sum of squares, rounds + 12 roundings; rounds are 4 up to a million parameters, 128 for 30 million
 
 const MOST_LAYERS = 17u;
 const WORKGROUP_SIZE = 256u;

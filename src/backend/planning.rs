@@ -49,6 +49,7 @@ impl PlanMemory for Gpu {
         let mut planner = Self {
             variant: self.variant,
             product: self.product,
+            fused_form: self.fused_form,
             tensor_cores: self.tensor_cores,
             ..Self::on(self.context.planner())
         };

@@ -79,14 +79,18 @@ pub(super) fn normalisation<B: Backend>(problem: &mut Problem<'_, B>) -> Result<
         let normalised = problem.read(&x)?;
         let moments = problem.read(&moments)?;
         let (mean, std) = (moments[0], moments[1]);
+        let gradient = match ddof {
+            1 if std > 0.0 && file.wants(&["grad.advantages"]) => {
+                Some(gradient(&normalised, file.f32s("w", &[len])?, std, epsilon))
+            }
+            _ => None,
+        };
         if ddof == 1 {
             problem.keep_values("out.mean", vec![mean]);
-            if std > 0.0 && file.wants(&["grad.advantages"]) {
-                problem.keep_values("grad.advantages", gradient(&normalised, file.f32s("w", &[len])?, std, epsilon));
-            }
         }
         problem.keep_values(format!("out.std{suffix}"), vec![std]);
         problem.keep_values(format!("out.normalised{suffix}"), normalised);
+        gradient.into_iter().for_each(|gradient| problem.keep_values("grad.advantages", gradient));
     }
     Ok(())
 }

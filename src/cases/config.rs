@@ -20,5 +20,7 @@ pub(super) fn overridden(file: &Inputs<'_>, config: Config) -> Result<Config> {
     if let Value::Object(merged) = &mut merged {
         merged.extend(overrides);
     }
-    serde_json::from_value(merged).map_err(unusable)
+    let config: Config = serde_json::from_value(merged).map_err(unusable)?;
+    config.validate()?;
+    Ok(config)
 }

@@ -70,9 +70,12 @@ impl<'a> Inputs<'a> {
         if let Some(i) = values.iter().position(|value| value.is_nan()) {
             return Err(Error::value(format!("{name}[{i}]"), "a number", values[i]));
         }
-        let Some(Values::F64(doubles)) = self.file.tensor(name.trim_end_matches(".f32")).map(|tensor| &tensor.values) else {
-            return Ok(values);
-        };
+        let in_double = name.trim_end_matches(".f32");
+        let Some(twin) = self.file.tensor(in_double) else { return Ok(values) };
+        if twin.shape != shape {
+            return Err(Error::shape(in_double, format!("{shape:?}"), format!("{:?}", twin.shape)));
+        }
+        let Values::F64(doubles) = &twin.values else { return Err(self.wrong_type(in_double, "F64", twin)) };
         match values.iter().zip(doubles).position(|(&value, &double)| f64::from(value) != double) {
             None => Ok(values),
             Some(i) => {

@@ -143,11 +143,13 @@ pub(super) fn tanh_gaussian<B: Backend>(problem: &mut Problem<'_, B>) -> Result<
     let [mut moved, mut actions, mut log_det] = [problem.room(n)?, problem.room(n)?, problem.room(n)?];
     let mut logp = problem.room(batch)?;
 
-    for (op, suffix) in [(SquashedGaussian { low, high, ..plain }, "_scaled"), (plain, "")] {
+    for (op, suffix) in [(plain, ""), (SquashedGaussian { low, high, ..plain }, "_scaled")] {
         let Problem { backend, .. } = problem;
         backend.squashed_gaussian_evaluate(&op, &mean, &log_std, &u, &mut actions, &mut log_det, &mut logp)?;
         problem.keep(format!("out.action{suffix}"), &actions)?;
-        problem.keep("out.log_det", &log_det)?;
+        if suffix.is_empty() {
+            problem.keep("out.log_det", &log_det)?;
+        }
         problem.keep(format!("out.logp{suffix}"), &logp)?;
     }
     if file.wants(&["grad.mean_of_logp", "grad.logstd_of_logp"]) {

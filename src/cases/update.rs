@@ -147,7 +147,12 @@ fn read_setup<B: Backend>(problem: &Problem<'_, B>) -> Result<Setup> {
         // CleanRL's is the default; everything else in it is what these cases take for granted.
         ..Config::default()
     };
+    let sizes = |config: &Config| (config.num_steps, config.num_envs, config.update_epochs, config.hidden.clone());
+    let expected = sizes(&config);
     let config = overridden(file, config)?;
+    if sizes(&config) != expected {
+        return Err(Error::value("config", "num_steps, num_envs, update_epochs and hidden as the case has them", "others"));
+    }
     Ok(Setup { config, minibatch_size: file.size("minibatch")?, observation_size, policy, initial, permutations })
 }
 

@@ -157,16 +157,18 @@ fn on_cpu<B: Backend>(args: &CheckArgs, cpu: &mut B) -> Result<Outcome> {
     Run::new(args, &adapter).all(cpu)
 }
 
-/// The file, or those of a folder by name; the folder itself where it has none, so that it is named as one that cannot be used.
+/// The file, or those of a folder by name; the folder itself where it has none or cannot be read, so that it is named as one that cannot be used.
 fn case_files(path: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(path).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path()));
-    let mut files: Vec<PathBuf> = entries.filter(|file| file.extension().is_some_and(|e| e == "safetensors")).collect();
+    let mut files: Vec<PathBuf> =
+        entries.filter(|file| file.extension().is_some_and(|e| e == "safetensors") && !file.is_dir()).collect();
     files.sort();
     if files.is_empty() { vec![path.to_owned()] } else { files }
 }
 
 fn open(path: &Path) -> Result<CaseFile> {
     if path.is_dir() {
+        std::fs::read_dir(path).map_err(|source| Error::Io { path: path.to_owned(), source })?;
         return Err(Error::File { path: path.to_owned(), reason: "is a folder without a case file (*.safetensors)".to_owned() });
     }
     CaseFile::open(path)

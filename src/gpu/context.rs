@@ -106,6 +106,8 @@ impl std::fmt::Debug for Context {
 
 impl Context {
     /// Works on a caller's own device and queue. Their error callbacks stay the caller's: where they set none, wgpu panics at what the device reports.
+    /// Contexts on one device share its buffers. Devices of several of a caller's wgpu instances are not told apart: whoever has such must not take a buffer of
+    /// one to the other.
     pub fn from_wgpu(device: wgpu::Device, queue: wgpu::Queue, name: String) -> Self {
         Self {
             device_id: DeviceId::of_callers(&device),
@@ -267,6 +269,18 @@ impl Context {
         if len == 0 {
             return Err(Error::shape("len", "at least 1 element", len));
         }
+        let (guard, size) = self.size_of_buffer(len)?;
+        let raw = self.create(size, Buffer::<T>::USAGES | wgpu::BufferUsages::UNIFORM, "storage")?;
+        if self.guards {
+            let mut words = vec![GUARD_WORD; len + 2 * GUARD_ELEMENTS];
+            words[GUARD_ELEMENTS..GUARD_ELEMENTS + len].fill(POISON_WORD);
+            self.write_bytes(&raw, 0, bytemuck::cast_slice(&words))?;
+        }
+        Ok(Buffer::guarded(raw, Some(self.device_id), len, guard, guard))
+    }
+
+    /// Bytes of a guard region, and of a buffer of `len` elements with its two, if the adapter allows as many.
+    fn size_of_buffer(&self, len: usize) -> Result<(u64, u64)> {
         let guard = if self.guards { 4 * GUARD_ELEMENTS as u64 } else { 0 };
         let size = (len as u64).saturating_mul(4).saturating_add(2 * guard);
         for (limit, available) in [
@@ -277,13 +291,12 @@ impl Context {
                 return Err(Error::LimitExceeded { limit, needed: size, available });
             }
         }
-        let raw = self.create(size, Buffer::<T>::USAGES | wgpu::BufferUsages::UNIFORM, "storage")?;
-        if self.guards {
-            let mut words = vec![GUARD_WORD; len + 2 * GUARD_ELEMENTS];
-            words[GUARD_ELEMENTS..GUARD_ELEMENTS + len].fill(POISON_WORD);
-            self.write_bytes(&raw, 0, bytemuck::cast_slice(&words))?;
-        }
-        Ok(Buffer::guarded(raw, Some(self.device_id), len, guard, guard))
+        Ok((guard, size))
+    }
+
+    /// Whether the adapter allows buffers of `len` elements.
+    pub(crate) fn allows(&self, len: usize) -> bool {
+        self.size_of_buffer(len).is_ok()
     }
 
     /// At least `len` elements that carry numbers from one dispatch of an operation to the next, kept under `name` because an allocation

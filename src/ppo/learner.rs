@@ -247,7 +247,8 @@ impl<B: Backend> Learner<B> {
     ///
     /// # Errors
     /// A rollout of another size or kind. [`Error::NonFinite`] when a number of the rollout or a gradient is NaN or infinite (of its flags any
-    /// but 0 is one that is set; an index that is no action's makes gradients NaN). Those of the backend. After an error, parameters and
+    /// but 0 is one that is set; an index that is no action's makes gradients NaN), or when the gradient's norm overflows (`grad_norm`, of minibatch step
+    /// `element`). Those of the backend. After an error, parameters and
     /// optimiser are as they were before.
     pub fn update(&mut self, backend: &mut B, rollout: &Rollout<B>, learning_rate: f64) -> Result<UpdateStats> {
         backend.run_together(|backend| {

@@ -1,9 +1,11 @@
 //! The form for networks too large for the others.
 
-use ppo_kernels::backend::{Cpu, Gpu};
+use ppo_kernels::backend::{Backend, Cpu, Gpu, TrainState};
+use ppo_kernels::gpu::Context;
 use ppo_kernels::kernels::actor_critic::Form;
 use ppo_kernels::kernels::linear::Activation;
 use ppo_kernels::kernels::optimizer::{control, stop};
+use ppo_kernels::wgpu;
 
 use crate::common;
 use crate::problem::{Outcome, Problem, TENSOR, Way, first_difference};
@@ -118,6 +120,46 @@ fn a_fault_of_a_stopped_step_is_noticed() {
     ] {
         let found = difference(from, to);
         assert!(found.as_deref().is_some_and(|found| found.starts_with(tensor)), "{from}: {found:?}");
+    }
+}
+
+/// What an earlier step stopped stays as it was.
+#[test]
+fn a_fault_after_a_stop_is_noticed() {
+    let Some(mut gpu) = gpu() else { return };
+    let [problem, ..] = problems();
+    fn stopped<B: Backend>(problem: &Problem, backend: &mut B) -> Outcome {
+        let stop = |_, backend: &mut B, state: &mut TrainState<B::Floats, B::Words>| {
+            backend.write_words(&mut state.control, control::STOP, &[stop::TARGET_KL])
+        };
+        problem.take_steps(backend, &[true], stop).unwrap()
+    }
+    let expected = stopped(&problem, &mut Cpu::<f64>::new());
+    assert_eq!(first_difference(&stopped(&problem, &mut gpu), &expected, 1e-4), None);
+    let from = "let had_stopped = atomicLoad(&control[STOP]) != 0u;";
+    common::plant_fault(&mut gpu, "actor_critic/by_layer", from, "let had_stopped = atomicLoad(&control[STOP]) == 77u;");
+    assert!(first_difference(&stopped(&problem, &mut gpu), &expected, 1e-4).is_some());
+}
+
+/// Parts of all layers at once, which single operations never need, may be more than the device allows.
+#[test]
+fn where_a_buffer_of_all_parts_is_too_large_single_operations_go_on() {
+    if common::gpu().is_none() {
+        return;
+    }
+    // Three stretches of some 17 600 parameters are 211 KB, activations 131.
+    let problem = Problem::new(513, &[5, 64, 64, 64], 2, Activation::Silu, true);
+    let expected = problem.solve(&mut Cpu::<f64>::new(), Way::Composed).unwrap();
+    for (most, goes_by_layer) in [(180 << 10, false), (220 << 10, true)] {
+        let required_limits =
+            wgpu::Limits { max_buffer_size: most, max_storage_buffer_binding_size: most, ..wgpu::Limits::default() };
+        let (device, queue) = common::callers_device(required_limits);
+        let mut gpu = Gpu::on(Context::from_wgpu(device, queue, "small".to_owned()));
+        gpu.fused_form = Some(Form::ByLayer);
+        assert_eq!(first_difference(&problem.solve(&mut gpu, Way::Step).unwrap(), &expected, 1e-4), None);
+        common::plant_fault(&mut gpu, "actor_critic/by_layer", "grads[parameter] = gradient;", "");
+        let difference = first_difference(&problem.solve(&mut gpu, Way::Step).unwrap(), &expected, 1e-4);
+        assert_eq!(difference.is_some(), goes_by_layer, "{difference:?}");
     }
 }
 

@@ -251,6 +251,10 @@ fn both_precisions_of_an_input_have_to_be_the_same_numbers() {
     values[3] += 1e-12;
     draft.set_floats("in.x", &values);
     assert!(matches!(draft.error(), Error::InvalidValue { argument, .. } if argument == "in.x.f32[3]"));
+    draft.tensors.insert("in.x".to_owned(), (Dtype::F64, vec![1], values[0].to_le_bytes().to_vec()));
+    assert!(matches!(draft.error(), Error::Shape { argument, .. } if argument == "in.x"));
+    draft.tensors.insert("in.x".to_owned(), (Dtype::I64, vec![256], vec![0; 8 * 256]));
+    assert!(draft.error().to_string().contains("in.x: type I64, expected F64"));
     draft.tensors.remove("in.x");
     assert!(draft.check().unwrap().passed(), "double precision may be left out");
 }
@@ -269,6 +273,26 @@ fn what_was_not_looked_at_is_named() {
     draft.tensors.insert("in.speed.f32".to_owned(), (Dtype::F32, vec![1], vec![0; 4]));
     draft.metadata.insert("lambda".to_owned(), "0.5".to_owned());
     assert_eq!(draft.check().unwrap().unused, ["in.speed.f32", "flags", "lambda"]);
+}
+
+#[test]
+fn a_config_that_is_out_of_range_or_of_other_sizes_is_an_error() {
+    for (case, config, argument) in [
+        ("ppo_loss_categorical_B33_A2", r#"{"huber_delta": 1.0}"#, "huber_delta"),
+        ("clipped_surrogate_B33_c0.2_n0_dual", r#"{"gamma": 2.0}"#, "gamma"),
+        ("update_single_step", r#"{"num_steps": 9223372036854775807, "num_envs": 3}"#, "num_steps"),
+        ("update_single_step", r#"{"update_epochs": 2}"#, "config"),
+        ("update_single_step", r#"{"hidden": [3]}"#, "config"),
+        ("update_single_step", r#"{"num_envs": 1}"#, "config"),
+    ] {
+        let mut draft = Draft::of(case);
+        draft.metadata.insert("config".to_owned(), config.to_owned());
+        let error = draft.error();
+        assert!(
+            matches!(&error, Error::InvalidValue { argument: a, .. } | Error::Shape { argument: a, .. } if a == argument),
+            "{config}: {error}"
+        );
+    }
 }
 
 #[test]

@@ -29,7 +29,7 @@ impl Gpu {
             Head::Categorical(..) => None,
             Head::Gaussian(policy, _) => Some((policy.log_std_offset, policy.dim)),
         };
-        if suits { ByLayer::new(networks, step, log_std) } else { None }
+        if suits { ByLayer::new(&self.context, networks, step, log_std) } else { None }
     }
 
     pub(super) fn step_by_layer(

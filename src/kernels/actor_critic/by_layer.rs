@@ -70,8 +70,14 @@ pub(crate) struct ByLayer {
 }
 
 impl ByLayer {
-    /// For a step whose norm and Adam go over exactly the parameters of these networks and `log_std` (offset and dimensions).
-    pub(crate) fn new(networks: &ActorCritic, step: &MinibatchStep, log_std: Option<(usize, usize)>) -> Option<Self> {
+    /// For a step whose norm and Adam go over exactly the parameters of these networks and `log_std` (offset and dimensions), on an adapter that allows a
+    /// buffer of all parts.
+    pub(crate) fn new(
+        context: &Context,
+        networks: &ActorCritic,
+        step: &MinibatchStep,
+        log_std: Option<(usize, usize)>,
+    ) -> Option<Self> {
         let (norm, adam, loss) = (&step.norm, &step.adam, &step.loss);
         let layers: Vec<Linear> =
             networks.actor.iter().chain(&networks.critic).map(|layer| layer.with_batch(loss.batch)).collect();
@@ -89,7 +95,9 @@ impl ByLayer {
             parts.push((end, len));
             end += len.next_multiple_of(ALIGNMENT);
         }
-        u32::try_from(end).ok()?;
+        if u32::try_from(end).is_err() || !context.allows(end) {
+            return None;
+        }
         let params = Self::params(&layers, &parts, step, log_std);
         Some(Self { layers, parts, params })
     }
