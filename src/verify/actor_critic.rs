@@ -14,8 +14,10 @@ use crate::kernels::optimizer::{Adam, GradientNorm, control, schedule, stop};
 use crate::kernels::policy::{Categorical, Gaussian};
 use crate::kernels::surrogate::{Surrogate, stat};
 
-/// `[batch, width of the hidden layers]`: around workgroups of 32 and vectors of 8, up to what a window of 64 KiB holds.
-const EDGES: &[[usize; 2]] = &[[1, 1], [2, 7], [31, 8], [32, 9], [33, 16], [64, 17], [65, 31], [128, 64], [129, 33], [256, 8]];
+/// `[batch, width of the hidden layers]`: around workgroups of 32 and vectors of 8, up to what a window of 64 KiB holds, and three stretches of which
+/// sums for layers are made.
+const EDGES: &[[usize; 2]] =
+    &[[1, 1], [2, 7], [31, 8], [32, 9], [33, 16], [64, 17], [65, 31], [128, 64], [129, 33], [256, 8], [601, 9]];
 const MOST: [usize; 2] = [120, 60];
 
 type Checked<A> = CrossCheck<A, Cpu<f64>>;
