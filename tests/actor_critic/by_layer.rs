@@ -1,6 +1,6 @@
 //! The form for networks too large for the others.
 
-use ppo_kernels::backend::{Backend, Cpu, Gpu, TrainState};
+use ppo_kernels::backend::{Backend, Cpu, Gpu, Precision, TrainState};
 use ppo_kernels::gpu::Context;
 use ppo_kernels::kernels::actor_critic::Form;
 use ppo_kernels::kernels::linear::Activation;
@@ -56,9 +56,14 @@ fn gradients_have_the_bits_of_single_operations() {
         gpu.fused_form = None;
         let composed = problem.solve(&mut gpu, Way::Step).unwrap();
         gpu.fused_form = Some(Form::ByLayer);
-        for ((name, a), (_, b)) in by_layer.iter().zip(&composed).filter(|((name, _), _)| name.starts_with("grads")) {
-            assert!(a == b && (!a.is_empty() || *name == "grads of log_std"), "{name}");
-        }
+        expect_bits_of_gradients(&by_layer, &composed);
+    }
+}
+
+#[track_caller]
+fn expect_bits_of_gradients(by_layer: &Outcome, composed: &Outcome) {
+    for ((name, a), (_, b)) in by_layer.iter().zip(composed).filter(|((name, _), _)| name.starts_with("grads")) {
+        assert!(a == b && (!a.is_empty() || *name == "grads of log_std"), "{name}");
     }
 }
 
@@ -120,6 +125,35 @@ fn a_fault_of_a_stopped_step_is_noticed() {
     ] {
         let found = difference(from, to);
         assert!(found.as_deref().is_some_and(|found| found.starts_with(tensor)), "{from}: {found:?}");
+    }
+}
+
+/// Where the adapter has any: layers of 16 and more go through them, in large stretches and in parts.
+#[test]
+fn layers_may_be_products_on_tensor_cores() {
+    for (precision, tolerance) in [(Precision::F16x3TensorCore, 1e-4), (Precision::F16TensorCore, 1e-2)] {
+        let Some(mut gpu) = common::gpu_on_tensor_cores(precision) else { return };
+        for problem in [
+            Problem::new(515, &[40, 64, 64], 3, Activation::Silu, true),
+            Problem { first_sample: 16, ..Problem::new(65, &[16, 130, 33], 18, Activation::GeluErf, true) },
+        ] {
+            // Small, so that ratios stay near 1 and gradients within f16.
+            let problem = Problem { params: problem.params.iter().map(|x| 0.3 * x).collect(), ..problem };
+            let expected = problem.solve(&mut Cpu::<f64>::new(), Way::Composed).unwrap();
+            let mut solve = |form| {
+                gpu.fused_form = form;
+                gpu.take_used_precision();
+                let outcome = problem.solve(&mut gpu, Way::Step).unwrap();
+                assert_eq!(gpu.take_used_precision(), precision);
+                outcome
+            };
+            let by_layer = solve(Some(Form::ByLayer));
+            let difference = first_difference(&by_layer, &expected, tolerance);
+            assert_eq!(difference, None, "{precision:?}");
+            let is_rounded = first_difference(&by_layer, &expected, 1e-5).is_some();
+            assert_eq!(is_rounded, precision == Precision::F16TensorCore);
+            expect_bits_of_gradients(&by_layer, &solve(None));
+        }
     }
 }
 
