@@ -9,6 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use ppo_kernels::backend::{Backend, Cpu, Gpu, Memory, PlanMemory, Variant};
 use ppo_kernels::bench::{Workload, workloads};
+use ppo_kernels::kernels::actor_critic::Form;
 use ppo_kernels::kernels::linear::Activation;
 use ppo_kernels::ppo::{Config, Learner, PolicyKind, Rollout};
 use ppo_kernels::{Error, Result};
@@ -98,10 +99,10 @@ fn compare<B: PlanMemory>(backend: &B, workload: &Workload, in_use: u64, learner
     assert!(off(bytes, in_use) > 0.1, "{name}: half of it is {bytes} bytes, all of it {in_use}");
 }
 
-fn on_the_device(variant: Variant) {
+fn on_the_device(variant: Variant, form: Option<Form>) {
     let _alone = alone();
     let Some(mut gpu) = common::gpu() else { return };
-    gpu.variant = variant;
+    (gpu.variant, gpu.fused_form) = (variant, form);
     let any = gpu.upload_floats(&[1.0]).unwrap();
     for workload in cases() {
         // What the device keeps for itself is made with its first submission; what was let go of is freed after one.
@@ -117,7 +118,7 @@ fn on_the_device(variant: Variant) {
 
 #[test]
 fn an_update_takes_what_it_was_said_to_take_on_the_device() {
-    on_the_device(Variant::Auto);
+    on_the_device(Variant::Auto, None);
 }
 
 #[test]
@@ -141,7 +142,13 @@ fn what_a_caller_lets_go_of_is_let_go_of() {
 
 #[test]
 fn an_update_of_plain_operations_takes_what_it_was_said_to_take_on_the_device() {
-    on_the_device(Variant::Plain);
+    on_the_device(Variant::Plain, None);
+}
+
+/// Whatever suits the adapter: a plan has to go by what was asked for.
+#[test]
+fn an_update_by_layer_takes_what_it_was_said_to_take_on_the_device() {
+    on_the_device(Variant::Auto, Some(Form::ByLayer));
 }
 
 #[test]

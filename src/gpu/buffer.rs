@@ -25,7 +25,7 @@ struct Memory {
 /// Tells devices apart, which wgpu's own numbers do not across instances: there, a buffer of another device is taken for one of this.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum DeviceId {
-    /// Opened here, the how manieth.
+    /// Opened here, counted.
     Opened(u64),
     /// A caller's, by wgpu's number.
     Callers(u64),

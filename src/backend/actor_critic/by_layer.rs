@@ -2,11 +2,11 @@
 //! stretches of the batch have left of all parameters' gradients.
 
 use super::buffers::gathered;
-use super::{Head, LinearOps, Minibatch, MinibatchRows, Trace, TrainState, check, gather_rows, outputs_and_loss};
+use super::{Head, Minibatch, MinibatchRows, TrainState, backward_with, check, gather_rows, outputs_and_loss};
 use crate::backend::{Gpu, Memory, Variant};
 use crate::error::Result;
 use crate::gpu::Buffer;
-use crate::kernels::actor_critic::{ActorCritic, ByLayer, Form, Layer, MinibatchStep};
+use crate::kernels::actor_critic::{ActorCritic, ByLayer, Form, MinibatchStep};
 use crate::kernels::surrogate::sample;
 
 /// Samples whose rows begin where a binding may.
@@ -53,41 +53,17 @@ impl Gpu {
         let inputs = gathered(observations, actions, &own, rows.head)?;
         let TrainState { params, m, v, grads, schedule, stats, control } = state;
         check(networks, &step.loss, params.flat(), &inputs, actor, critic, grads, stats)?;
-        step.norm.check(grads.len(), stats.len())?;
-        let lens = [("params", params.flat().len()), ("grads", grads.len()), ("m", m.len()), ("v", v.len())];
-        step.adam.check(lens, schedule.len(), stats.len(), control.len())?;
+        step.check_optimizer([params.flat(), grads, m, v].map(Buffer::len), [schedule.len(), stats.len(), control.len()])?;
 
         outputs_and_loss(self, networks, &step.loss, params.flat(), &inputs, [&mut *actor, &mut *critic], grads, stats)?;
         let parts = plan.parts(&mut self.context)?;
-        let buffers = [params.flat(), inputs.observations, grads, &parts];
-        self.backward_in_parts(plan, 0, &networks.actor, batch, actor, buffers)?;
-        self.backward_in_parts(plan, networks.actor.len(), &networks.critic, batch, critic, buffers)?;
+        for (first, layers, trace) in [(0, &networks.actor, actor), (networks.actor.len(), &networks.critic, critic)] {
+            backward_with(self, layers, params.flat(), inputs.observations, batch, trace, |gpu, i, linear, d_pre, input| {
+                let ways = gpu.ways(linear);
+                plan.record_parts(&mut gpu.context, ways, (first + i, linear), [d_pre, input, grads, &parts])
+            })?;
+        }
         let state = [params.flat_mut(), m, v, grads].map(|buffer| &*buffer);
         plan.record_update(&mut self.context, step.max_kl, &parts, state, (schedule, stats, control))
-    }
-
-    /// As the composition's `backward`, of the layers from number `first` on, without the sums.
-    fn backward_in_parts(
-        &mut self,
-        plan: &ByLayer,
-        first: usize,
-        layers: &[Layer],
-        batch: usize,
-        trace: &mut Trace<Buffer<f32>>,
-        [params, x, grads, parts]: [&Buffer<f32>; 4],
-    ) -> Result<()> {
-        for (i, layer) in layers.iter().enumerate().rev() {
-            let linear = layer.with_batch(batch);
-            let (below, here) = trace.d_pre.split_at_mut(i);
-            let input = if i == 0 { x } else { &trace.outputs[i - 1] };
-            let ways = self.ways(&linear);
-            plan.record_parts(&mut self.context, ways, first + i, [&here[0], input, grads, parts])?;
-            if i > 0 {
-                let saved = trace.pre[i - 1].as_ref().unwrap_or(&trace.outputs[i - 1]);
-                let through = Some((layers[i - 1].activation, saved));
-                self.linear_backward_input(&linear, &here[0], params, through, &mut below[i - 1])?;
-            }
-        }
-        Ok(())
     }
 }

@@ -149,10 +149,8 @@ impl ActorCriticOps for Gpu {
         let inputs = gathered(observations, room, samples, rows.head)?;
         check(networks, loss, state.params.flat(), &inputs, actor, critic, &state.grads, &state.stats)?;
         let gather = rows.check(networks, loss.batch)?;
-        norm.check(state.grads.len(), state.stats.len())?;
-        let params = state.params.flat().len();
-        let lens = [("params", params), ("grads", state.grads.len()), ("m", state.m.len()), ("v", state.v.len())];
-        adam.check(lens, state.schedule.len(), state.stats.len(), state.control.len())?;
+        let lens = [state.params.flat(), &state.grads, &state.m, &state.v].map(Buffer::len);
+        step.check_optimizer(lens, [state.schedule.len(), state.stats.len(), state.control.len()])?;
 
         let [packed, next] = if plan.is_in_place() {
             let packed = self.packed(&plan, &mut state.params)?;

@@ -16,6 +16,7 @@ use super::{Cpu, CrossCheck, GatherOps, Length, LinearOps, NonfiniteOps, Optimiz
 use crate::error::Result;
 use crate::kernels::actor_critic::{ActorCritic, Layer, MinibatchStep};
 use crate::kernels::gather::Gather;
+use crate::kernels::linear::Linear;
 use crate::kernels::nonfinite::Watched;
 use crate::kernels::surrogate::{Surrogate, sample};
 use crate::real::Real;
@@ -298,11 +299,26 @@ fn backward<B: LinearOps + ?Sized>(
     trace: &mut Trace<B::Floats>,
     grads: &mut B::Floats,
 ) -> Result<()> {
+    backward_with(backend, layers, params, x, rows, trace, |backend, _, linear, d_pre, input| {
+        backend.linear_backward_params(linear, d_pre, input, grads)
+    })
+}
+
+/// The gradients that go through `layers`; what becomes of those of layer `i`'s parameters, made of `d_pre` and its input, is said by `of_params`.
+fn backward_with<B: LinearOps + ?Sized>(
+    backend: &mut B,
+    layers: &[Layer],
+    params: &B::Floats,
+    x: &B::Floats,
+    rows: usize,
+    trace: &mut Trace<B::Floats>,
+    mut of_params: impl FnMut(&mut B, usize, &Linear, &B::Floats, &B::Floats) -> Result<()>,
+) -> Result<()> {
     for (i, layer) in layers.iter().enumerate().rev() {
         let linear = layer.with_batch(rows);
         let (below, here) = trace.d_pre.split_at_mut(i);
         let input = if i == 0 { x } else { &trace.outputs[i - 1] };
-        backend.linear_backward_params(&linear, &here[0], input, grads)?;
+        of_params(backend, i, &linear, &here[0], input)?;
         if i > 0 {
             let saved = trace.pre[i - 1].as_ref().unwrap_or(&trace.outputs[i - 1]);
             let through = Some((layers[i - 1].activation, saved));

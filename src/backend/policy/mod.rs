@@ -43,7 +43,8 @@ pub trait PolicyOps: Memory {
     ) -> Result<()>;
 
     /// Draws actions by inverting the cumulative distribution: the first valid action whose cumulative probability exceeds
-    /// `uniforms[offset + i]`, which is in [0, 1); what other numbers draw differs between backends. Writes `actions` and `logp` at `offset + i` too, so that whole rollouts share one buffer.
+    /// `uniforms[offset + i]`, which is in [0, 1); what other numbers draw differs between backends. Writes `actions` and `logp` at `offset + i`
+    /// too, so that whole rollouts share one buffer.
     ///
     /// # Errors
     /// As [`categorical_distribution`](Self::categorical_distribution).

@@ -62,9 +62,7 @@ shader_params! {
 /// How the gradients of all layers, and of log_std, are summed together.
 #[derive(Debug)]
 pub(crate) struct ByLayer {
-    /// The actor's, then the critic's, for a minibatch.
-    layers: Vec<Linear>,
-    /// First element and elements of the parts of each.
+    /// First element and elements of the parts of each layer, the actor's, then the critic's.
     parts: Vec<(usize, usize)>,
     params: ByLayerParams,
 }
@@ -99,7 +97,7 @@ impl ByLayer {
             return None;
         }
         let params = Self::params(&layers, &parts, step, log_std);
-        Some(Self { layers, parts, params })
+        Some(Self { parts, params })
     }
 
     fn params(
@@ -161,12 +159,12 @@ impl ByLayer {
         &self,
         context: &mut Context,
         ways: Ways,
-        i: usize,
+        (i, layer): (usize, &Linear),
         [d_pre, x, grads, parts]: [&Buffer<f32>; 4],
     ) -> Result<()> {
         let (first, len) = self.parts[i];
         let output = if len == 0 { grads.clone() } else { parts.slice(first, len) };
-        record_parts(context, ways, &self.layers[i], d_pre, x, &output).map(drop)
+        record_parts(context, ways, layer, d_pre, x, &output).map(drop)
     }
 
     /// Records what follows when all layers have left their parts: sums, norm, clipping, Adam. Buffers are checked already.

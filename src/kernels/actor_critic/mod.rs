@@ -17,6 +17,8 @@ pub(crate) use forms::SHADERS;
 use super::linear::{Activation, Linear};
 use super::optimizer::{Adam, GradientNorm};
 use super::surrogate::Surrogate;
+#[cfg(feature = "gpu")]
+use crate::error::Result;
 use crate::tolerance::Tolerance;
 
 /// One layer: where its parameters are, and what follows it. The batch is that of the minibatch in hand, whatever `linear` says.
@@ -61,6 +63,19 @@ pub struct MinibatchStep {
     /// and state follows with nothing that reads or changes them in between, `false` is faster on some adapters: until a step with `true`, where
     /// they are is the backend's affair.
     pub is_last: bool,
+}
+
+#[cfg(feature = "gpu")]
+impl MinibatchStep {
+    /// Checks the lengths of the buffers of norm and Adam.
+    pub(crate) fn check_optimizer(
+        &self,
+        [params, grads, m, v]: [usize; 4],
+        [schedule, stats, control]: [usize; 3],
+    ) -> Result<()> {
+        self.norm.check(grads, stats)?;
+        self.adam.check([("params", params), ("grads", grads), ("m", m), ("v", v)], schedule, stats, control)
+    }
 }
 
 /// How a minibatch step shares work among invocations on a GPU. The first three are for small networks, which they take as a whole, acting too; the first
