@@ -58,7 +58,7 @@ fn a_folder_stands_for_the_case_files_in_it() {
         std::fs::copy(path_of(case), folder.path().join(format!("{case}.safetensors"))).unwrap();
     }
     std::fs::write(folder.path().join("notes.txt"), "no case").unwrap();
-    std::fs::create_dir(folder.path().join("more")).unwrap();
+    std::fs::create_dir(folder.path().join("more.safetensors")).unwrap();
     let stdout = expect_code(&program(&["--backend", "cpu", folder_name, &arguments("activations")]), 0);
     let paths: Vec<&str> = stdout.lines().filter_map(|line| line.strip_prefix("ok   ")?.split(' ').next()).collect();
     let [first, second] = ["activations", "update_single_step"].map(|case| folder.path().join(format!("{case}.safetensors")));
@@ -198,6 +198,11 @@ fn double_precision_is_held_to_more_and_a_tolerance_can_be_asked_for() {
     ] {
         expect_code(&program(&[arguments, &[path]].concat()), code);
     }
+    // What single precision is allowed does not count in double.
+    draft.metadata.insert("f32err:out.silu".to_owned(), "1e-3".to_owned());
+    std::fs::write(&file, draft.bytes()).unwrap();
+    expect_code(&program(&["--backend", "cpu", "--tolerance", "4e-6", path]), 0);
+    expect_code(&program(&["--backend", "cpu-f64", path]), 1);
     let stdout = expect_code(&program(&["--backend", "cpu-f64", public().to_str().unwrap()]), 0);
     assert!(stdout.ends_with("98 of 98 cases passed on CPU (f64)\n"), "{stdout}");
 }
