@@ -15,7 +15,7 @@ use ppo_kernels::kernels::actor_critic::{ActorCritic, Form, Layer, MinibatchStep
 use ppo_kernels::kernels::advantage::{
     CleanRlGaeOperands, DiscountedReturns, Gae, GaeOperands, ReturnsOperands, RewardToGoOperands,
 };
-use ppo_kernels::kernels::gather::Gather;
+use ppo_kernels::kernels::gather::{Gather, SamplesOperands};
 use ppo_kernels::kernels::linear::{Activation, Linear, Product};
 use ppo_kernels::kernels::nonfinite::Watched;
 use ppo_kernels::kernels::normalize::{EpsilonMode, Normalize};
@@ -225,8 +225,10 @@ fn gather(run: &mut Run<'_>) {
     let columns = [0; 4].map(|_| run.floats(op.rows));
     let mut samples = run.output(op.count * sample::COLUMNS);
     let op = Gather { width: 1, ..op };
-    let [a, b, c, d] = &columns;
-    run.gpu.gather_samples(&op, &indices, a, b, c, d, &mut samples).unwrap();
+    let [old_logp, advantages, returns, old_values] = &columns;
+    let (indices, packed) = (&indices, &mut samples);
+    let operands = SamplesOperands { indices, old_logp, advantages, returns, old_values, samples: packed };
+    run.gpu.gather_samples(&op, operands).unwrap();
     run.keep(&[&target, &samples]);
 }
 

@@ -3,14 +3,14 @@
 #[cfg(feature = "gpu")]
 use super::Gpu;
 use super::{Cpu, CrossCheck, Memory};
+use crate::cpu::gather as cpu;
 use crate::error::Result;
 #[cfg(feature = "gpu")]
 use crate::gpu::Buffer;
 #[cfg(feature = "gpu")]
 use crate::kernels::gather as kernels;
-use crate::kernels::gather::Gather;
+use crate::kernels::gather::{Gather, SamplesOperands};
 use crate::layout::sample;
-use crate::real::Real;
 use crate::reference::gather as reference;
 
 /// Minibatches by an index buffer.
@@ -37,16 +37,7 @@ pub trait GatherOps: Memory {
     ///
     /// # Errors
     /// The same.
-    fn gather_samples(
-        &mut self,
-        op: &Gather,
-        indices: &Self::Words,
-        old_logp: &Self::Floats,
-        advantages: &Self::Floats,
-        returns: &Self::Floats,
-        old_values: &Self::Floats,
-        samples: &mut Self::Floats,
-    ) -> Result<()>;
+    fn gather_samples(&mut self, op: &Gather, operands: SamplesOperands<'_, Self::Floats, Self::Words>) -> Result<()>;
 }
 
 #[cfg(feature = "gpu")]
@@ -65,50 +56,43 @@ impl GatherOps for Gpu {
         kernels::record_rows(&mut self.context, op, source, indices, target)
     }
 
-    fn gather_samples(
-        &mut self,
-        op: &Gather,
-        indices: &Buffer<u32>,
-        old_logp: &Buffer<f32>,
-        advantages: &Buffer<f32>,
-        returns: &Buffer<f32>,
-        old_values: &Buffer<f32>,
-        samples: &mut Buffer<f32>,
-    ) -> Result<()> {
-        let columns = [("old_logp", old_logp), ("advantages", advantages), ("returns", returns), ("old_values", old_values)];
-        kernels::record_pack_samples(&mut self.context, op, indices, columns, samples)
+    fn gather_samples(&mut self, op: &Gather, operands: SamplesOperands<'_, Buffer<f32>, Buffer<u32>>) -> Result<()> {
+        kernels::record_pack_samples(&mut self.context, op, &operands)
     }
 }
 
-impl<T: Real> GatherOps for Cpu<T> {
-    fn gather_floats(&mut self, op: &Gather, source: &Vec<T>, indices: &Vec<u32>, target: &mut Vec<T>) -> Result<()> {
-        op.check_rows(source.len(), indices.len(), target.len())?;
-        reference::rows(op, source, indices, target);
-        Ok(())
-    }
+/// On the host in `$real`, by the functions of `$arithmetic`.
+macro_rules! on_the_host {
+    ($real:ty, $arithmetic:ident) => {
+        impl GatherOps for Cpu<$real> {
+            fn gather_floats(
+                &mut self,
+                op: &Gather,
+                source: &Vec<$real>,
+                indices: &Vec<u32>,
+                target: &mut Vec<$real>,
+            ) -> Result<()> {
+                op.check_rows(source.len(), indices.len(), target.len())?;
+                $arithmetic::rows(op, source, indices, target);
+                Ok(())
+            }
 
-    fn gather_words(&mut self, op: &Gather, source: &Vec<u32>, indices: &Vec<u32>, target: &mut Vec<u32>) -> Result<()> {
-        op.check_rows(source.len(), indices.len(), target.len())?;
-        reference::rows(op, source, indices, target);
-        Ok(())
-    }
+            fn gather_words(&mut self, op: &Gather, source: &Vec<u32>, indices: &Vec<u32>, target: &mut Vec<u32>) -> Result<()> {
+                op.check_rows(source.len(), indices.len(), target.len())?;
+                $arithmetic::rows(op, source, indices, target);
+                Ok(())
+            }
 
-    fn gather_samples(
-        &mut self,
-        op: &Gather,
-        indices: &Vec<u32>,
-        old_logp: &Vec<T>,
-        advantages: &Vec<T>,
-        returns: &Vec<T>,
-        old_values: &Vec<T>,
-        samples: &mut Vec<T>,
-    ) -> Result<()> {
-        let columns = [("old_logp", old_logp), ("advantages", advantages), ("returns", returns), ("old_values", old_values)];
-        op.check_samples(indices.len(), columns.map(|(name, column)| (name, column.len())), samples.len())?;
-        reference::pack_samples(op, indices, columns.map(|(_, column)| column.as_slice()), samples);
-        Ok(())
-    }
+            fn gather_samples(&mut self, op: &Gather, operands: SamplesOperands<'_, Vec<$real>, Vec<u32>>) -> Result<()> {
+                op.check_samples(&operands)?;
+                $arithmetic::pack_samples(op, operands);
+                Ok(())
+            }
+        }
+    };
 }
+on_the_host!(f32, cpu);
+on_the_host!(f64, reference);
 
 impl<A: GatherOps, B: GatherOps> GatherOps for CrossCheck<A, B> {
     fn gather_floats(
@@ -129,18 +113,10 @@ impl<A: GatherOps, B: GatherOps> GatherOps for CrossCheck<A, B> {
         self.compare_words("gather_words", "target", target, 0..op.count * op.width)
     }
 
-    fn gather_samples(
-        &mut self,
-        op: &Gather,
-        indices: &Self::Words,
-        old_logp: &Self::Floats,
-        advantages: &Self::Floats,
-        returns: &Self::Floats,
-        old_values: &Self::Floats,
-        samples: &mut Self::Floats,
-    ) -> Result<()> {
-        self.a.gather_samples(op, &indices.a, &old_logp.a, &advantages.a, &returns.a, &old_values.a, &mut samples.a)?;
-        self.b.gather_samples(op, &indices.b, &old_logp.b, &advantages.b, &returns.b, &old_values.b, &mut samples.b)?;
-        self.compare("gather_samples", "samples", samples, 0..op.count * sample::COLUMNS, &Gather::TOLERANCE)
+    fn gather_samples(&mut self, op: &Gather, mut operands: SamplesOperands<'_, Self::Floats, Self::Words>) -> Result<()> {
+        let (a, b) = operands.sides();
+        self.a.gather_samples(op, a)?;
+        self.b.gather_samples(op, b)?;
+        self.compare("gather_samples", "samples", operands.samples, 0..op.count * sample::COLUMNS, &Gather::TOLERANCE)
     }
 }

@@ -3,13 +3,13 @@
 #[cfg(feature = "gpu")]
 use super::Gpu;
 use super::{Cpu, CrossCheck, Memory};
+use crate::cpu::random as cpu;
 use crate::error::Result;
 #[cfg(feature = "gpu")]
 use crate::gpu::Buffer;
 #[cfg(feature = "gpu")]
 use crate::kernels::random as kernels;
 use crate::kernels::random::RandomStream;
-use crate::real::Real;
 use crate::reference::random as reference;
 
 /// Random numbers made on the device.
@@ -51,27 +51,34 @@ impl RandomOps for Gpu {
     }
 }
 
-impl<T: Real> RandomOps for Cpu<T> {
-    fn random_uniform(&mut self, op: &RandomStream, out: &mut Vec<T>) -> Result<()> {
-        op.check(out.len())?;
-        reference::uniform(op, out);
-        Ok(())
-    }
+/// On the host in `$real`, by the functions of `$arithmetic`.
+macro_rules! on_the_host {
+    ($real:ty, $arithmetic:ident) => {
+        impl RandomOps for Cpu<$real> {
+            fn random_uniform(&mut self, op: &RandomStream, out: &mut Vec<$real>) -> Result<()> {
+                op.check(out.len())?;
+                $arithmetic::uniform(op, out);
+                Ok(())
+            }
 
-    fn random_normal(&mut self, op: &RandomStream, out: &mut Vec<T>) -> Result<()> {
-        op.check(out.len())?;
-        reference::normal(op, out);
-        Ok(())
-    }
+            fn random_normal(&mut self, op: &RandomStream, out: &mut Vec<$real>) -> Result<()> {
+                op.check(out.len())?;
+                $arithmetic::normal(op, out);
+                Ok(())
+            }
 
-    fn random_permutations(&mut self, op: &RandomStream, count: usize, out: &mut Vec<u32>, offset: usize) -> Result<()> {
-        op.check_permutations(count, out.len(), offset)?;
-        for (k, out) in (0..count as u64).zip(out[offset..].chunks_exact_mut(op.len)) {
-            reference::permutation(&op.following(k), out);
+            fn random_permutations(&mut self, op: &RandomStream, count: usize, out: &mut Vec<u32>, offset: usize) -> Result<()> {
+                op.check_permutations(count, out.len(), offset)?;
+                for (k, out) in (0..count as u64).zip(out[offset..].chunks_exact_mut(op.len)) {
+                    $arithmetic::permutation(&op.following(k), out);
+                }
+                Ok(())
+            }
         }
-        Ok(())
-    }
+    };
 }
+on_the_host!(f32, cpu);
+on_the_host!(f64, reference);
 
 impl<A: RandomOps, B: RandomOps> RandomOps for CrossCheck<A, B> {
     fn random_uniform(&mut self, op: &RandomStream, out: &mut Self::Floats) -> Result<()> {

@@ -9,12 +9,10 @@ use super::peaks::{Benchmarked, Peaks};
 use super::{Record, record};
 use crate::backend::{Backend, Cpu, CrossCheck};
 use crate::error::Result;
-use crate::kernels::gather::Gather;
 use crate::kernels::linear::{Activation, Linear};
 use crate::kernels::nonfinite::Watched;
 use crate::kernels::optimizer::{Adam, GradientNorm};
 use crate::kernels::policy::{Categorical, Gaussian};
-use crate::kernels::random::RandomStream;
 use crate::layout::{control, schedule, stat};
 use crate::operations::{self, Call, Draw, Step, Work};
 
@@ -30,16 +28,10 @@ enum Kind {
     Mlp { batch: usize, widths: &'static [usize], backward: bool },
     /// Loss and gradient through a head.
     Loss { head: Head, batch: usize },
-    /// A minibatch's rows of observations.
-    Gather { rows: usize, width: usize, count: usize },
     /// Clip and Adam over a flat buffer.
     Optimizer { len: usize },
     /// Looking for NaN.
     Nonfinite { len: usize },
-    /// A shuffle.
-    Permutation { len: usize },
-    /// Gaussian noise.
-    Normal { len: usize },
     /// Drawing actions from logits.
     CategoricalSample { batch: usize, actions: usize },
     /// Drawing actions from means.
@@ -80,15 +72,10 @@ pub(super) fn all(small: bool) -> Vec<Case> {
     let (batch, vocabulary) = (if small { 512 } else { 4096 }, 32_000);
     add(format!("loss_token/N{batch}_V{vocabulary}"), Kind::Loss { head: Head::Tokens { vocabulary }, batch });
     // What an update needs besides, at the sizes of its larger workloads.
-    for (rows, width, count) in [(98_304, 48, 24_576), (131_072, 64, 32_768)] {
-        add(format!("gather/R{rows}_W{width}_C{count}"), Kind::Gather { rows, width, count });
-    }
     for len in [20_000, 400_000] {
         add(format!("optimizer/P{len}"), Kind::Optimizer { len });
     }
     add("nonfinite/L8388608".to_owned(), Kind::Nonfinite { len: 1 << 23 });
-    add("random_permutation/L131072".to_owned(), Kind::Permutation { len: 131_072 });
-    add("random_normal/L1179648".to_owned(), Kind::Normal { len: 98_304 * 12 });
     add("sample_cat/A16_B2048".to_owned(), Kind::CategoricalSample { batch: 2048, actions: 16 });
     add("sample_gauss/A12_B4096".to_owned(), Kind::GaussianSample { batch: 4096, dim: 12 });
     cases
@@ -132,13 +119,9 @@ impl Call for Case {
                 let items = if matches!(head, Head::Tokens { .. }) { "tokens_per_s" } else { "samples_per_s" };
                 (head.flops(batch), head.words(batch), (items, batch))
             }
-            Kind::Gather { width, count, .. } => (0.0, count * (2 * width + 1), ("samples_per_s", count)),
             // The norm reads the gradient once more: 2 and 12 operations.
             Kind::Optimizer { len } => (14.0 * len as f64, 8 * len, ("elements_per_s", len)),
             Kind::Nonfinite { len } => (0.0, len, ("elements_per_s", len)),
-            // Nothing but integers.
-            Kind::Permutation { len } => (0.0, len, ("elements_per_s", len)),
-            Kind::Normal { len } => (0.0, len, ("elements_per_s", len)),
             Kind::CategoricalSample { batch, actions } => {
                 (4.0 * (batch * actions) as f64, batch * (actions + 3), ("samples_per_s", batch))
             }
@@ -152,22 +135,11 @@ impl Call for Case {
         match self.kind {
             Kind::Mlp { batch, widths, backward } => mlp(backend, &mut inputs, batch, widths, backward),
             Kind::Loss { head, batch } => losses::prepare(backend, &mut inputs, head, batch),
-            Kind::Gather { rows, width, count } => gather(backend, &mut inputs, Gather { rows, width, start: 0, count }),
             Kind::Optimizer { len } => optimizer(backend, &mut inputs, len),
             Kind::Nonfinite { len } => {
                 let x = backend.upload_floats(&inputs.floats(len, 1.0))?;
                 let mut control = backend.upload_words(&control::INITIAL)?;
                 Ok(Box::new(move |backend| backend.find_nonfinite(&[Watched { tensor: 1, len, x: &x }], &mut control)))
-            }
-            Kind::Permutation { len } => {
-                let mut out = backend.alloc_words(len)?;
-                Ok(Box::new(move |backend| {
-                    backend.random_permutations(&RandomStream { len, seed: 1, stream: 0 }, 1, &mut out, 0)
-                }))
-            }
-            Kind::Normal { len } => {
-                let mut out = backend.alloc_floats(len)?;
-                Ok(Box::new(move |backend| backend.random_normal(&RandomStream { len, seed: 1, stream: 0 }, &mut out)))
             }
             Kind::CategoricalSample { batch, actions } => {
                 let logits = backend.upload_floats(&inputs.floats(batch * actions, 1.0))?;
@@ -223,13 +195,6 @@ fn mlp<B: Backend>(backend: &mut B, inputs: &mut Inputs, batch: usize, widths: &
         }
         Ok(())
     }))
-}
-
-fn gather<B: Backend>(backend: &mut B, inputs: &mut Inputs, op: Gather) -> Result<Step<B>> {
-    let source = backend.upload_floats(&inputs.floats(op.rows * op.width, 1.0))?;
-    let indices = backend.upload_words(&inputs.words(op.count, op.rows))?;
-    let mut target = backend.alloc_floats(op.count * op.width)?;
-    Ok(Box::new(move |backend| backend.gather_floats(&op, &source, &indices, &mut target)))
 }
 
 fn optimizer<B: Backend>(backend: &mut B, inputs: &mut Inputs, len: usize) -> Result<Step<B>> {

@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::layout::sample;
+use crate::operands::{Length, operands, require_lens};
 use crate::shape::{elements, require_len, require_size};
 use crate::tolerance::Tolerance;
 
@@ -16,6 +17,24 @@ pub struct Gather {
     pub start: usize,
     /// How many indices to use: rows of the target.
     pub count: usize,
+}
+
+operands! {
+    /// Operands of [`gather_samples`](crate::backend::GatherOps::gather_samples).
+    pub struct SamplesOperands<F, W> {
+        /// Row numbers, from `start` on.
+        indices: Words,
+        /// `[rows]`: log-probabilities of the actions under the policy that took them.
+        old_logp: Floats,
+        /// `[rows]`.
+        advantages: Floats,
+        /// `[rows]`.
+        returns: Floats,
+        /// `[rows]`: values predicted when the actions were taken.
+        old_values: Floats,
+        /// `[count, 4]`, see [`sample`].
+        samples: FloatsMut,
+    }
 }
 
 impl Gather {
@@ -40,15 +59,14 @@ impl Gather {
     }
 
     /// Checks the buffers' lengths for packing four columns.
-    pub(crate) fn check_samples(&self, indices: usize, columns: [(&str, usize); 4], samples: usize) -> Result<()> {
+    pub(crate) fn check_samples<F: Length, W: Length>(&self, operands: &SamplesOperands<'_, F, W>) -> Result<()> {
         if self.width != 1 {
             return Err(Error::shape("width", "1 (columns are vectors)", self.width));
         }
-        self.check_sizes(indices)?;
-        for (name, len) in columns {
-            require_len(name, len, self.rows)?;
-        }
-        require_len("samples", samples, elements("samples", self.count, sample::COLUMNS)?)
+        self.check_sizes(operands.indices.len())?;
+        let samples = elements("samples", self.count, sample::COLUMNS)?;
+        require_lens!(operands, self.rows => old_logp, advantages, returns, old_values; samples => samples);
+        Ok(())
     }
 }
 
@@ -57,7 +75,7 @@ pub(crate) use binding::*;
 
 #[cfg(feature = "gpu")]
 mod binding {
-    use super::Gather;
+    use super::{Gather, SamplesOperands};
     use crate::error::Result;
     use crate::gpu::{Buffer, Context, Grid, Indices, Shader, ShaderParams, bind, shader_params};
     use crate::kernels::ShaderInfo;
@@ -101,12 +119,10 @@ mod binding {
     pub(crate) fn record_pack_samples(
         context: &mut Context,
         op: &Gather,
-        indices: &Buffer<u32>,
-        columns: [(&str, &Buffer<f32>); 4],
-        samples: &Buffer<f32>,
+        operands: &SamplesOperands<'_, Buffer<f32>, Buffer<u32>>,
     ) -> Result<()> {
-        op.check_samples(indices.len(), columns.map(|(name, column)| (name, column.len())), samples.len())?;
-        let [old_logp, advantages, returns, old_values] = columns.map(|(_, column)| column);
+        op.check_samples(operands)?;
+        let SamplesOperands { indices, old_logp, advantages, returns, old_values, samples } = operands;
         let buffers =
             [bind(2, indices), bind(4, old_logp), bind(5, advantages), bind(6, returns), bind(7, old_values), bind(8, samples)];
         context.dispatch(SHADER, "pack_samples", &[], &params(op), &buffers, Grid::covering(op.count, WORKGROUP_SIZE))

@@ -8,7 +8,6 @@
 //! stream share nothing.
 
 use crate::error::{Error, Result};
-use crate::reference::random::block_words;
 use crate::shape::{require_len, require_size};
 use crate::tolerance::{F32_ROUNDOFF, Tolerance};
 
@@ -72,18 +71,35 @@ impl RandomStream {
     }
 
     /// Bits of the lower and the upper half of the network that permutes `0..len`.
-    fn halves(&self) -> [u32; 2] {
+    pub(crate) fn halves(&self) -> (u32, u32) {
         let largest = self.len.saturating_sub(1) as u32;
         let bits = (u32::BITS - largest.leading_zeros()).max(LEAST_BITS);
-        [bits.div_ceil(2), bits / 2]
+        (bits.div_ceil(2), bits / 2)
     }
 
     /// The network that permutes `0..len`.
     pub fn feistel(&self) -> Feistel {
-        let [low_bits, high_bits] = self.halves();
+        let (low_bits, high_bits) = self.halves();
         let round_keys = std::array::from_fn(|block| block_words(self.seed, self.stream, PERMUTATION, block as u32));
         Feistel { low_bits, high_bits, round_keys }
     }
+}
+
+/// Philox4x32-10, for the host.
+fn philox4x32_10(mut counter: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
+    for _ in 0..10 {
+        let x = 0xd251_1f53 * u64::from(counter[0]);
+        let z = 0xcd9e_8d57 * u64::from(counter[2]);
+        let high = |product: u64| (product >> 32) as u32;
+        counter = [high(z) ^ counter[1] ^ key[0], z as u32, high(x) ^ counter[3] ^ key[1], x as u32];
+        key = [key[0].wrapping_add(0x9e37_79b9), key[1].wrapping_add(0xbb67_ae85)];
+    }
+    counter
+}
+
+/// The four words of a block of a stream.
+pub(crate) fn block_words(seed: u64, stream: u64, purpose: u32, block: u32) -> [u32; 4] {
+    philox4x32_10([block, purpose, stream as u32, (stream >> 32) as u32], [seed as u32, (seed >> 32) as u32])
 }
 
 #[cfg(feature = "gpu")]
@@ -164,7 +180,7 @@ mod binding {
     ) -> Result<()> {
         op.check_permutations(count, out.len(), offset)?;
         let ([seed_low, seed_high], [stream_low, stream_high]) = (words(op.seed), words(op.stream));
-        let [low_bits, high_bits] = op.halves();
+        let (low_bits, high_bits) = op.halves();
         let workgroups_each = op.len.div_ceil(WORKGROUP_SIZE);
         let params = PermutationParams {
             len: op.len as u32,

@@ -3,6 +3,8 @@
 
 pub mod advantage;
 mod draw;
+pub mod gather;
+pub mod random;
 
 pub use draw::Draw;
 
@@ -68,12 +70,16 @@ pub trait Benches {
 /// # Errors
 /// The first of `list`.
 pub fn operations(list: &mut impl Operations) -> Result<()> {
-    advantage::operations(list)
+    advantage::operations(list)?;
+    gather::operations(list)?;
+    random::operations(list)
 }
 
 /// Shows every bench of one operation, or of a few that belong together, to `list`.
 pub fn benches(list: &mut impl Benches) {
     advantage::benches(list);
+    gather::benches(list);
+    random::benches(list);
 }
 
 /// What a call does.

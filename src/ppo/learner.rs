@@ -17,7 +17,7 @@ use crate::backend::{Backend, Head, Length, Memory, Minibatch, MinibatchRows, Po
 use crate::error::{Error, Result};
 use crate::kernels::actor_critic::MinibatchStep;
 use crate::kernels::advantage::{CleanRlGaeOperands, Gae, GaeOperands};
-use crate::kernels::gather::Gather;
+use crate::kernels::gather::{Gather, SamplesOperands};
 use crate::kernels::nonfinite::Watched;
 use crate::kernels::normalize::Normalize;
 use crate::kernels::optimizer::{Adam, GradientNorm};
@@ -380,8 +380,9 @@ impl<B: Backend> Learner<B> {
         let (batch, len) = (self.config.batch_size(), self.minibatch_size);
         let count = batch * self.epochs_packed.min(self.config.update_epochs - first_epoch);
         let op = Gather { rows: batch, width: 1, start: first_epoch * batch, count };
-        let Self { permutations, advantages, returns, samples, .. } = self;
-        backend.gather_samples(&op, permutations, &rollout.logp, advantages, returns, &rollout.values, samples)?;
+        let Self { permutations: indices, advantages, returns, samples, .. } = self;
+        let Rollout { logp: old_logp, values: old_values, .. } = rollout;
+        backend.gather_samples(&op, SamplesOperands { indices, old_logp, advantages, returns, old_values, samples })?;
         if self.config.norm_adv != AdvantageScope::Minibatch {
             return Ok(());
         }

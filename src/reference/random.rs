@@ -1,132 +1,74 @@
 //! Twin of `shaders/random.wgsl`.
 
-use crate::elementary::vectorised;
-use crate::kernels::random::{Feistel, NUMBERS, RandomStream};
+use crate::kernels::random::{NUMBERS, PERMUTATION, ROUNDS, RandomStream};
 use crate::real::Real;
-use rayon::prelude::*;
-
-/// Numbers a task: enough to make handing it to a thread worth it.
-const PARALLEL_LEN: usize = 1 << 14;
 
 /// Philox4x32-10: four random words for each counter and key (Salmon et al. 2011; Random123's `philox4x32_R(10, ctr, key)`).
-pub fn philox4x32_10(mut counter: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
+pub fn philox4x32_10(counter: [u32; 4], key: [u32; 2]) -> [u32; 4] {
+    let ([mut a, mut b, mut c, mut d], [mut k, mut l]) = (counter, key);
     for _ in 0..10 {
-        let x = 0xd251_1f53 * u64::from(counter[0]);
-        let z = 0xcd9e_8d57 * u64::from(counter[2]);
-        let high = |product: u64| (product >> 32) as u32;
-        counter = [high(z) ^ counter[1] ^ key[0], z as u32, high(x) ^ counter[3] ^ key[1], x as u32];
-        key = [key[0].wrapping_add(0x9e37_79b9), key[1].wrapping_add(0xbb67_ae85)];
+        let (x, z) = (0xd251_1f53 * u64::from(a), 0xcd9e_8d57 * u64::from(c));
+        (a, b, c, d) = ((z >> 32) as u32 ^ b ^ k, z as u32, (x >> 32) as u32 ^ d ^ l, x as u32);
+        (k, l) = (k.wrapping_add(0x9e37_79b9), l.wrapping_add(0xbb67_ae85));
     }
-    counter
+    [a, b, c, d]
 }
 
-/// The four words of a block of a stream.
-pub fn block_words(seed: u64, stream: u64, purpose: u32, block: u32) -> [u32; 4] {
-    philox4x32_10([block, purpose, stream as u32, (stream >> 32) as u32], [seed as u32, (seed >> 32) as u32])
+fn words(op: &RandomStream, purpose: u32, block: usize) -> [u32; 4] {
+    let counter = [block as u32, purpose, op.stream as u32, (op.stream >> 32) as u32];
+    philox4x32_10(counter, [op.seed as u32, (op.seed >> 32) as u32])
 }
 
-/// ((word >> 9) + ½)·2⁻²³, exactly.
+/// ((word >> 9) + ½)·2⁻²³.
 pub fn unit_interval<T: Real>(word: u32) -> T {
-    T::of((f64::from(word >> 9) + 0.5) / f64::from(1 << 23))
+    T::of((f64::from(word >> 9) + 0.5) / 8_388_608.0)
 }
 
-/// √(−2 log u)·(cos θ, sin θ), θ = π/2·(q + t): q are the two highest bits of `angle_word`, t its next 23, half a step off the ends, in
-/// (−½, ½).
-pub fn normal_pair<T: Real>(radius_word: u32, angle_word: u32) -> [T; 2] {
-    let radius = (T::of(-2.0) * unit_interval::<T>(radius_word).ln()).sqrt();
-    let t = (f64::from((angle_word >> 7) & 0x7f_ffff) + 0.5) / f64::from(1 << 23) - 0.5;
-    let (sine, cosine) = T::of(t * std::f64::consts::FRAC_PI_2).sin_cos();
-    let [x, y] = match angle_word >> 30 {
-        0 => [cosine, sine],
-        1 => [-sine, cosine],
-        2 => [-cosine, -sine],
-        _ => [sine, -cosine],
-    };
-    [radius * x, radius * y]
-}
-
-fn fill<T: Real>(op: &RandomStream, out: &mut [T], numbers: impl Fn([u32; 4]) -> [T; 4] + Sync) {
-    let fill_part = |first_block: usize, part: &mut [T]| {
-        for (i, block) in part.chunks_mut(4).enumerate() {
-            let words = block_words(op.seed, op.stream, NUMBERS, (first_block + i) as u32);
-            block.copy_from_slice(&numbers(words)[..block.len()]);
-        }
-    };
-    let out = &mut out[..op.len];
-    if op.len <= PARALLEL_LEN {
-        fill_part(0, out);
-    } else {
-        out.par_chunks_mut(PARALLEL_LEN).enumerate().for_each(|(i, part)| fill_part(i * PARALLEL_LEN / 4, part));
+/// Uniform numbers in (0, 1): element i is word i mod 4 of block i/4.
+pub fn uniform<T: Real>(op: &RandomStream, out: &mut [T]) {
+    for (i, x) in out[..op.len].iter_mut().enumerate() {
+        *x = unit_interval(words(op, NUMBERS, i / 4)[i % 4]);
     }
 }
 
-/// Uniform numbers in (0, 1).
-pub fn uniform<T: Real>(op: &RandomStream, out: &mut [T]) {
-    fill(op, out, |words| words.map(unit_interval));
-}
-
-/// Standard normal numbers.
+/// Standard normal numbers (Box and Muller): √(−2 log u)·(cos θ, sin θ) of each pair of words. u is the first word's uniform number.
+/// θ = π/2·(q + t): q are the two highest bits of the second word, t its next 23 bits, half a step off the ends, in (−½, ½).
 pub fn normal<T: Real>(op: &RandomStream, out: &mut [T]) {
-    fill(op, out, |[a, b, c, d]| {
-        let ([x, y], [z, w]) = (normal_pair(a, b), normal_pair(c, d));
-        [x, y, z, w]
-    });
+    for (i, x) in out[..op.len].iter_mut().enumerate() {
+        let pair = &words(op, NUMBERS, i / 4)[i % 4 / 2 * 2..];
+        let radius = (-2.0 * unit_interval::<f64>(pair[0]).ln()).sqrt();
+        let t = (f64::from(pair[1] >> 7 & 0x7f_ffff) + 0.5) / 8_388_608.0 - 0.5;
+        let (sine, cosine) = (t * std::f64::consts::FRAC_PI_2).sin_cos();
+        // A rotation by q quarter turns, exactly.
+        let point = [[cosine, sine], [-sine, cosine], [-cosine, -sine], [sine, -cosine]][(pair[1] >> 30) as usize];
+        *x = T::of(radius * point[i % 2]);
+    }
 }
 
-#[inline(always)]
+/// `out[i]` = the first value below len on the cycle F(i), F(F(i)), … of a Feistel network F, whose halves change each other in turn.
+pub fn permutation(op: &RandomStream, out: &mut [u32]) {
+    let (low_bits, high_bits) = op.halves();
+    let keys: Vec<u32> = (0..ROUNDS / 4).flat_map(|block| words(op, PERMUTATION, block)).collect();
+    let network = |value: u32| {
+        let mut halves = [value & ((1 << low_bits) - 1), value >> low_bits];
+        for (round, key) in keys.iter().enumerate() {
+            // Even rounds change the upper half by the lower one.
+            let (changed, by, bits) = if round % 2 == 0 { (1, 0, high_bits) } else { (0, 1, low_bits) };
+            halves[changed] ^= mix(halves[by].wrapping_add(*key)) & ((1 << bits) - 1);
+        }
+        halves[1] << low_bits | halves[0]
+    };
+    for (i, value) in out[..op.len].iter_mut().enumerate() {
+        *value = network(i as u32);
+        while *value as usize >= op.len {
+            *value = network(*value);
+        }
+    }
+}
+
+/// A hash of 32 bits in which each bit of the word changes about half of the result's.
 fn mix(word: u32) -> u32 {
     let x = (word ^ (word >> 16)).wrapping_mul(0x7feb_352d);
     let x = (x ^ (x >> 15)).wrapping_mul(0x846c_a68b);
     x ^ (x >> 16)
-}
-
-/// A round: changes one half by the other.
-#[inline(always)]
-fn round<const N: usize>(half: &mut [u32; N], by: &[u32; N], key: u32, mask: u32) {
-    for (half, by) in half.iter_mut().zip(by) {
-        *half ^= mix(by.wrapping_add(key)) & mask;
-    }
-}
-
-/// Of N values side by side: a round waits for the one before.
-#[inline(always)]
-fn permute<const N: usize>(network: &Feistel, values: [u32; N]) -> [u32; N] {
-    let (low_mask, high_mask) = ((1 << network.low_bits) - 1, (1 << network.high_bits) - 1);
-    let (mut low, mut high) = (values.map(|value| value & low_mask), values.map(|value| value >> network.low_bits));
-    for keys in network.round_keys {
-        round(&mut high, &low, keys[0], high_mask);
-        round(&mut low, &high, keys[1], low_mask);
-        round(&mut high, &low, keys[2], high_mask);
-        round(&mut low, &high, keys[3], low_mask);
-    }
-    std::array::from_fn(|i| high[i] << network.low_bits | low[i])
-}
-
-/// Values that go through the network together.
-const SIDE_BY_SIDE: usize = 32;
-
-/// `out[i]` = the first value below len on the cycle i, F(i), F(F(i)), … of a Feistel network F.
-pub fn permutation(op: &RandomStream, out: &mut [u32]) {
-    let network = op.feistel();
-    let fill_part = |first: usize, part: &mut [u32]| {
-        // A loop without branches for all of them, then further along the cycle for those that left the range.
-        vectorised!({
-            for (i, block) in part.chunks_mut(SIDE_BY_SIDE).enumerate() {
-                let first = (first + i * SIDE_BY_SIDE) as u32;
-                let permuted = permute::<SIDE_BY_SIDE>(&network, std::array::from_fn(|lane| first.wrapping_add(lane as u32)));
-                block.copy_from_slice(&permuted[..block.len()]);
-            }
-        });
-        for value in part {
-            while *value as usize >= op.len {
-                [*value] = permute(&network, [*value]);
-            }
-        }
-    };
-    let out = &mut out[..op.len];
-    if op.len <= PARALLEL_LEN {
-        fill_part(0, out);
-    } else {
-        out.par_chunks_mut(PARALLEL_LEN).enumerate().for_each(|(i, part)| fill_part(i * PARALLEL_LEN, part));
-    }
 }

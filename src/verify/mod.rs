@@ -8,13 +8,11 @@
 
 mod actor_critic;
 mod categorical;
-mod gather;
 mod gaussian;
 mod linear;
 mod nonfinite;
 mod normalize;
 mod optimizer;
-mod random;
 mod runner;
 mod surrogate;
 #[cfg(feature = "gpu")]
@@ -158,7 +156,6 @@ pub fn run<A: Backend>(backend: A, options: &Options, mut observe: impl FnMut(&K
         let mut runner = Runner::new(CrossCheck::new(backend, Cpu::<f64>::new()), options);
         match kernel {
             "linear" => linear::cases(&mut runner)?,
-            "advantage" => {}
             "policy" => {
                 categorical::cases(&mut runner)?;
                 gaussian::cases(&mut runner)?;
@@ -168,8 +165,7 @@ pub fn run<A: Backend>(backend: A, options: &Options, mut observe: impl FnMut(&K
             "normalize" => normalize::cases(&mut runner)?,
             "optimizer" => optimizer::cases(&mut runner)?,
             "nonfinite" => nonfinite::cases(&mut runner)?,
-            "gather" => gather::cases(&mut runner)?,
-            _ => random::cases(&mut runner)?,
+            _ => {}
         }
         operations::operations(&mut OfKernel { kernel, runner: &mut runner })?;
         let Runner { backend: checked, cases, misses, .. } = runner;

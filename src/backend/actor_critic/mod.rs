@@ -84,7 +84,10 @@ pub trait ActorCriticOps: LinearOps + PolicyOps + SurrogateOps + GatherOps + Opt
 /// Operation by operation, so that each is compared.
 impl<A: ActorCriticOps, B: ActorCriticOps> ActorCriticOps for CrossCheck<A, B> {}
 
-impl<T: Real> ActorCriticOps for Cpu<T> {
+impl<T: Real> ActorCriticOps for Cpu<T>
+where
+    Self: GatherOps<Floats = Vec<T>, Words = Vec<u32>>,
+{
     fn minibatch_gradient(
         &mut self,
         networks: &ActorCritic,
