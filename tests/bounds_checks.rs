@@ -16,7 +16,7 @@ use ppo_kernels::kernels::advantage::{
     CleanRlGaeOperands, DiscountedReturns, Gae, GaeOperands, ReturnsOperands, RewardToGoOperands,
 };
 use ppo_kernels::kernels::gather::{Gather, SamplesOperands};
-use ppo_kernels::kernels::linear::{Activation, Linear, Product};
+use ppo_kernels::kernels::linear::{Activation, ForwardOperands, Linear, Product};
 use ppo_kernels::kernels::nonfinite::Watched;
 use ppo_kernels::kernels::normalize::{EpsilonMode, Normalize};
 use ppo_kernels::kernels::optimizer::{Adam, GradientNorm};
@@ -253,7 +253,13 @@ fn products(run: &mut Run<'_>, shapes: &[(usize, usize, usize)], way: Option<Pro
         let mut y = run.output(batch * out_features);
         let (mut d_x, mut grads) = (run.output(batch * in_features), run.output(bias_offset + out_features));
         for activation in [Activation::Tanh, Activation::GeluErf] {
-            run.gpu.linear_forward(&layer, activation, &x, 0, &params, None, &mut y, 0).unwrap();
+            run.gpu
+                .linear_forward(
+                    &layer,
+                    activation,
+                    ForwardOperands { x: &x, x_offset: 0, params: &params, pre: None, y: &mut y, y_offset: 0 },
+                )
+                .unwrap();
             run.gpu.linear_backward_input(&layer, &d_pre, &params, Some((activation, &x)), &mut d_x).unwrap();
             run.keep(&[&y, &d_x]);
             run.gpu.activation_backward(activation, batch * out_features, &d_pre, &d_pre, &mut y).unwrap();

@@ -7,7 +7,7 @@ use std::sync::{Mutex, OnceLock};
 use common::{Draw, ON_TENSOR_CORES, checked_on_tensor_cores, gpu, gpu_on_tensor_cores, gpu_with, plant};
 use ppo_kernels::Error;
 use ppo_kernels::backend::{Cpu, CrossCheck, Gpu, LinearOps, Memory, Precision, Variant};
-use ppo_kernels::kernels::linear::{Activation, Linear};
+use ppo_kernels::kernels::linear::{Activation, ForwardOperands, Linear};
 use ppo_kernels::ppo::{Config, Ends, Learner, PolicyKind, Rollout, UpdateStats};
 
 /// Keeps the warnings of the thread that asks.
@@ -139,7 +139,12 @@ fn agrees_within_vectors(both: &mut CrossCheck<Gpu, Cpu<f64>>) {
         let d_pre = both.upload_floats(&draw.floats(batch * out_features, 1.0)).unwrap();
         let mut y = both.alloc_floats(batch * out_features).unwrap();
         let mut d_x = both.alloc_floats(batch * in_features).unwrap();
-        both.linear_forward(&layer, Activation::Identity, &x, x_offset, &params, None, &mut y, 0).unwrap();
+        both.linear_forward(
+            &layer,
+            Activation::Identity,
+            ForwardOperands { x: &x, x_offset, params: &params, pre: None, y: &mut y, y_offset: 0 },
+        )
+        .unwrap();
         both.linear_backward_input(&layer, &d_pre, &params, None, &mut d_x).unwrap();
     }
 }

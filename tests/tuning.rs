@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use common::{Draw, plant};
 use ppo_kernels::backend::{Gpu, LinearOps, Memory, Variant};
 use ppo_kernels::gpu::Autotune;
-use ppo_kernels::kernels::linear::{Activation, Linear};
+use ppo_kernels::kernels::linear::{Activation, ForwardOperands, Linear};
 use ppo_kernels::wgpu;
 
 /// Large enough to be worth timing, and of as many candidates for each of the three products as [`ways`] has.
@@ -49,7 +49,12 @@ fn run_layer(gpu: &mut Gpu, layer: &Linear) -> Vec<u64> {
     let mut y = gpu.alloc_floats(batch * out_features).unwrap();
     let mut d_x = gpu.alloc_floats(batch * in_features).unwrap();
     let mut grads = gpu.alloc_floats(layer.weights() + out_features).unwrap();
-    gpu.linear_forward(layer, Activation::Tanh, &x, 0, &params, None, &mut y, 0).unwrap();
+    gpu.linear_forward(
+        layer,
+        Activation::Tanh,
+        ForwardOperands { x: &x, x_offset: 0, params: &params, pre: None, y: &mut y, y_offset: 0 },
+    )
+    .unwrap();
     gpu.linear_backward_input(layer, &y, &params, Some((Activation::Tanh, &x)), &mut d_x).unwrap();
     gpu.linear_backward_params(layer, &y, &x, &mut grads).unwrap();
     let results = [(&y, batch * out_features), (&d_x, batch * in_features), (&grads, layer.weights() + out_features)];
@@ -226,10 +231,20 @@ fn timing_candidates_leaves_alone_what_is_recorded() {
     let mut again = gpu.alloc_floats(70 * OUT).unwrap();
     let ones = gpu.upload_floats(&[1.0; 70 * IN]).unwrap();
     gpu.copy_floats(&ones, 0, &mut x, 0, 70 * IN).unwrap();
-    gpu.linear_forward(&layer, Activation::Identity, &x, 0, &params, None, &mut y, 0).unwrap();
+    gpu.linear_forward(
+        &layer,
+        Activation::Identity,
+        ForwardOperands { x: &x, x_offset: 0, params: &params, pre: None, y: &mut y, y_offset: 0 },
+    )
+    .unwrap();
     gpu.write_floats(&mut x, 0, &[2.0; 70 * IN]).unwrap();
     assert_eq!((products_timed(&gpu), gpu.context.submissions()), (1, 0), "timed, with everything still recorded");
-    gpu.linear_forward(&layer, Activation::Relu, &x, 0, &params, None, &mut again, 0).unwrap();
+    gpu.linear_forward(
+        &layer,
+        Activation::Relu,
+        ForwardOperands { x: &x, x_offset: 0, params: &params, pre: None, y: &mut again, y_offset: 0 },
+    )
+    .unwrap();
     assert_eq!(gpu.read_floats(&y, 0, 70 * OUT).unwrap(), [(IN + 1) as f32; 70 * OUT]);
     assert_eq!(gpu.read_floats(&again, 0, 70 * OUT).unwrap(), [(2 * IN + 1) as f32; 70 * OUT]);
     assert_eq!(gpu.context.submissions(), 2);
@@ -249,7 +264,12 @@ fn works_on_a_callers_device_without_submitting_what_the_caller_encodes() {
     ours.context.set_autotune(Autotune::Kept(folder.path().to_owned()));
     let (x, params) = (ours.upload_floats(&[1.0; 65 * IN]).unwrap(), ours.upload_floats(&[1.0; (IN + 1) * OUT]).unwrap());
     let mut y = ours.alloc_floats(65 * OUT).unwrap();
-    ours.linear_forward(&LAYER, Activation::Identity, &x, 0, &params, None, &mut y, 0).unwrap();
+    ours.linear_forward(
+        &LAYER,
+        Activation::Identity,
+        ForwardOperands { x: &x, x_offset: 0, params: &params, pre: None, y: &mut y, y_offset: 0 },
+    )
+    .unwrap();
     let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
     ours.context.encode_into(&mut encoder);
     assert_eq!(ours.read_floats(&y, 0, 65 * OUT).unwrap(), [0.0; 65 * OUT], "not submitted yet");
@@ -276,7 +296,12 @@ fn kept_after(folder: &Path, run: impl Fn(&mut Gpu)) -> Option<Vec<u8>> {
 fn forward(gpu: &mut Gpu) {
     let (x, params) = (gpu.upload_floats(&[1.0; 65 * IN]).unwrap(), gpu.upload_floats(&[1.0; (IN + 1) * OUT]).unwrap());
     let mut y = gpu.alloc_floats(65 * OUT).unwrap();
-    gpu.linear_forward(&LAYER, Activation::Identity, &x, 0, &params, None, &mut y, 0).unwrap();
+    gpu.linear_forward(
+        &LAYER,
+        Activation::Identity,
+        ForwardOperands { x: &x, x_offset: 0, params: &params, pre: None, y: &mut y, y_offset: 0 },
+    )
+    .unwrap();
     assert_eq!(gpu.read_floats(&y, 0, 65 * OUT).unwrap(), [(IN + 1) as f32; 65 * OUT]);
 }
 

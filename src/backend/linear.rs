@@ -3,13 +3,13 @@
 use super::{Cpu, CrossCheck, Memory};
 #[cfg(feature = "gpu")]
 use super::{Gpu, Variant};
+use crate::cpu::linear as cpu;
 use crate::error::Result;
 #[cfg(feature = "gpu")]
 use crate::gpu::Buffer;
 #[cfg(feature = "gpu")]
 use crate::kernels::linear::TensorCores;
-use crate::kernels::linear::{self as kernels, Activation, Linear, Precision};
-use crate::real::Real;
+use crate::kernels::linear::{self as kernels, Activation, ForwardOperands, Linear, Precision};
 use crate::reference::linear as reference;
 use crate::tolerance::Tolerance;
 
@@ -31,12 +31,7 @@ pub trait LinearOps: Memory {
         &mut self,
         layer: &Linear,
         activation: Activation,
-        x: &Self::Floats,
-        x_offset: usize,
-        params: &Self::Floats,
-        pre: Option<&mut Self::Floats>,
-        y: &mut Self::Floats,
-        y_offset: usize,
+        operands: ForwardOperands<'_, Self::Floats>,
     ) -> Result<()>;
 
     /// d_pre = d_y ⊙ act′, elementwise over `len` elements. `saved` is the pre-activation where
@@ -109,16 +104,10 @@ impl LinearOps for Gpu {
         &mut self,
         layer: &Linear,
         activation: Activation,
-        x: &Buffer<f32>,
-        x_offset: usize,
-        params: &Buffer<f32>,
-        pre: Option<&mut Buffer<f32>>,
-        y: &mut Buffer<f32>,
-        y_offset: usize,
+        operands: ForwardOperands<'_, Buffer<f32>>,
     ) -> Result<()> {
-        let (x, y, pre) = ((x, x_offset), (&*y, y_offset), pre.map(|pre| &*pre));
         let ways = self.ways(layer);
-        kernels::record_forward(&mut self.context, ways, layer, activation, x, params, pre, y)
+        kernels::record_forward(&mut self.context, ways, layer, activation, &operands)
     }
 
     fn activation_backward(
@@ -156,56 +145,66 @@ impl LinearOps for Gpu {
     }
 }
 
-impl<T: Real> LinearOps for Cpu<T> {
-    fn linear_forward(
-        &mut self,
-        layer: &Linear,
-        activation: Activation,
-        x: &Vec<T>,
-        x_offset: usize,
-        params: &Vec<T>,
-        pre: Option<&mut Vec<T>>,
-        y: &mut Vec<T>,
-        y_offset: usize,
-    ) -> Result<()> {
-        layer.check_forward((x.len(), x_offset), params.len(), pre.as_deref().map(Vec::len), (y.len(), y_offset))?;
-        reference::forward(layer, activation, &x[x_offset..], params, pre.map(Vec::as_mut_slice), &mut y[y_offset..]);
-        Ok(())
-    }
+/// On the host in `$real`, by the functions of `$arithmetic`.
+macro_rules! on_the_host {
+    ($real:ty, $arithmetic:ident) => {
+        impl LinearOps for Cpu<$real> {
+            fn linear_forward(
+                &mut self,
+                layer: &Linear,
+                activation: Activation,
+                operands: ForwardOperands<'_, Vec<$real>>,
+            ) -> Result<()> {
+                layer.check_forward(&operands)?;
+                let ForwardOperands { x, x_offset, params, pre, y, y_offset } = operands;
+                let (x, pre, y) = (&x[x_offset..], pre.map(Vec::as_mut_slice), &mut y[y_offset..]);
+                $arithmetic::forward(layer, activation, x, params, pre, y);
+                Ok(())
+            }
 
-    fn activation_backward(
-        &mut self,
-        activation: Activation,
-        len: usize,
-        saved: &Vec<T>,
-        d_y: &Vec<T>,
-        d_pre: &mut Vec<T>,
-    ) -> Result<()> {
-        kernels::check_elementwise(len, [("saved", saved.len()), ("d_y", d_y.len()), ("d_pre", d_pre.len())])?;
-        reference::activation_backward(activation, saved, d_y, &mut d_pre[..len]);
-        Ok(())
-    }
+            fn activation_backward(
+                &mut self,
+                activation: Activation,
+                len: usize,
+                saved: &Vec<$real>,
+                d_y: &Vec<$real>,
+                d_pre: &mut Vec<$real>,
+            ) -> Result<()> {
+                kernels::check_elementwise(len, [("saved", saved.len()), ("d_y", d_y.len()), ("d_pre", d_pre.len())])?;
+                $arithmetic::activation_backward(activation, saved, d_y, &mut d_pre[..len]);
+                Ok(())
+            }
 
-    fn linear_backward_input(
-        &mut self,
-        layer: &Linear,
-        d_pre: &Vec<T>,
-        params: &Vec<T>,
-        through: Option<(Activation, &Vec<T>)>,
-        d_x: &mut Vec<T>,
-    ) -> Result<()> {
-        layer.check_backward_input(d_pre.len(), params.len(), through.map(|(_, saved)| saved.len()), d_x.len())?;
-        let through = through.map(|(activation, saved)| (activation, saved.as_slice()));
-        reference::backward_input(layer, d_pre, params, through, d_x);
-        Ok(())
-    }
+            fn linear_backward_input(
+                &mut self,
+                layer: &Linear,
+                d_pre: &Vec<$real>,
+                params: &Vec<$real>,
+                through: Option<(Activation, &Vec<$real>)>,
+                d_x: &mut Vec<$real>,
+            ) -> Result<()> {
+                layer.check_backward_input(d_pre.len(), params.len(), through.map(|(_, saved)| saved.len()), d_x.len())?;
+                let through = through.map(|(activation, saved)| (activation, saved.as_slice()));
+                $arithmetic::backward_input(layer, d_pre, params, through, d_x);
+                Ok(())
+            }
 
-    fn linear_backward_params(&mut self, layer: &Linear, d_pre: &Vec<T>, x: &Vec<T>, grads: &mut Vec<T>) -> Result<()> {
-        layer.check_backward_params(d_pre.len(), x.len(), grads.len())?;
-        reference::backward_params(layer, d_pre, x, grads);
-        Ok(())
-    }
+            fn linear_backward_params(
+                &mut self,
+                layer: &Linear,
+                d_pre: &Vec<$real>,
+                x: &Vec<$real>,
+                grads: &mut Vec<$real>,
+            ) -> Result<()> {
+                layer.check_backward_params(d_pre.len(), x.len(), grads.len())?;
+                $arithmetic::backward_params(layer, d_pre, x, grads);
+                Ok(())
+            }
+        }
+    };
 }
+on_the_host!(f32, cpu);
+on_the_host!(f64, reference);
 
 /// The tolerance of a product in f32, or on tensor cores where there are magnitudes of rounded operands.
 fn widened(in_f32: Tolerance, terms: usize, magnitudes: &[f64], rounded: Option<&[f64]>) -> Tolerance {
@@ -247,16 +246,12 @@ impl<A: LinearOps, B: LinearOps> LinearOps for CrossCheck<A, B> {
         &mut self,
         layer: &Linear,
         activation: Activation,
-        x: &Self::Floats,
-        x_offset: usize,
-        params: &Self::Floats,
-        mut pre: Option<&mut Self::Floats>,
-        y: &mut Self::Floats,
-        y_offset: usize,
+        mut operands: ForwardOperands<'_, Self::Floats>,
     ) -> Result<()> {
-        let (pre_a, pre_b) = pre.as_mut().map(|pre| (&mut pre.a, &mut pre.b)).unzip();
-        self.a.linear_forward(layer, activation, &x.a, x_offset, &params.a, pre_a, &mut y.a, y_offset)?;
-        self.b.linear_forward(layer, activation, &x.b, x_offset, &params.b, pre_b, &mut y.b, y_offset)?;
+        let (a, b) = operands.sides();
+        self.a.linear_forward(layer, activation, a)?;
+        self.b.linear_forward(layer, activation, b)?;
+        let ForwardOperands { x, x_offset, params, pre, y, y_offset } = operands;
         let outputs = layer.batch * layer.out_features;
         let x = self.magnitudes(&x.b, x_offset, layer.batch * layer.in_features)?;
         let (own, params) = self.parameter_magnitudes(layer, &params.b)?;

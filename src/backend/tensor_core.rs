@@ -2,7 +2,7 @@
 
 use super::{Cpu, CrossCheck, Gpu, LinearOps, Memory, Variant};
 use crate::error::{Error, Result};
-use crate::kernels::linear::{Activation, Linear, TensorCores, gradient_scale};
+use crate::kernels::linear::{Activation, ForwardOperands, Linear, TensorCores, gradient_scale};
 
 /// Batch, inputs and outputs: smaller than a tile and no multiple of anything; multiples of four, beyond the largest tile.
 const SHAPES: [[usize; 3]; 2] = [[37, 21, 19], [200, 132, 136]];
@@ -37,7 +37,11 @@ fn products(both: &mut CrossCheck<Gpu, Cpu<f64>>, [batch, in_features, out_featu
     let mut y = both.alloc_floats(batch * out_features)?;
     let mut d_x = both.alloc_floats(batch * in_features)?;
     let mut grads = both.alloc_floats(bias_offset + out_features)?;
-    both.linear_forward(&layer, Activation::Identity, &x, 0, &params, None, &mut y, 0)?;
+    both.linear_forward(
+        &layer,
+        Activation::Identity,
+        ForwardOperands { x: &x, x_offset: 0, params: &params, pre: None, y: &mut y, y_offset: 0 },
+    )?;
     both.linear_backward_input(&layer, &d_pre, &params, None, &mut d_x)?;
     both.linear_backward_params(&layer, &d_pre, &x, &mut grads)
 }
@@ -47,7 +51,11 @@ fn overflow(gpu: &mut Gpu) -> Result<()> {
     let layer = Linear { batch: 1, in_features: 1, out_features: 1, weight_offset: 0, bias_offset: 1 };
     let (x, params) = (gpu.upload_floats(&[TOO_LARGE])?, gpu.upload_floats(&[1.0, 0.0])?);
     let mut y = gpu.alloc_floats(1)?;
-    gpu.linear_forward(&layer, Activation::Identity, &x, 0, &params, None, &mut y, 0)?;
+    gpu.linear_forward(
+        &layer,
+        Activation::Identity,
+        ForwardOperands { x: &x, x_offset: 0, params: &params, pre: None, y: &mut y, y_offset: 0 },
+    )?;
     match gpu.read_floats(&y, 0, 1)?[0] {
         y if y.is_finite() => Err(Error::value("an operand beyond f16", "a result that is not finite", y)),
         _ => Ok(()),

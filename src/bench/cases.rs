@@ -9,7 +9,6 @@ use super::peaks::{Benchmarked, Peaks};
 use super::{Record, record};
 use crate::backend::{Backend, Cpu, CrossCheck};
 use crate::error::Result;
-use crate::kernels::linear::{Activation, Linear};
 use crate::kernels::nonfinite::Watched;
 use crate::kernels::optimizer::{Adam, GradientNorm};
 use crate::kernels::policy::{Categorical, Gaussian};
@@ -24,8 +23,6 @@ pub(super) struct Case {
 
 #[derive(Debug)]
 enum Kind {
-    /// A perceptron with tanh between its layers, forward and perhaps the gradients of all parameters.
-    Mlp { batch: usize, widths: &'static [usize], backward: bool },
     /// Loss and gradient through a head.
     Loss { head: Head, batch: usize },
     /// Clip and Adam over a flat buffer.
@@ -38,26 +35,12 @@ enum Kind {
     GaussianSample { batch: usize, dim: usize },
 }
 
-type MlpShape = (usize, &'static [usize]);
-
-const MLPS: [MlpShape; 5] = [
-    (64, &[4, 64, 64, 2]),
-    (2048, &[17, 64, 64, 6]),
-    (4096, &[48, 256, 256, 12]),
-    (16_384, &[64, 512, 256, 128, 16]),
-    (65_536, &[128, 1024, 1024, 32]),
-];
 const BATCHES: [usize; 2] = [1 << 14, 1 << 20];
 
 /// All cases; with `small` those that are done in no time.
 pub(super) fn all(small: bool) -> Vec<Case> {
     let mut cases = Vec::new();
     let mut add = |name: String, kind| cases.push(Case { name, kind });
-    for &(batch, widths) in &MLPS[..if small { 3 } else { 5 }] {
-        let sizes = widths.iter().map(ToString::to_string).collect::<Vec<_>>().join("-");
-        add(format!("mlp_fwd/B{batch}_{sizes}"), Kind::Mlp { batch, widths, backward: false });
-        add(format!("mlp_fwdbwd/B{batch}_{sizes}"), Kind::Mlp { batch, widths, backward: true });
-    }
     let batches = &BATCHES[..if small { 1 } else { 2 }];
     for actions in [2, 6, 18] {
         for &batch in batches {
@@ -81,40 +64,9 @@ pub(super) fn all(small: bool) -> Vec<Case> {
     cases
 }
 
-/// Layers of a perceptron whose parameters follow each other in one buffer.
-fn layers(batch: usize, widths: &[usize]) -> Vec<Linear> {
-    let mut end = 0;
-    let mut layer = |pair: &[usize]| {
-        let (in_features, out_features) = (pair[0], pair[1]);
-        let weight_offset = end;
-        let bias_offset = weight_offset + in_features * out_features;
-        end = bias_offset + out_features;
-        Linear { batch, in_features, out_features, weight_offset, bias_offset }
-    };
-    widths.windows(2).map(&mut layer).collect()
-}
-
 impl Call for Case {
     fn work(&self) -> Work {
         let (flops, words, items) = match self.kind {
-            Kind::Mlp { batch, widths, backward } => {
-                let layers = layers(batch, widths);
-                let product = |l: &Linear| (2 * l.batch * l.weights()) as f64;
-                let forward: f64 = layers.iter().map(product).sum();
-                let parameters: usize = layers.iter().map(|l| l.weights() + l.out_features).sum();
-                let inputs = |layers: &[Linear]| layers.iter().map(|l| l.batch * l.in_features).sum::<usize>();
-                let outputs: usize = layers.iter().map(|l| l.batch * l.out_features).sum();
-                let mut words = inputs(&layers) + outputs + parameters;
-                let mut flops = forward;
-                if backward {
-                    // Nobody needs the gradient of the observations: below the first layer there is nothing. Parameter gradients read
-                    // outputs' gradients and inputs; input gradients read both again and write.
-                    flops += 2.0 * forward - product(&layers[0]);
-                    words += outputs + inputs(&layers) + parameters;
-                    words += outputs - batch * widths[1] + 2 * inputs(&layers[1..]) + parameters;
-                }
-                (flops, words, ("samples_per_s", batch))
-            }
             Kind::Loss { head, batch } => {
                 let items = if matches!(head, Head::Tokens { .. }) { "tokens_per_s" } else { "samples_per_s" };
                 (head.flops(batch), head.words(batch), (items, batch))
@@ -133,7 +85,6 @@ impl Call for Case {
     fn prepare<B: Backend>(&self, buffers: &mut operations::Inputs<'_, B>) -> Result<Step<B>> {
         let (backend, mut inputs) = (&mut *buffers.backend, Inputs::new());
         match self.kind {
-            Kind::Mlp { batch, widths, backward } => mlp(backend, &mut inputs, batch, widths, backward),
             Kind::Loss { head, batch } => losses::prepare(backend, &mut inputs, head, batch),
             Kind::Optimizer { len } => optimizer(backend, &mut inputs, len),
             Kind::Nonfinite { len } => {
@@ -158,43 +109,6 @@ impl Call for Case {
             }
         }
     }
-}
-
-fn mlp<B: Backend>(backend: &mut B, inputs: &mut Inputs, batch: usize, widths: &[usize], with_backward: bool) -> Result<Step<B>> {
-    let layers = layers(batch, widths);
-    let last = layers.len() - 1;
-    let mut params = Vec::new();
-    for (i, layer) in layers.iter().enumerate() {
-        let gain = if i == last { 1.0 } else { 1.4 };
-        params.extend(inputs.floats(layer.weights(), gain / (layer.in_features as f64).sqrt()));
-        params.extend(inputs.floats(layer.out_features, 0.1));
-    }
-    let mut grads = backend.alloc_floats(params.len())?;
-    let params = backend.upload_floats(&params)?;
-    // Below the first layer: the input. Above it: outputs [batch, out].
-    let mut x = vec![backend.upload_floats(&inputs.floats(batch * widths[0], 1.0))?];
-    let mut d_pre = Vec::new();
-    for layer in &layers {
-        x.push(backend.alloc_floats(batch * layer.out_features)?);
-        d_pre.push(backend.alloc_floats(batch * layer.out_features)?);
-    }
-    let d_head = inputs.floats(batch * widths[widths.len() - 1], 1.0);
-    backend.write_floats(&mut d_pre[last], 0, &d_head)?;
-    Ok(Box::new(move |backend: &mut B| {
-        for (i, layer) in layers.iter().enumerate() {
-            let activation = if i == last { Activation::Identity } else { Activation::Tanh };
-            let (below, above) = x.split_at_mut(i + 1);
-            backend.linear_forward(layer, activation, &below[i], 0, &params, None, &mut above[0], 0)?;
-        }
-        for (i, layer) in layers.iter().enumerate().rev().filter(|_| with_backward) {
-            let (below, here) = d_pre.split_at_mut(i);
-            backend.linear_backward_params(layer, &here[0], &x[i], &mut grads)?;
-            if let Some(d_x) = below.last_mut() {
-                backend.linear_backward_input(layer, &here[0], &params, Some((Activation::Tanh, &x[i])), d_x)?;
-            }
-        }
-        Ok(())
-    }))
 }
 
 fn optimizer<B: Backend>(backend: &mut B, inputs: &mut Inputs, len: usize) -> Result<Step<B>> {
@@ -288,15 +202,6 @@ mod tests {
         assert_eq!(distinct.len(), full.len());
         let token = |name: &&String| name.starts_with("loss_token");
         assert!(small.iter().all(|name| full.contains(name) || token(&name)), "{small:?}");
-    }
-
-    #[test]
-    fn a_perceptron_counts_three_products_but_for_the_first_layer() {
-        let case = |backward| Case { name: String::new(), kind: Kind::Mlp { batch: 10, widths: &[3, 5, 2], backward } };
-        assert_eq!(case(false).work().flops, 20.0 * 25.0);
-        assert_eq!(case(true).work().flops, 20.0 * (3.0 * 25.0 - 15.0));
-        let parameters = (15 + 5) + (10 + 2);
-        assert_eq!(case(false).work().bytes, 4.0 * (10.0 * (3.0 + 5.0 + 5.0 + 2.0) + f64::from(parameters)));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use super::measure::{Clocks, Effort, Samples, Timed};
 use super::{Finding, Record, Report, Work, record};
 use crate::backend::{Cpu, LinearOps, Memory, PlanMemory, Precision};
 use crate::error::{Error, Result};
-use crate::kernels::linear::{Activation, Linear};
+use crate::kernels::linear::{Activation, ForwardOperands, Linear};
 
 const MIB: usize = 1 << 20;
 /// Bytes of the source: one that fits a last-level cache, one that fits few.
@@ -268,7 +268,7 @@ impl Benchmarked for Cpu<f32> {
 
     fn arithmetic(&mut self, _: Units, [x, params, y]: &mut [Vec<f32>; 3]) -> Result<()> {
         let layer = Linear { batch: SIDE, in_features: SIDE, out_features: SIDE, weight_offset: 0, bias_offset: SIDE * SIDE };
-        self.linear_forward(&layer, Activation::Identity, x, 0, params, None, y, 0)
+        self.linear_forward(&layer, Activation::Identity, ForwardOperands { x, x_offset: 0, params, pre: None, y, y_offset: 0 })
     }
 
     fn operands(&mut self, _: Units) -> Result<[Vec<f32>; 3]> {

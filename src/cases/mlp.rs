@@ -3,7 +3,7 @@
 use super::Problem;
 use crate::backend::Backend;
 use crate::error::{Error, Result};
-use crate::kernels::linear::{Activation, Linear};
+use crate::kernels::linear::{Activation, ForwardOperands, Linear};
 
 /// The names that case files have for activations.
 pub(super) const ACTIVATIONS: [(&str, Activation); 7] = [
@@ -26,7 +26,11 @@ pub(super) fn activations<B: Backend>(problem: &mut Problem<'_, B>) -> Result<()
     let layer = Linear { batch: n, in_features: 1, out_features: 1, weight_offset: 0, bias_offset: 1 };
     for (name, activation) in ACTIVATIONS {
         let [mut pre, mut y, mut d_pre] = [problem.room(n)?, problem.room(n)?, problem.room(n)?];
-        problem.backend.linear_forward(&layer, activation, &x, 0, &params, Some(&mut pre), &mut y, 0)?;
+        problem.backend.linear_forward(
+            &layer,
+            activation,
+            ForwardOperands { x: &x, x_offset: 0, params: &params, pre: Some(&mut pre), y: &mut y, y_offset: 0 },
+        )?;
         let saved = if activation.needs_pre_activation() { &pre } else { &y };
         problem.backend.activation_backward(activation, n, saved, &ones, &mut d_pre)?;
         problem.keep(format!("out.{name}"), &y)?;
@@ -90,7 +94,11 @@ fn forward<B: Backend>(
         .checked_mul(out_features)
         .ok_or_else(|| Error::shape("batch x out_features", "a size that can be counted", format!("{batch} x {out_features}")))?;
     let [mut pre, mut act] = [problem.room(outputs)?, problem.room(outputs)?];
-    problem.backend.linear_forward(&linear, activation, input, 0, &params, Some(&mut pre), &mut act, 0)?;
+    problem.backend.linear_forward(
+        &linear,
+        activation,
+        ForwardOperands { x: input, x_offset: 0, params: &params, pre: Some(&mut pre), y: &mut act, y_offset: 0 },
+    )?;
     problem.keep(format!("out.pre{i}"), &pre)?;
     problem.keep(format!("out.act{i}"), &act)?;
     Ok(Layer { linear, activation, params, pre, act })

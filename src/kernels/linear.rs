@@ -10,6 +10,7 @@ pub use tensor_core::{Precision, gradient_scale, rounded_magnitudes, tensor_core
 pub(crate) use tensor_core::TensorCores;
 
 use crate::error::{Error, Result};
+use crate::operands::{Length, operands};
 use crate::shape::{elements, require_len, require_size};
 use crate::tolerance::{F32_ROUNDOFF, Tolerance};
 
@@ -105,6 +106,24 @@ const MOST_SPLITS: usize = 64;
 /// Terms of the longest sum that one invocation makes in the other two products: llvmpipe ends a loop after 65 535 rounds.
 const DEEPEST: usize = 65_535;
 
+operands! {
+    /// Operands of [`linear_forward`](crate::backend::LinearOps::linear_forward).
+    pub struct ForwardOperands<F> {
+        /// `[batch, in]`, from `x_offset` on.
+        x: Floats,
+        /// Where the input starts.
+        x_offset: Size,
+        /// Weights and biases, at the layer's offsets.
+        params: Floats,
+        /// `[batch, out]`: takes x·Wᵀ + b, which the backward pass needs for activations that say so.
+        pre: OptionalFloatsMut,
+        /// `[batch, out]`, from `y_offset` on.
+        y: FloatsMut,
+        /// Where the output starts.
+        y_offset: Size,
+    }
+}
+
 impl Linear {
     /// Elements of `W`.
     pub fn weights(&self) -> usize {
@@ -153,7 +172,19 @@ impl Linear {
     }
 
     /// Checks the buffers of a forward pass.
-    pub(crate) fn check_forward(&self, x: (usize, usize), params: usize, pre: Option<usize>, y: (usize, usize)) -> Result<()> {
+    pub(crate) fn check_forward<F: Length>(&self, operands: &ForwardOperands<'_, F>) -> Result<()> {
+        let ForwardOperands { x, x_offset, params, pre, y, y_offset } = operands;
+        let lens = ((x.len(), *x_offset), params.len(), pre.as_ref().map(|pre| pre.len()), (y.len(), *y_offset));
+        self.check_forward_lens(lens.0, lens.1, lens.2, lens.3)
+    }
+
+    pub(crate) fn check_forward_lens(
+        &self,
+        x: (usize, usize),
+        params: usize,
+        pre: Option<usize>,
+        y: (usize, usize),
+    ) -> Result<()> {
         self.check_sizes()?;
         let end = |argument: &str, offset: usize, size: usize| {
             let end = offset.checked_add(size).filter(|&end| end <= u32::MAX as usize);

@@ -4,6 +4,7 @@
 pub mod advantage;
 mod draw;
 pub mod gather;
+pub mod linear;
 pub mod random;
 
 pub use draw::Draw;
@@ -70,6 +71,7 @@ pub trait Benches {
 /// # Errors
 /// The first of `list`.
 pub fn operations(list: &mut impl Operations) -> Result<()> {
+    linear::operations(list)?;
     advantage::operations(list)?;
     gather::operations(list)?;
     random::operations(list)
@@ -77,6 +79,7 @@ pub fn operations(list: &mut impl Operations) -> Result<()> {
 
 /// Shows every bench of one operation, or of a few that belong together, to `list`.
 pub fn benches(list: &mut impl Benches) {
+    linear::benches(list);
     advantage::benches(list);
     gather::benches(list);
     random::benches(list);

@@ -1,7 +1,6 @@
 //! The kernels' CPU twins, generic over `f32` and `f64`. They read like the formulas, take slices that a contract has already
 //! checked, and accumulate in `f64`.
 
-pub mod actor_critic;
 pub mod advantage;
 pub mod gather;
 pub mod linear;

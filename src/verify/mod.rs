@@ -9,7 +9,6 @@
 mod actor_critic;
 mod categorical;
 mod gaussian;
-mod linear;
 mod nonfinite;
 mod normalize;
 mod optimizer;
@@ -155,7 +154,6 @@ pub fn run<A: Backend>(backend: A, options: &Options, mut observe: impl FnMut(&K
         let started = Instant::now();
         let mut runner = Runner::new(CrossCheck::new(backend, Cpu::<f64>::new()), options);
         match kernel {
-            "linear" => linear::cases(&mut runner)?,
             "policy" => {
                 categorical::cases(&mut runner)?;
                 gaussian::cases(&mut runner)?;

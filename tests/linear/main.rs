@@ -7,7 +7,7 @@ mod tensor_cores;
 use common::{Draw, ON_TENSOR_CORES, check_gradient, checked, checked_on_tensor_cores, expect_mismatch, gpu, plant};
 use ppo_kernels::Error;
 use ppo_kernels::backend::{Cpu, CrossCheck, Gpu, LinearOps, Memory, Precision, Variant};
-use ppo_kernels::kernels::linear::{Activation, Linear, Product};
+use ppo_kernels::kernels::linear::{Activation, ForwardOperands, Linear, Product};
 
 const ALL: [Activation; 7] = [
     Activation::Identity,
@@ -39,7 +39,13 @@ fn a_layer_by_hand<B: LinearOps>(backend: &mut B) {
     let params = backend.upload_floats(&[1.0, 2.0, 3.0, -1.0, 0.0, 1.0, 10.0, 20.0]).unwrap();
     let x = backend.upload_floats(&[1.0, 1.0, 1.0, 2.0, 0.0, -1.0]).unwrap();
     let mut y = backend.alloc_floats(4).unwrap();
-    backend.linear_forward(&layer, Activation::Identity, &x, 0, &params, None, &mut y, 0).unwrap();
+    backend
+        .linear_forward(
+            &layer,
+            Activation::Identity,
+            ForwardOperands { x: &x, x_offset: 0, params: &params, pre: None, y: &mut y, y_offset: 0 },
+        )
+        .unwrap();
     assert_eq!(backend.read_floats(&y, 0, 4).unwrap(), [16.0, 20.0, 9.0, 17.0]);
 
     let d_pre = backend.upload_floats(&[1.0, 10.0, 100.0, 1000.0]).unwrap();
@@ -58,7 +64,13 @@ fn activate<B: LinearOps>(backend: &mut B, activation: Activation, x: &[f32]) ->
     let params = backend.upload_floats(&[1.0, 0.0]).unwrap();
     let x = backend.upload_floats(x).unwrap();
     let (mut y, mut pre) = (backend.alloc_floats(n).unwrap(), backend.alloc_floats(n).unwrap());
-    backend.linear_forward(&layer(n, 1, 1), activation, &x, 0, &params, Some(&mut pre), &mut y, 0).unwrap();
+    backend
+        .linear_forward(
+            &layer(n, 1, 1),
+            activation,
+            ForwardOperands { x: &x, x_offset: 0, params: &params, pre: Some(&mut pre), y: &mut y, y_offset: 0 },
+        )
+        .unwrap();
     let values = backend.read_f64(&y, 0, n).unwrap();
     let saved = if activation.needs_pre_activation() { &pre } else { &y };
     let ones = backend.upload_floats(&vec![1.0; n]).unwrap();
@@ -109,7 +121,13 @@ fn offsets_leave_the_neighbours_alone<B: LinearOps>(backend: &mut B) {
     let params = backend.upload_floats(&[9.0, 0.5, 0.25, 2.0, 3.0]).unwrap();
     let x = backend.upload_floats(&[7.0, 7.0, 10.0]).unwrap();
     let mut y = backend.upload_floats(&[-1.0; 4]).unwrap();
-    backend.linear_forward(&layer, Activation::Identity, &x, 2, &params, None, &mut y, 1).unwrap();
+    backend
+        .linear_forward(
+            &layer,
+            Activation::Identity,
+            ForwardOperands { x: &x, x_offset: 2, params: &params, pre: None, y: &mut y, y_offset: 1 },
+        )
+        .unwrap();
     assert_eq!(backend.read_floats(&y, 0, 4).unwrap(), [-1.0, 20.5, 30.25, -1.0]);
     let d_pre = backend.upload_floats(&[1.0, 2.0]).unwrap();
     let mut grads = backend.upload_floats(&[-1.0; 6]).unwrap();
@@ -148,7 +166,13 @@ fn agrees_with_the_triple_loop<B: LinearOps>(backend: &mut B, (m, k, n): (usize,
     let mut y = backend.alloc_floats(m * n).unwrap();
     let mut d_x = backend.alloc_floats(m * k).unwrap();
     let mut grads = backend.alloc_floats(k * n + n).unwrap();
-    backend.linear_forward(&layer, Activation::Identity, &x, 0, &params, None, &mut y, 0).unwrap();
+    backend
+        .linear_forward(
+            &layer,
+            Activation::Identity,
+            ForwardOperands { x: &x, x_offset: 0, params: &params, pre: None, y: &mut y, y_offset: 0 },
+        )
+        .unwrap();
     backend.linear_backward_input(&layer, &d_pre, &params, None, &mut d_x).unwrap();
     backend.linear_backward_params(&layer, &d_pre, &x, &mut grads).unwrap();
     for (name, buffer, expected) in [("y", &y, expected_y), ("d_x", &d_x, expected_dx), ("grads", &grads, expected_grads)] {
@@ -217,8 +241,18 @@ fn run_layer(both: &mut CrossCheck<Gpu, Cpu<f64>>, draw: &mut Draw, layer: &Line
     let params = both.upload_floats(&draw.floats(layer.weights() + out_features, 1.0 / (in_features as f32).sqrt())).unwrap();
     let d_y = both.upload_floats(&draw.floats(batch * out_features, 1.0 / batch as f32)).unwrap();
     let (mut y, mut pre) = (both.alloc_floats(batch * out_features).unwrap(), both.alloc_floats(batch * out_features).unwrap());
-    both.linear_forward(layer, activation, &x, 0, &params, None, &mut y, 0).unwrap();
-    both.linear_forward(layer, activation, &x, 0, &params, Some(&mut pre), &mut y, 0).unwrap();
+    both.linear_forward(
+        layer,
+        activation,
+        ForwardOperands { x: &x, x_offset: 0, params: &params, pre: None, y: &mut y, y_offset: 0 },
+    )
+    .unwrap();
+    both.linear_forward(
+        layer,
+        activation,
+        ForwardOperands { x: &x, x_offset: 0, params: &params, pre: Some(&mut pre), y: &mut y, y_offset: 0 },
+    )
+    .unwrap();
     let saved = if activation.needs_pre_activation() { &pre } else { &y };
     let mut d_pre = both.alloc_floats(batch * out_features).unwrap();
     both.activation_backward(activation, batch * out_features, saved, &d_y, &mut d_pre).unwrap();
@@ -297,7 +331,12 @@ fn gradients_agree_with_finite_differences() {
     let (x, params, d_y) = (wide(12), wide(25), wide(15));
     for activation in ALL {
         let (mut y, mut pre) = (vec![0.0; 15], vec![0.0; 15]);
-        cpu.linear_forward(&layer, activation, &x, 0, &params, Some(&mut pre), &mut y, 0).unwrap();
+        cpu.linear_forward(
+            &layer,
+            activation,
+            ForwardOperands { x: &x, x_offset: 0, params: &params, pre: Some(&mut pre), y: &mut y, y_offset: 0 },
+        )
+        .unwrap();
         let saved = if activation.needs_pre_activation() { &pre } else { &y };
         let (mut d_pre, mut d_x, mut grads) = (vec![0.0; 15], vec![0.0; 12], vec![0.0; 25]);
         cpu.activation_backward(activation, 15, saved, &d_y, &mut d_pre).unwrap();
@@ -305,7 +344,13 @@ fn gradients_agree_with_finite_differences() {
         cpu.linear_backward_params(&layer, &d_pre, &x, &mut grads).unwrap();
         let loss = |x: &[f64], params: &[f64]| {
             let mut y = vec![0.0; 15];
-            Cpu::<f64>::new().linear_forward(&layer, activation, &x.to_vec(), 0, &params.to_vec(), None, &mut y, 0).unwrap();
+            Cpu::<f64>::new()
+                .linear_forward(
+                    &layer,
+                    activation,
+                    ForwardOperands { x: &x.to_vec(), x_offset: 0, params: &params.to_vec(), pre: None, y: &mut y, y_offset: 0 },
+                )
+                .unwrap();
             y.iter().zip(&d_y).map(|(y, d)| y * d).sum::<f64>()
         };
         check_gradient("d_x", &x, &d_x, 1e-6, 1e-7, |x| loss(x, &params));
@@ -342,10 +387,18 @@ fn wrong_kernels_are_caught() {
         both.a.product = Some(way);
         let shifted = plant(source, "b[params.bias_offset + min(column,", "b[params.bias_offset + min(column + 1u,");
         both.a.context.replace_shader("linear", shifted);
-        let caught = expect_mismatch(both.linear_forward(&layer, Activation::Identity, &x, 0, &params, None, &mut y, 0));
+        let caught = expect_mismatch(both.linear_forward(
+            &layer,
+            Activation::Identity,
+            ForwardOperands { x: &x, x_offset: 0, params: &params, pre: None, y: &mut y, y_offset: 0 },
+        ));
         assert_eq!((caught.operation, caught.tensor), ("linear_forward", "y"));
         both.a.context.replace_shader("linear", plant(source, "n * 2.12194440e-4", "n * 2.2e-4"));
-        let caught = expect_mismatch(both.linear_forward(&layer, Activation::Tanh, &x, 0, &params, None, &mut y, 0));
+        let caught = expect_mismatch(both.linear_forward(
+            &layer,
+            Activation::Tanh,
+            ForwardOperands { x: &x, x_offset: 0, params: &params, pre: None, y: &mut y, y_offset: 0 },
+        ));
         assert_eq!((caught.operation, caught.tensor), ("linear_forward", "y"));
         both.a.context.replace_shader("linear", plant(source, "return 1.0 - s * s;", "return 1.0 - s;"));
         let caught = expect_mismatch(both.linear_backward_input(&layer, &d_pre, &params, Some((Activation::Tanh, &x)), &mut d_x));
@@ -359,11 +412,19 @@ fn wrong_kernels_are_caught() {
     // One row of a tile. Its neighbours in a vec4 of workgroup memory lie a quarter of the tile apart.
     both.a.product = Some(Product::Registers);
     both.a.context.replace_shader("linear", plant(source, "let a7 = a[r7 + i];", "let a7 = a[r6 + i];"));
-    let caught = expect_mismatch(both.linear_forward(&layer, Activation::Identity, &x, 0, &params, None, &mut y, 0));
+    let caught = expect_mismatch(both.linear_forward(
+        &layer,
+        Activation::Identity,
+        ForwardOperands { x: &x, x_offset: 0, params: &params, pre: None, y: &mut y, y_offset: 0 },
+    ));
     assert_eq!(caught.element, 7 * 11);
     both.a.product = Some(Product::Workgroup64);
     both.a.context.replace_shader("linear", plant(source, "fma(vec4<f32>(a_low.x), b_low,", "fma(vec4<f32>(a_low.y), b_low,"));
-    let caught = expect_mismatch(both.linear_forward(&layer, Activation::Identity, &x, 0, &params, None, &mut y, 0));
+    let caught = expect_mismatch(both.linear_forward(
+        &layer,
+        Activation::Identity,
+        ForwardOperands { x: &x, x_offset: 0, params: &params, pre: None, y: &mut y, y_offset: 0 },
+    ));
     assert_eq!(caught.element, 0);
     // Rows of other quarters, and stages after the first two.
     let deep = Linear { batch: 20, in_features: 40, bias_offset: 440, ..layer };
@@ -372,7 +433,11 @@ fn wrong_kernels_are_caught() {
     let mut y = both.alloc_floats(220).unwrap();
     for (right, wrong) in [("* QUARTER;\n    let of_a", "* 8u;\n    let of_a"), ("stage ^= TEAM;", "stage = TEAM;")] {
         both.a.context.replace_shader("linear", plant(source, right, wrong));
-        expect_mismatch(both.linear_forward(&deep, Activation::Identity, &x, 0, &params, None, &mut y, 0));
+        expect_mismatch(both.linear_forward(
+            &deep,
+            Activation::Identity,
+            ForwardOperands { x: &x, x_offset: 0, params: &params, pre: None, y: &mut y, y_offset: 0 },
+        ));
     }
 }
 
@@ -389,7 +454,12 @@ fn bits_of_a_layer(gpu: &mut Gpu, way: Product, (batch, in_features, out_feature
     let mut y = gpu.alloc_floats(1 + batch * out_features).unwrap();
     let [mut d_x, mut through] = [0; 2].map(|_| gpu.alloc_floats(batch * in_features).unwrap());
     let mut grads = gpu.alloc_floats(bias_offset + out_features).unwrap();
-    gpu.linear_forward(&layer, Activation::Silu, &x, 5, &params, None, &mut y, 1).unwrap();
+    gpu.linear_forward(
+        &layer,
+        Activation::Silu,
+        ForwardOperands { x: &x, x_offset: 5, params: &params, pre: None, y: &mut y, y_offset: 1 },
+    )
+    .unwrap();
     gpu.linear_backward_input(&layer, &d_pre, &params, None, &mut d_x).unwrap();
     gpu.linear_backward_input(&layer, &d_pre, &params, Some((Activation::Tanh, &x)), &mut through).unwrap();
     gpu.linear_backward_params(&layer, &d_pre, &x, &mut grads).unwrap();
@@ -475,7 +545,11 @@ fn names_the_argument_that_does_not_fit() {
         (fits, 1, "x"),
         (fits, usize::MAX, "x_offset"),
     ] {
-        match cpu.linear_forward(&layer, Activation::Tanh, &x, x_offset, &params, None, &mut y, 0) {
+        match cpu.linear_forward(
+            &layer,
+            Activation::Tanh,
+            ForwardOperands { x: &x, x_offset, params: &params, pre: None, y: &mut y, y_offset: 0 },
+        ) {
             Err(Error::Shape { argument: named, .. }) => assert_eq!(named, argument, "{layer:?}"),
             other => panic!("{layer:?}: {other:?}"),
         }

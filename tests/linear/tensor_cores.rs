@@ -1,7 +1,7 @@
 //! The same on tensor cores, in each of their precisions.
 
 use ppo_kernels::backend::{Cpu, CrossCheck, Gpu, LinearOps, Memory, Precision};
-use ppo_kernels::kernels::linear::Activation;
+use ppo_kernels::kernels::linear::{Activation, ForwardOperands};
 
 use crate::common::{self, Draw, ON_TENSOR_CORES, checked_on_tensor_cores, expect_mismatch, gpu_on_tensor_cores, plant};
 use crate::{ALL, layer, run_layer};
@@ -86,7 +86,12 @@ fn the_size_of_a_tile_changes_no_bit(gpu: &mut Gpu) {
     let params = gpu.upload_floats(&draw.floats(48 * 128 + 128, 1.0)).unwrap();
     let [in_large_tiles, in_small_ones] = [many, few].map(|batch| {
         let mut y = gpu.alloc_floats(batch * 128).unwrap();
-        gpu.linear_forward(&layer(batch, 48, 128), Activation::Tanh, &x, 0, &params, None, &mut y, 0).unwrap();
+        gpu.linear_forward(
+            &layer(batch, 48, 128),
+            Activation::Tanh,
+            ForwardOperands { x: &x, x_offset: 0, params: &params, pre: None, y: &mut y, y_offset: 0 },
+        )
+        .unwrap();
         gpu.read_floats(&y, 0, few * 128).unwrap()
     });
     assert_eq!(in_large_tiles, in_small_ones);
@@ -132,7 +137,11 @@ fn wrong_products_are_caught(mut both: CrossCheck<Gpu, Cpu<f64>>, shader: &'stat
     .chain(of_lows)
     {
         both.a.context.replace_shader(shader, plant(source, right, wrong));
-        let caught = expect_mismatch(both.linear_forward(&layer, Activation::Identity, &x, 0, &params, None, &mut y, 0));
+        let caught = expect_mismatch(both.linear_forward(
+            &layer,
+            Activation::Identity,
+            ForwardOperands { x: &x, x_offset: 0, params: &params, pre: None, y: &mut y, y_offset: 0 },
+        ));
         assert_eq!((caught.operation, caught.tensor), ("linear_forward", "y"), "{wrong}");
     }
     for (right, wrong) in [("return 1.0 - s * s;", "return 1.0 - s;"), ("power_of_two(-exponent_not_below(params.rows))", "0.5")]

@@ -1,12 +1,12 @@
 //! What the operations on both networks read and write.
 
 use crate::backend::{Length, Memory};
+use crate::cpu::actor_critic as cpu;
 use crate::error::{Error, Result};
 use crate::kernels::actor_critic::{ActorCritic, Layer, PackedLayout};
 use crate::kernels::gather::Gather;
 use crate::kernels::policy::{Categorical, Gaussian};
 use crate::layout::{control, sample, schedule, stat};
-use crate::reference::actor_critic as reference;
 use crate::shape::{elements, require_len, require_size};
 
 /// What a forward pass leaves behind, for up to a number of rows: one entry a layer.
@@ -58,9 +58,9 @@ impl<F> Trace<F> {
     }
 }
 
-impl<T> Trace<Vec<T>> {
-    pub(super) fn pass<'a>(&'a mut self, layers: &'a [Layer]) -> reference::Pass<'a, T> {
-        reference::Pass { layers, outputs: &mut self.outputs, pre: &mut self.pre, d_pre: &mut self.d_pre }
+impl Trace<Vec<f32>> {
+    pub(super) fn pass<'a>(&'a mut self, layers: &'a [Layer]) -> cpu::Pass<'a> {
+        cpu::Pass { layers, outputs: &mut self.outputs, pre: &mut self.pre, d_pre: &mut self.d_pre }
     }
 }
 

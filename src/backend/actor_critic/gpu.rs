@@ -95,7 +95,7 @@ impl ActorCriticOps for Gpu {
                 let between = |features: usize| (x.count * features, 0);
                 let input = if i == 0 { (x.buffer.len(), x.offset) } else { between(linear.in_features) };
                 let output = if i + 1 == layers.len() { last } else { between(linear.out_features) };
-                linear.check_forward(input, params.flat().len(), None, output)?;
+                linear.check_forward_lens(input, params.flat().len(), None, output)?;
             }
         }
         let drawn = match drawn {

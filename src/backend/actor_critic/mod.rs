@@ -13,15 +13,14 @@ pub use buffers::{
 use buffers::{gathered, sizes};
 
 use super::{Cpu, CrossCheck, GatherOps, Length, LinearOps, NonfiniteOps, OptimizerOps, PolicyOps, SurrogateOps};
+use crate::cpu::actor_critic as cpu;
 use crate::error::Result;
 use crate::kernels::actor_critic::{ActorCritic, Layer, MinibatchStep};
 use crate::kernels::gather::Gather;
-use crate::kernels::linear::Linear;
+use crate::kernels::linear::{ForwardOperands, Linear};
 use crate::kernels::nonfinite::Watched;
 use crate::kernels::surrogate::Surrogate;
 use crate::layout::sample;
-use crate::real::Real;
-use crate::reference::actor_critic as reference;
 
 /// Both networks at once.
 pub trait ActorCriticOps: LinearOps + PolicyOps + SurrogateOps + GatherOps + OptimizerOps + NonfiniteOps {
@@ -84,30 +83,30 @@ pub trait ActorCriticOps: LinearOps + PolicyOps + SurrogateOps + GatherOps + Opt
 /// Operation by operation, so that each is compared.
 impl<A: ActorCriticOps, B: ActorCriticOps> ActorCriticOps for CrossCheck<A, B> {}
 
-impl<T: Real> ActorCriticOps for Cpu<T>
-where
-    Self: GatherOps<Floats = Vec<T>, Words = Vec<u32>>,
-{
+/// The oracle composes.
+impl ActorCriticOps for Cpu<f64> {}
+
+impl ActorCriticOps for Cpu<f32> {
     fn minibatch_gradient(
         &mut self,
         networks: &ActorCritic,
         op: &Surrogate,
-        params: &Vec<T>,
-        inputs: &MinibatchInputs<'_, Vec<T>, Vec<u32>>,
-        actor: &mut Trace<Vec<T>>,
-        critic: &mut Trace<Vec<T>>,
-        grads: &mut Vec<T>,
-        stats: &mut Vec<T>,
+        params: &Vec<f32>,
+        inputs: &MinibatchInputs<'_, Vec<f32>, Vec<u32>>,
+        actor: &mut Trace<Vec<f32>>,
+        critic: &mut Trace<Vec<f32>>,
+        grads: &mut Vec<f32>,
+        stats: &mut Vec<f32>,
     ) -> Result<()> {
         check(networks, op, params, inputs, actor, critic, grads, stats)?;
         let MinibatchInputs { observations, head, samples } = inputs;
         let head = match head {
-            Head::Categorical(policy, actions) => reference::Head::Categorical(policy.actions, actions),
-            Head::Gaussian(policy, actions) => reference::Head::Gaussian(*policy, actions),
+            Head::Categorical(policy, actions) => cpu::Head::Categorical(policy.actions, actions),
+            Head::Gaussian(policy, actions) => cpu::Head::Gaussian(*policy, actions),
         };
         let actor = actor.pass(&networks.actor);
         let critic = critic.pass(&networks.critic);
-        reference::minibatch_gradient(networks, op, params, observations, head, samples, actor, critic, grads, stats);
+        cpu::minibatch_gradient(networks, op, params, observations, head, samples, actor, critic, grads, stats);
         Ok(())
     }
 }
@@ -128,7 +127,7 @@ fn check<F: Length, W: Length>(
         let mut input = inputs.observations.len();
         for (layer, output) in layers.iter().zip(&trace.outputs) {
             let linear = layer.with_batch(op.batch);
-            linear.check_forward((input, 0), params.len(), None, (output.len(), 0))?;
+            linear.check_forward_lens((input, 0), params.len(), None, (output.len(), 0))?;
             linear.check_backward_params(output.len(), input, grads.len())?;
             input = output.len();
         }
@@ -288,7 +287,11 @@ pub fn forward<B: LinearOps + ?Sized>(
             _ => (&mut here[0], 0),
         };
         let (linear, pre) = (layer.with_batch(x.count), trace.pre[i].as_mut());
-        backend.linear_forward(&linear, layer.activation, input, input_offset, params, pre, y, y_offset)?;
+        backend.linear_forward(
+            &linear,
+            layer.activation,
+            ForwardOperands { x: input, x_offset: input_offset, params, pre, y, y_offset },
+        )?;
     }
     Ok(())
 }

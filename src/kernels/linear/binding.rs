@@ -1,7 +1,7 @@
 //! How these products run on wgpu.
 
 use super::tuning::tuned;
-use super::{Activation, Linear, TensorCores, check_elementwise, tensor_core};
+use super::{Activation, ForwardOperands, Linear, TensorCores, check_elementwise, tensor_core};
 use crate::error::Result;
 use crate::gpu::{Buffer, Context, Grid, Indices, Shader, ShaderParams, bind, shader_params};
 use crate::kernels::{Constants, ShaderInfo};
@@ -261,16 +261,15 @@ pub(crate) fn record_forward(
     ways: Ways,
     layer: &Linear,
     activation: Activation,
-    x: (&Buffer<f32>, usize),
-    weights: &Buffer<f32>,
-    pre: Option<&Buffer<f32>>,
-    y: (&Buffer<f32>, usize),
+    operands: &ForwardOperands<'_, Buffer<f32>>,
 ) -> Result<()> {
-    layer.check_forward((x.0.len(), x.1), weights.len(), pre.map(Buffer::len), (y.0.len(), y.1))?;
+    layer.check_forward(operands)?;
+    let &ForwardOperands { x, x_offset, params: weights, ref pre, ref y, y_offset } = operands;
+    let (pre, y): (Option<&Buffer<f32>>, &Buffer<f32>) = (pre.as_deref(), y);
     // With the pre-activation asked for, the product goes there, and the activation is a pass of its own.
     let (product, product_offset, fused) = match pre {
         Some(pre) => (pre, 0, Activation::Identity),
-        None => (y.0, y.1, activation),
+        None => (y, y_offset, activation),
     };
     let (rows, columns) = (layer.batch, layer.out_features);
     let params = LinearParams {
@@ -279,7 +278,7 @@ pub(crate) fn record_forward(
         depth: layer.in_features as u32,
         depth_per_split: layer.in_features as u32,
         splits: 1,
-        a_offset: x.1 as u32,
+        a_offset: x_offset as u32,
         a_row_stride: layer.in_features as u32,
         a_depth_stride: 1,
         b_offset: layer.weight_offset as u32,
@@ -288,12 +287,12 @@ pub(crate) fn record_forward(
         bias_offset: layer.bias_offset as u32,
         output_offset: product_offset as u32,
     };
-    let buffers = [bind(1, x.0), bind(2, weights), bind(3, product)];
+    let buffers = [bind(1, x), bind(2, weights), bind(3, product)];
     record(context, ways, Operation::Forward, activation_constant(fused), &params, &buffers)?;
     let Some(pre) = pre else { return Ok(()) };
-    let params = LinearParams::elementwise(rows * columns, y.1);
+    let params = LinearParams::elementwise(rows * columns, y_offset);
     let grid = Grid::covering(rows * columns, WORKGROUP_SIZE);
-    context.dispatch(SHADER, "activation_forward", activation_constant(activation), &params, &[bind(1, pre), bind(3, y.0)], grid)
+    context.dispatch(SHADER, "activation_forward", activation_constant(activation), &params, &[bind(1, pre), bind(3, y)], grid)
 }
 
 pub(crate) fn record_activation_backward(

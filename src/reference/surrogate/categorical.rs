@@ -131,7 +131,7 @@ fn logit_gradient<T: Real>(is_taken: bool, z: T, exp_z: T, inverse_sum: T, mean_
 }
 
 /// The policy's part of successive samples; every slice starts with the first of them. Means are over `op.batch`.
-pub(in crate::reference) fn categorical_rows<T: Real>(
+pub(crate) fn categorical_rows<T: Real>(
     op: &Surrogate,
     width: usize,
     logits: &[T],

@@ -11,7 +11,7 @@ use crate::reference::policy::gaussian::HALF_LOG_TWO_PI;
 use crate::scratch::with_room;
 
 /// Where the gradient with respect to the log-std goes.
-pub(in crate::reference) enum StdGradient<'a, T> {
+pub(crate) enum StdGradient<'a, T> {
     /// Of a state-dependent one: a row a sample.
     Own(&'a mut [T]),
     /// Of a shared one: the sum over the samples, without the entropy's part.
@@ -19,7 +19,7 @@ pub(in crate::reference) enum StdGradient<'a, T> {
 }
 
 /// The policy's part of successive samples; every slice starts with the first of them. Means are over `op.batch`.
-pub(in crate::reference) fn gaussian_rows<T: Real>(
+pub(crate) fn gaussian_rows<T: Real>(
     op: &Surrogate,
     dim: usize,
     mean: &[T],

@@ -157,7 +157,7 @@ fn derivative<T: Real>(op: &Surrogate, slope: T) -> T {
 
 /// Of a tile, as [`policy_loss`]. Log-probabilities come unrounded: log ratios are far smaller, and the rounding would be all of their error.
 #[inline(always)]
-pub(super) fn policy_losses<T: Real>(
+pub(crate) fn policy_losses<T: Real>(
     op: &Surrogate,
     logp: &Lanes<f64>,
     old_logp: &Lanes<T>,
@@ -193,7 +193,7 @@ pub(super) fn policy_losses<T: Real>(
 
 /// Of a tile, as [`critic_loss`]: a loop for each loss, because a choice in the loop would keep it from being vectorised.
 #[inline(always)]
-pub(super) fn critic_losses<T: Real>(
+pub(crate) fn critic_losses<T: Real>(
     op: &Surrogate,
     values: &Lanes<T>,
     targets: &Lanes<T>,

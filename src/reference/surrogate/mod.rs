@@ -7,8 +7,8 @@ mod tile;
 
 use rayon::prelude::*;
 
-pub(super) use self::categorical::categorical_rows;
-pub(super) use self::gaussian::{StdGradient, gaussian_rows};
+pub(crate) use self::categorical::categorical_rows;
+pub(crate) use self::gaussian::{StdGradient, gaussian_rows};
 pub use self::losses::{CriticLoss, PolicyLoss, critic_loss, policy_loss};
 use self::losses::{critic_losses, policy_losses};
 use self::tile::{LANES, Lanes, column, padded};
@@ -22,7 +22,7 @@ use crate::scratch::with_room;
 /// Sums over samples, of what the statistics are means of.
 #[derive(Debug, Clone, Copy, Default, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
-pub(super) struct Sums {
+pub(crate) struct Sums {
     pg_loss: f64,
     v_loss: f64,
     entropy: f64,
@@ -34,7 +34,7 @@ pub(super) struct Sums {
 
 impl Sums {
     /// Means over `op.batch` samples, into the row of `stats`.
-    pub(super) fn write<T: Real>(&self, op: &Surrogate, stats: &mut [T]) {
+    pub(crate) fn write<T: Real>(&self, op: &Surrogate, stats: &mut [T]) {
         let mean = |sum: f64| sum / op.batch as f64;
         let kl_penalty = if op.kl_coef == 0.0 { 0.0 } else { op.kl_coef * mean(self.kl_penalty) };
         let loss = mean(self.pg_loss) - op.ent_coef * mean(self.entropy) + op.vf_coef * mean(self.v_loss) + kl_penalty;
@@ -197,7 +197,7 @@ fn surrogate_tile<T: Real>(
 }
 
 /// The critic's part of successive samples; every slice starts with the first of them. Means are over `op.batch`.
-pub(super) fn value_rows<T: Real>(op: &Surrogate, values: &[T], samples: &[T], d_values: &mut [T]) -> Sums {
+pub(crate) fn value_rows<T: Real>(op: &Surrogate, values: &[T], samples: &[T], d_values: &mut [T]) -> Sums {
     let mut sums = LaneSums::new();
     let tiles = d_values.chunks_mut(LANES).zip(values.chunks(LANES)).zip(samples.chunks(LANES * sample::COLUMNS));
     for ((d_values, values), samples) in tiles {

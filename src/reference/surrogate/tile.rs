@@ -4,14 +4,14 @@ use crate::layout::sample;
 use crate::real::Real;
 
 /// Samples in a tile: enough that no loop over them is unrolled before it is vectorised. Where fewer are left, the others are zeros, whose loss is 0.
-pub(super) const LANES: usize = 64;
+pub(crate) const LANES: usize = 64;
 
 /// One quantity of a tile's samples.
-pub(super) type Lanes<E> = [E; LANES];
+pub(crate) type Lanes<E> = [E; LANES];
 
 /// A column of packed samples `[rows, 4]`, at most [`LANES`] of them.
 #[inline(always)]
-pub(super) fn column<T: Real>(samples: &[T], column: usize) -> Lanes<T> {
+pub(crate) fn column<T: Real>(samples: &[T], column: usize) -> Lanes<T> {
     let mut lanes = [T::zero(); LANES];
     for (lane, row) in lanes.iter_mut().zip(samples.chunks_exact(sample::COLUMNS)) {
         *lane = row[column];
@@ -21,7 +21,7 @@ pub(super) fn column<T: Real>(samples: &[T], column: usize) -> Lanes<T> {
 
 /// What begins with `values`, at most [`LANES`] of them.
 #[inline(always)]
-pub(super) fn padded<E: Copy + Default>(values: &[E]) -> Lanes<E> {
+pub(crate) fn padded<E: Copy + Default>(values: &[E]) -> Lanes<E> {
     let mut lanes = [E::default(); LANES];
     lanes[..values.len()].copy_from_slice(values);
     lanes
@@ -49,12 +49,12 @@ fn transpose<E: Copy>(from: &[E], from_stride: usize, columns: usize, to: &mut [
 
 /// The transpose of `rows [n, width]`, n ≤ [`LANES`], as `columns [width, LANES]`.
 #[inline(always)]
-pub(super) fn transpose_into<E: Copy>(rows: &[E], width: usize, columns: &mut [E]) {
+pub(crate) fn transpose_into<E: Copy>(rows: &[E], width: usize, columns: &mut [E]) {
     transpose(rows, width, width, columns, LANES);
 }
 
 /// The way back.
 #[inline(always)]
-pub(super) fn transpose_from<E: Copy>(columns: &[E], width: usize, rows: &mut [E]) {
+pub(crate) fn transpose_from<E: Copy>(columns: &[E], width: usize, rows: &mut [E]) {
     transpose(columns, LANES, rows.len() / width, rows, width);
 }

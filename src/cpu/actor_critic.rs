@@ -8,14 +8,13 @@ use rayon::prelude::*;
 use smallvec::SmallVec;
 
 use super::linear::{Target, backward_input, backward_params_into, forward, forward_transposed, transpose_weights};
-use super::surrogate::{StdGradient, Sums, categorical_rows, gaussian_rows, value_rows};
 use crate::elementary::vectorised;
 use crate::kernels::actor_critic::{ActorCritic, Layer};
 use crate::kernels::linear::Linear;
 use crate::kernels::policy::Gaussian;
 use crate::kernels::surrogate::Surrogate;
 use crate::layout::sample;
-use crate::real::Real;
+use crate::reference::surrogate::{StdGradient, Sums, categorical_rows, gaussian_rows, value_rows};
 use crate::scratch::with_room;
 
 /// Samples that go through the networks together: enough for the products to be fast, few enough for the cache.
@@ -29,14 +28,14 @@ const LONGEST_WAIT: Duration = Duration::from_micros(50);
 
 /// The distribution and the actions `[batch]` or `[batch, dim]`.
 #[derive(Clone, Copy)]
-pub enum Head<'a, T> {
+pub enum Head<'a> {
     /// Number of actions, actions taken.
     Categorical(usize, &'a [u32]),
     /// Actions taken.
-    Gaussian(Gaussian, &'a [T]),
+    Gaussian(Gaussian, &'a [f32]),
 }
 
-impl<T> Head<'_, T> {
+impl Head<'_> {
     fn starting_at(self, first: usize) -> Self {
         match self {
             Head::Categorical(actions, taken) => Head::Categorical(actions, &taken[first..]),
@@ -46,26 +45,26 @@ impl<T> Head<'_, T> {
 }
 
 /// A network's layers with the room for what passes through them, `[batch, out]` each; the last of `outputs` and `d_pre` are results.
-pub struct Pass<'a, T> {
+pub struct Pass<'a> {
     /// From the observation on.
     pub layers: &'a [Layer],
     /// Outputs.
-    pub outputs: &'a mut [Vec<T>],
+    pub outputs: &'a mut [Vec<f32>],
     /// Pre-activations, where the activation's derivative needs them.
-    pub pre: &'a mut [Option<Vec<T>>],
+    pub pre: &'a mut [Option<Vec<f32>>],
     /// Gradients with respect to the pre-activations.
-    pub d_pre: &'a mut [Vec<T>],
+    pub d_pre: &'a mut [Vec<f32>],
 }
 
-impl<'a, T> Pass<'a, T> {
+impl<'a> Pass<'a> {
     /// For each group of at most `rows` samples a tile's room in the hidden layers, and its rows of the output and of its gradient.
-    fn split(self, batch: usize, rows: usize) -> (impl Iterator<Item = Hidden<'a, T>>, impl Iterator<Item = Output<'a, T>>) {
+    fn split(self, batch: usize, rows: usize) -> (impl Iterator<Item = Hidden<'a>>, impl Iterator<Item = Output<'a>>) {
         let Self { layers, outputs, pre, d_pre } = self;
         let hidden = layers.len() - 1;
         let tile = move |layer: usize| TILE_ROWS * layers[layer].linear.out_features;
         let (outputs, head) = outputs.split_at_mut(hidden);
         let (d_pre, d_head) = d_pre.split_at_mut(hidden);
-        let chunks = move |(layer, buffer): (usize, &'a mut Vec<T>)| buffer.chunks_mut(tile(layer));
+        let chunks = move |(layer, buffer): (usize, &'a mut Vec<f32>)| buffer.chunks_mut(tile(layer));
         let mut outputs: PerLayer<_> = outputs.iter_mut().enumerate().map(chunks).collect();
         let mut d_pre: PerLayer<_> = d_pre.iter_mut().enumerate().map(chunks).collect();
         let pre = pre[..hidden].iter_mut().enumerate();
@@ -86,13 +85,13 @@ impl<'a, T> Pass<'a, T> {
 type PerLayer<E> = SmallVec<[E; 8]>;
 
 /// What a network gives for some samples, and the loss's gradient with respect to it.
-struct Output<'a, T> {
+struct Output<'a> {
     width: usize,
-    output: &'a mut [T],
-    gradient: &'a mut [T],
+    output: &'a mut [f32],
+    gradient: &'a mut [f32],
 }
 
-impl<'a, T> Output<'a, T> {
+impl<'a> Output<'a> {
     fn split(self, rows: usize) -> impl Iterator<Item = Self> {
         let Self { width, output, gradient } = self;
         let parts = output.chunks_mut(rows * width).zip(gradient.chunks_mut(rows * width));
@@ -102,21 +101,21 @@ impl<'a, T> Output<'a, T> {
 
 /// Parameters, and where more than one tile reads them, a buffer of the same layout whose weights are transposed.
 #[derive(Clone, Copy)]
-struct Params<'a, T> {
-    stored: &'a [T],
-    transposed: Option<&'a [T]>,
+struct Params<'a> {
+    stored: &'a [f32],
+    transposed: Option<&'a [f32]>,
 }
 
 /// Room for a tile in the hidden layers of one network.
-struct Hidden<'a, T> {
+struct Hidden<'a> {
     layers: &'a [Layer],
-    outputs: PerLayer<&'a mut [T]>,
-    pre: PerLayer<Option<&'a mut [T]>>,
-    d_pre: PerLayer<&'a mut [T]>,
+    outputs: PerLayer<&'a mut [f32]>,
+    pre: PerLayer<Option<&'a mut [f32]>>,
+    d_pre: PerLayer<&'a mut [f32]>,
 }
 
-impl<T: Real> Hidden<'_, T> {
-    fn forward(&mut self, params: Params<'_, T>, x: &[T], rows: usize, head: &mut [T]) {
+impl Hidden<'_> {
+    fn forward(&mut self, params: Params<'_>, x: &[f32], rows: usize, head: &mut [f32]) {
         for (i, layer) in self.layers.iter().enumerate() {
             let (below, here) = self.outputs.split_at_mut(i);
             let input = below.last().map_or(x, |input| &**input);
@@ -131,7 +130,15 @@ impl<T: Real> Hidden<'_, T> {
     }
 
     /// `grads` starts with the gradient of parameter `first`.
-    fn backward(&mut self, params: &[T], x: &[T], rows: usize, d_head: &[T], (grads, first): (&mut [T], usize), target: Target) {
+    fn backward(
+        &mut self,
+        params: &[f32],
+        x: &[f32],
+        rows: usize,
+        d_head: &[f32],
+        (grads, first): (&mut [f32], usize),
+        target: Target,
+    ) {
         for (i, layer) in self.layers.iter().enumerate().rev() {
             let linear = layer.with_batch(rows);
             let (below, here) = self.d_pre.split_at_mut(i);
@@ -149,14 +156,14 @@ impl<T: Real> Hidden<'_, T> {
 
 /// Inputs of some samples: everything that starts with the first of them.
 #[derive(Clone, Copy)]
-struct Samples<'a, T> {
-    observations: &'a [T],
+struct Samples<'a> {
+    observations: &'a [f32],
     observation_size: usize,
-    head: Head<'a, T>,
-    packed: &'a [T],
+    head: Head<'a>,
+    packed: &'a [f32],
 }
 
-impl<T: Real> Samples<'_, T> {
+impl Samples<'_> {
     fn starting_at(self, first: usize) -> Self {
         Self {
             observations: &self.observations[first * self.observation_size..],
@@ -167,7 +174,7 @@ impl<T: Real> Samples<'_, T> {
     }
 
     /// The policy's part of the loss; adds the gradient with respect to the log-std to `d_log_std`.
-    fn policy_loss(self, op: &Surrogate, params: &[T], actor: &mut Output<'_, T>, d_log_std: &mut [f64]) -> Sums {
+    fn policy_loss(self, op: &Surrogate, params: &[f32], actor: &mut Output<'_>, d_log_std: &mut [f64]) -> Sums {
         let (output, d_head) = (&*actor.output, &mut *actor.gradient);
         match self.head {
             Head::Categorical(actions, taken) => categorical_rows(op, actions, output, None, taken, self.packed, d_head),
@@ -183,17 +190,17 @@ impl<T: Real> Samples<'_, T> {
 }
 
 /// Tiles that one thread takes one after the other, adding up their gradients.
-struct Group<'a, T> {
-    samples: Samples<'a, T>,
-    actor: (Hidden<'a, T>, Output<'a, T>),
-    critic: (Hidden<'a, T>, Output<'a, T>),
-    grads: &'a mut [T],
+struct Group<'a> {
+    samples: Samples<'a>,
+    actor: (Hidden<'a>, Output<'a>),
+    critic: (Hidden<'a>, Output<'a>),
+    grads: &'a mut [f32],
     d_log_std: &'a mut [f64],
 }
 
-impl<T: Real> Group<'_, T> {
+impl Group<'_> {
     /// With `boundary`, the first parameter of the critic where all of the actor's come before, each network has a thread.
-    fn gradient(self, op: &Surrogate, params: Params<'_, T>, boundary: Option<usize>) -> Sums {
+    fn gradient(self, op: &Surrogate, params: Params<'_>, boundary: Option<usize>) -> Sums {
         let Self { samples, actor: (mut actor, actor_output), critic: (mut critic, critic_output), grads, d_log_std } = self;
         d_log_std.fill(0.0);
         let mut sums = Sums::default();
@@ -202,13 +209,13 @@ impl<T: Real> Group<'_, T> {
             let target = if i == 0 { Target::Overwrite } else { Target::AddTo };
             let samples = samples.starting_at(i * TILE_ROWS);
             let (x, rows) = (samples.observations, of_actor.output.len() / of_actor.width);
-            let mut through_actor = |grads: &mut [T]| {
+            let mut through_actor = |grads: &mut [f32]| {
                 actor.forward(params, x, rows, of_actor.output);
                 let sums = samples.policy_loss(op, params.stored, &mut of_actor, d_log_std);
                 actor.backward(params.stored, x, rows, of_actor.gradient, (grads, 0), target);
                 sums
             };
-            let mut through_critic = |grads: &mut [T], first: usize| {
+            let mut through_critic = |grads: &mut [f32], first: usize| {
                 critic.forward(params, x, rows, of_critic.output);
                 let sums = value_rows(op, of_critic.output, samples.packed, of_critic.gradient);
                 critic.backward(params.stored, x, rows, of_critic.gradient, (grads, first), target);
@@ -258,20 +265,20 @@ fn boundary(networks: &ActorCritic) -> Option<usize> {
 }
 
 /// See [`ActorCriticOps::minibatch_gradient`](crate::backend::ActorCriticOps::minibatch_gradient).
-pub fn minibatch_gradient<T: Real>(
+pub fn minibatch_gradient(
     networks: &ActorCritic,
     op: &Surrogate,
-    params: &[T],
-    observations: &[T],
-    head: Head<'_, T>,
-    samples: &[T],
-    actor: Pass<'_, T>,
-    critic: Pass<'_, T>,
-    grads: &mut [T],
-    stats: &mut [T],
+    params: &[f32],
+    observations: &[f32],
+    head: Head<'_>,
+    samples: &[f32],
+    actor: Pass<'_>,
+    critic: Pass<'_>,
+    grads: &mut [f32],
+    stats: &mut [f32],
 ) {
     let transposes = op.batch > TILE_ROWS;
-    let sums = with_room(if transposes { params.len() } else { 0 }, |transposed: &mut [T]| {
+    let sums = with_room(if transposes { params.len() } else { 0 }, |transposed: &mut [f32]| {
         if transposes {
             let layers = networks.actor.iter().chain(&networks.critic);
             layers.for_each(|layer| transpose_weights(&layer.linear, params, transposed));
@@ -282,16 +289,16 @@ pub fn minibatch_gradient<T: Real>(
     sums.write(op, stats);
 }
 
-fn gradient_by_groups<T: Real>(
+fn gradient_by_groups(
     networks: &ActorCritic,
     op: &Surrogate,
-    params: Params<'_, T>,
-    observations: &[T],
-    head: Head<'_, T>,
-    samples: &[T],
-    actor: Pass<'_, T>,
-    critic: Pass<'_, T>,
-    grads: &mut [T],
+    params: Params<'_>,
+    observations: &[f32],
+    head: Head<'_>,
+    samples: &[f32],
+    actor: Pass<'_>,
+    critic: Pass<'_>,
+    grads: &mut [f32],
 ) -> Sums {
     let tiles = op.batch.div_ceil(TILE_ROWS);
     let rows = tiles.div_ceil(GROUPS) * TILE_ROWS;
@@ -305,8 +312,8 @@ fn gradient_by_groups<T: Real>(
     };
     let samples = Samples { observations, observation_size: networks.actor[0].linear.in_features, head, packed: samples };
     // The first group adds up in `grads` itself, the others beside it.
-    with_room((groups - 1) * grads.len(), |others: &mut [T]| {
-        others.fill(T::zero());
+    with_room((groups - 1) * grads.len(), |others: &mut [f32]| {
+        others.fill(0.0);
         with_room(groups * log_std.len(), |d_log_std: &mut [f64]| {
             let (actors, actor_outputs) = actor.split(op.batch, rows);
             let (critics, critic_outputs) = critic.split(op.batch, rows);
@@ -321,9 +328,9 @@ fn gradient_by_groups<T: Real>(
                 grads: targets.next().unwrap_or_default(),
                 d_log_std: d_log_stds.next().unwrap_or_default(),
             });
-            let mut work: SmallVec<[(Option<Group<'_, T>>, Sums); GROUPS]> =
+            let mut work: SmallVec<[(Option<Group<'_>>, Sums); GROUPS]> =
                 groups.map(|group| (Some(group), Sums::default())).collect();
-            let run = |(group, sums): &mut (Option<Group<'_, T>>, Sums)| {
+            let run = |(group, sums): &mut (Option<Group<'_>>, Sums)| {
                 if let Some(group) = group.take() {
                     *sums = group.gradient(op, params, boundary);
                 }
@@ -344,7 +351,7 @@ fn gradient_by_groups<T: Real>(
             }
             for (d, gradient) in grads[log_std.clone()].iter_mut().enumerate() {
                 let parts = d_log_std.iter().skip(d).step_by(log_std.len());
-                *gradient = T::of(parts.sum::<f64>() - op.ent_coef);
+                *gradient = (parts.sum::<f64>() - op.ent_coef) as f32;
             }
             sums
         })
