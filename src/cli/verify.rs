@@ -99,12 +99,7 @@ fn verify_gpu(args: &VerifyArgs, options: &Options) -> Result<Vec<Labelled>> {
                 ("128x128", Variant::Auto, Some(Product::Workgroup128), None),
             ]
         } else if kernel == "actor_critic" {
-            &[
-                ("by invocation", Variant::Auto, None, Some(Form::ByInvocation)),
-                ("by subgroup", Variant::Auto, None, Some(Form::BySubgroup)),
-                ("by tile", Variant::Auto, None, Some(Form::ByTile)),
-                ("by layer", Variant::Auto, None, Some(Form::ByLayer)),
-            ]
+            &[("by tile", Variant::Auto, None, Some(Form::ByTile)), ("by layer", Variant::Auto, None, Some(Form::ByLayer))]
         } else if kernel == "surrogate" {
             &[("plain", Variant::Plain, None, None), ("fused", Variant::Auto, None, None), ("by tile", Variant::Fast, None, None)]
         } else if KERNELS_WITH_VARIANTS.contains(&kernel) {

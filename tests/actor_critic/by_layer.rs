@@ -1,4 +1,4 @@
-//! The form for networks too large for the others.
+//! The form for large networks, and for all on software adapters.
 
 use ppo_kernels::backend::{Backend, Cpu, Gpu, Precision, TrainState};
 use ppo_kernels::gpu::Context;
@@ -18,7 +18,7 @@ fn gpu() -> Option<Gpu> {
     Some(gpu)
 }
 
-/// No other form takes them: their activations need what is before them, or they are too deep, or too wide.
+/// The other form does not take them: their activations need what is before them, or they are too deep, or too wide.
 fn problems() -> [Problem; 5] {
     // More parameters than 1024 workgroups of 1024 take; small, so that ratios stay near 1.
     let largest = Problem::new(3, &[3, 1000, 900], 2, Activation::Elu, false);
@@ -33,6 +33,9 @@ fn problems() -> [Problem; 5] {
     ]
 }
 
+/// What does not fit the form asked for is composed of single operations.
+const COMPOSED: Option<Form> = Some(Form::ByTile);
+
 #[test]
 fn large_networks_give_what_the_single_operations_give() {
     let Some(mut gpu) = gpu() else { return };
@@ -41,19 +44,19 @@ fn large_networks_give_what_the_single_operations_give() {
         gpu.context.release();
         let outcome = problem.solve(&mut gpu, Way::Step).unwrap();
         assert_eq!(first_difference(&outcome, &expected, 1e-4), None, "{i}");
-        let outcome = problem.take_steps(&mut gpu, &[false, true], |_, _, _| Ok(())).unwrap();
-        let of_two = problem.take_steps(&mut Cpu::<f64>::new(), &[true, true], |_, _, _| Ok(())).unwrap();
+        let outcome = problem.take_steps(&mut gpu, 2, |_, _, _| Ok(())).unwrap();
+        let of_two = problem.take_steps(&mut Cpu::<f64>::new(), 2, |_, _, _| Ok(())).unwrap();
         assert_eq!(first_difference(&outcome, &of_two, 1e-4), None, "two, {i}");
     }
 }
 
-/// Sums go in the same order, so the gradient has the same bits; norms do not. A software adapter composes what is too large for the other forms.
+/// Sums go in the same order, so the gradient has the same bits; norms do not.
 #[test]
 fn gradients_have_the_bits_of_single_operations() {
-    let Some(mut gpu) = gpu().filter(|gpu| gpu.context.is_software()) else { return };
+    let Some(mut gpu) = gpu() else { return };
     for problem in problems() {
         let by_layer = problem.solve(&mut gpu, Way::Step).unwrap();
-        gpu.fused_form = None;
+        gpu.fused_form = COMPOSED;
         let composed = problem.solve(&mut gpu, Way::Step).unwrap();
         gpu.fused_form = Some(Form::ByLayer);
         expect_bits_of_gradients(&by_layer, &composed);
@@ -152,7 +155,7 @@ fn layers_may_be_products_on_tensor_cores() {
             assert_eq!(difference, None, "{precision:?}");
             let is_rounded = first_difference(&by_layer, &expected, 1e-5).is_some();
             assert_eq!(is_rounded, precision == Precision::F16TensorCore);
-            expect_bits_of_gradients(&by_layer, &solve(None));
+            expect_bits_of_gradients(&by_layer, &solve(COMPOSED));
         }
     }
 }
@@ -166,7 +169,7 @@ fn a_fault_after_a_stop_is_noticed() {
         let stop = |_, backend: &mut B, state: &mut TrainState<B::Floats, B::Words>| {
             backend.write_words(&mut state.control, control::STOP, &[stop::TARGET_KL])
         };
-        problem.take_steps(backend, &[true], stop).unwrap()
+        problem.take_steps(backend, 1, stop).unwrap()
     }
     let expected = stopped(&problem, &mut Cpu::<f64>::new());
     assert_eq!(first_difference(&stopped(&problem, &mut gpu), &expected, 1e-4), None);
