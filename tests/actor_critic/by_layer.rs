@@ -1,6 +1,6 @@
 //! The form for large networks, and for all on software adapters.
 
-use ppo_kernels::backend::{Backend, Cpu, Gpu, Precision, TrainState};
+use ppo_kernels::backend::{Cpu, Gpu, Precision};
 use ppo_kernels::gpu::Context;
 use ppo_kernels::kernels::actor_critic::Form;
 use ppo_kernels::kernels::linear::Activation;
@@ -110,27 +110,6 @@ fn a_planted_fault_is_noticed() {
     }
 }
 
-#[test]
-fn a_fault_of_a_stopped_step_is_noticed() {
-    let Some(mut gpu) = gpu() else { return };
-    let [problem, ..] = problems();
-    let problem = Problem { max_kl: Some(0.0), ..problem };
-    let expected = problem.solve(&mut Cpu::<f64>::new(), Way::Step).unwrap();
-    let mut difference = |from: &str, to: &str| {
-        common::plant_fault(&mut gpu, "actor_critic/by_layer", from, to);
-        first_difference(&problem.solve(&mut gpu, Way::Step).unwrap(), &expected, 1e-4)
-    };
-    assert_eq!(difference("&& !stopped", "&& !stopped"), None);
-    for (from, to, tensor) in [
-        ("&& !stopped", "", "params"),
-        ("had_stopped || is_beyond ||", "had_stopped ||", "control"),
-        ("if is_beyond && atomicLoad", "if false && atomicLoad", "control"),
-    ] {
-        let found = difference(from, to);
-        assert!(found.as_deref().is_some_and(|found| found.starts_with(tensor)), "{from}: {found:?}");
-    }
-}
-
 /// Where the adapter has any: layers of 16 and more go through them, in large stretches and in parts.
 #[test]
 fn layers_may_be_products_on_tensor_cores() {
@@ -158,24 +137,6 @@ fn layers_may_be_products_on_tensor_cores() {
             expect_bits_of_gradients(&by_layer, &solve(COMPOSED));
         }
     }
-}
-
-/// What an earlier step stopped stays as it was.
-#[test]
-fn a_fault_after_a_stop_is_noticed() {
-    let Some(mut gpu) = gpu() else { return };
-    let [problem, ..] = problems();
-    fn stopped<B: Backend>(problem: &Problem, backend: &mut B) -> Outcome {
-        let stop = |_, backend: &mut B, state: &mut TrainState<B::Floats, B::Words>| {
-            backend.write_words(&mut state.control, control::STOP, &[stop::TARGET_KL])
-        };
-        problem.take_steps(backend, 1, stop).unwrap()
-    }
-    let expected = stopped(&problem, &mut Cpu::<f64>::new());
-    assert_eq!(first_difference(&stopped(&problem, &mut gpu), &expected, 1e-4), None);
-    let from = "let had_stopped = atomicLoad(&control[STOP]) != 0u;";
-    common::plant_fault(&mut gpu, "actor_critic/by_layer", from, "let had_stopped = atomicLoad(&control[STOP]) == 77u;");
-    assert!(first_difference(&stopped(&problem, &mut gpu), &expected, 1e-4).is_some());
 }
 
 /// Parts of all layers at once, which single operations never need, may be more than the device allows.

@@ -1,4 +1,4 @@
-//! Faults planted in the form by tile have to be noticed.
+//! Faults planted in the form by tile, or in any form, have to be noticed.
 
 use ppo_kernels::backend::{Backend, Cpu, Gpu, TrainState};
 use ppo_kernels::kernels::actor_critic::Form;
@@ -70,19 +70,26 @@ fn a_planted_fault_is_noticed() {
     }
 }
 
+/// The forms, the names of their shaders, and what keeps a stopped step from storing.
+const FORMS: [(Form, &str, &str, &str); 2] =
+    [(Form::ByTile, "actor_critic/by_tile", "if stopped ||", "if"), (Form::ByLayer, "actor_critic/by_layer", "&& !stopped", "")];
+
 #[test]
 fn a_fault_of_a_stopped_step_is_noticed() {
     let Some(mut gpu) = gpu() else { return };
     let problem = Problem { max_kl: Some(0.0), ..Problem::new(65, &[5, 16], 3, Activation::Tanh, false) };
     let expected = problem.solve(&mut Cpu::<f64>::new(), Way::Step).unwrap();
-    for (from, to, tensor) in [
-        ("if stopped || i >= params.packed_vectors", "if i >= params.packed_vectors", "params"),
-        ("had_stopped || is_beyond ||", "had_stopped ||", "control"),
-        ("if is_beyond && atomicLoad", "if false && atomicLoad", "control"),
-    ] {
-        plant(&mut gpu, from, to);
-        let difference = first_difference(&problem.solve(&mut gpu, Way::Step).unwrap(), &expected, 1e-4);
-        assert!(difference.as_deref().is_some_and(|found| found.starts_with(tensor)), "{from}: {difference:?}");
+    for (form, shader, guard, without) in FORMS {
+        gpu.fused_form = Some(form);
+        for (from, to, tensor) in [
+            (guard, without, "params"),
+            ("had_stopped || is_beyond ||", "had_stopped ||", "control"),
+            ("if is_beyond && atomicLoad", "if false && atomicLoad", "control"),
+        ] {
+            common::plant_fault(&mut gpu, shader, from, to);
+            let difference = first_difference(&problem.solve(&mut gpu, Way::Step).unwrap(), &expected, 1e-4);
+            assert!(difference.as_deref().is_some_and(|found| found.starts_with(tensor)), "{form:?}, {from}: {difference:?}");
+        }
     }
 }
 
@@ -115,10 +122,13 @@ fn a_fault_after_a_stop_is_noticed() {
         problem.take_steps(backend, 1, stop).unwrap()
     }
     let expected = stopped(&problem, &mut Cpu::<f64>::new());
-    assert_eq!(first_difference(&stopped(&problem, &mut gpu), &expected, 1e-4), None);
-    let from = "let had_stopped = atomicLoad(&control[STOP]) != 0u;";
-    plant(&mut gpu, from, "let had_stopped = atomicLoad(&control[STOP]) == 77u;");
-    assert!(first_difference(&stopped(&problem, &mut gpu), &expected, 1e-4).is_some());
+    for (form, shader, ..) in FORMS {
+        gpu.fused_form = Some(form);
+        assert_eq!(first_difference(&stopped(&problem, &mut gpu), &expected, 1e-4), None, "{form:?}");
+        let from = "let had_stopped = atomicLoad(&control[STOP]) != 0u;";
+        common::plant_fault(&mut gpu, shader, from, "let had_stopped = atomicLoad(&control[STOP]) == 77u;");
+        assert!(first_difference(&stopped(&problem, &mut gpu), &expected, 1e-4).is_some(), "{form:?}");
+    }
 }
 
 /// What is added to a tile before is left behind, or what was in memory before is not.
