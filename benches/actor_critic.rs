@@ -73,7 +73,7 @@ impl common::Case for Minibatch {
         let (weight_decay, decoupled) = (0.0, false);
         let adam = Adam { len, beta1: 0.9, beta2: 0.999, epsilon: 1e-5, weight_decay, decoupled, schedule_row: 0, stats_row: 0 };
         // As in the midst of an update.
-        let step = MinibatchStep { loss, tensor: 1, norm, max_kl: None, adam, is_last: false };
+        let step = MinibatchStep { loss, tensor: 1, norm, max_kl: None, adam };
         Box::new(move |backend| {
             let head = Head::Categorical(Categorical { batch, actions: ACTIONS }, &actions);
             let (indices, observations, samples) = (&indices, &observations, &samples);

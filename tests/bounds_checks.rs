@@ -74,8 +74,6 @@ type Operation = fn(&mut Run<'_>);
 
 /// What runs of each shader, by its name.
 const OPERATIONS: &[(&str, Operation)] = &[
-    ("actor_critic", actor_critic_by_invocation),
-    ("actor_critic/by_subgroup", actor_critic_by_subgroup),
     ("actor_critic/by_tile", actor_critic_by_tile),
     ("actor_critic/by_layer", actor_critic_by_layer),
     ("advantage", advantage),
@@ -91,34 +89,19 @@ const OPERATIONS: &[(&str, Operation)] = &[
     ("surrogate/by_tile", surrogate_by_tile),
 ];
 
-fn actor_critic_by_invocation(run: &mut Run<'_>) {
-    run.gpu.fused_form = Some(Form::ByInvocation);
-    actor_critic(run);
-}
-
-/// Where the adapter has any of the size.
-fn actor_critic_by_subgroup(run: &mut Run<'_>) {
-    run.gpu.fused_form = Some(Form::BySubgroup);
-    actor_critic(run);
-}
-
 fn actor_critic_by_tile(run: &mut Run<'_>) {
     run.gpu.fused_form = Some(Form::ByTile);
-    actor_critic(run);
+    actor_critic(run, 101);
 }
 
 fn actor_critic_by_layer(run: &mut Run<'_>) {
     run.gpu.fused_form = Some(Form::ByLayer);
     // A batch of one stretch, and one of several.
-    actor_critic_of(run, 101);
-    actor_critic_of(run, 1301);
+    actor_critic(run, 101);
+    actor_critic(run, 1301);
 }
 
-fn actor_critic(run: &mut Run<'_>) {
-    actor_critic_of(run, 101);
-}
-
-fn actor_critic_of(run: &mut Run<'_>, batch: usize) {
+fn actor_critic(run: &mut Run<'_>, batch: usize) {
     let (inputs, hidden) = (5, 11);
     let layer = |in_features, out_features, weight_offset, activation| {
         let bias_offset = weight_offset + in_features * out_features;
@@ -153,7 +136,7 @@ fn actor_critic_of(run: &mut Run<'_>, batch: usize) {
             let norm = GradientNorm { len, max_grad_norm: 0.5, epsilon: 1e-6, stats_row };
             let (beta1, beta2, epsilon, weight_decay) = (0.9, 0.999, 1e-5, 0.01);
             let adam = Adam { len, beta1, beta2, epsilon, weight_decay, decoupled: true, schedule_row: 0, stats_row };
-            let step = MinibatchStep { loss: Surrogate { batch, ..LOSS }, tensor: 1, norm, max_kl: None, adam, is_last: true };
+            let step = MinibatchStep { loss: Surrogate { batch, ..LOSS }, tensor: 1, norm, max_kl: None, adam };
             for indices in [&fair_rows, &hostile_rows] {
                 let mut minibatch = Minibatch::new(run.gpu, &networks, is_categorical, batch).unwrap();
                 let mut state = TrainState::new(run.gpu, params.len(), 1, 2).unwrap();

@@ -18,7 +18,7 @@ pub struct Gpu {
     /// How every matrix product of [`LinearOps`](super::LinearOps) is shared among invocations, where it is not the variant that says so. All ways
     /// compute the same bits.
     pub product: Option<Product>,
-    /// How a minibatch step shares work, where it is not the adapter that says so. Networks that do not fit the form asked for are composed of single
+    /// How a minibatch step shares work, where neither sizes nor adapter are to say so. Networks that do not fit the form asked for are composed of single
     /// operations.
     pub fused_form: Option<Form>,
     /// What multiplies large matrices, where that is not an f32 kernel.

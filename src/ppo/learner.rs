@@ -256,7 +256,7 @@ impl<B: Backend> Learner<B> {
             let steps = self.config.update_epochs * self.steps_per_epoch();
             let recorded = (0..steps)
                 .try_for_each(|step| {
-                    self.step(backend, rollout, step, step + 1 == steps)?;
+                    self.step(backend, rollout, step)?;
                     // The first one early, so that the device need not wait for the host.
                     if step.is_multiple_of(STEPS_A_SUBMISSION) { backend.submit_ahead() } else { Ok(()) }
                 })
@@ -359,13 +359,13 @@ impl<B: Backend> Learner<B> {
         Ok(())
     }
 
-    /// Records minibatch step `step` of the update. After the last, what it has made can be read; after others, it need not be there.
-    pub(crate) fn step(&mut self, backend: &mut B, rollout: &Rollout<B>, step: usize, is_last: bool) -> Result<()> {
+    /// Records minibatch step `step` of the update.
+    pub(crate) fn step(&mut self, backend: &mut B, rollout: &Rollout<B>, step: usize) -> Result<()> {
         backend.set_position(Position { update: Some(self.updates as usize), minibatch: Some(step) });
         if step.is_multiple_of(self.epochs_packed * self.steps_per_epoch()) {
             self.pack(backend, rollout, step / self.steps_per_epoch())?;
         }
-        self.learn(backend, rollout, step, is_last)?;
+        self.learn(backend, rollout, step)?;
         match (self.config.target_kl, self.config.kl_stop) {
             (Some(target_kl), KlStop::AfterEpoch) if (step + 1).is_multiple_of(self.steps_per_epoch()) => {
                 let TrainState { stats, control, .. } = &mut self.state;
@@ -396,7 +396,7 @@ impl<B: Backend> Learner<B> {
         backend.normalize(&op, &mut self.samples, &mut self.moments)
     }
 
-    fn learn(&mut self, backend: &mut B, rollout: &Rollout<B>, step: usize, is_last: bool) -> Result<()> {
+    fn learn(&mut self, backend: &mut B, rollout: &Rollout<B>, step: usize) -> Result<()> {
         let (batch, per_epoch) = (self.config.batch_size(), self.steps_per_epoch());
         let (epoch, start) = (step / per_epoch, step % per_epoch * self.minibatch_size);
         let count = self.minibatch_size.min(batch - start);
@@ -419,11 +419,11 @@ impl<B: Backend> Learner<B> {
             samples: &self.samples,
             first_sample: epoch % self.epochs_packed * batch + start,
         };
-        let op = self.minibatch_step(count, step, is_last);
+        let op = self.minibatch_step(count, step);
         backend.minibatch_step(&self.network.layers, &op, &rows, &mut self.minibatch, &mut self.state)
     }
 
-    fn minibatch_step(&self, count: usize, step: usize, is_last: bool) -> MinibatchStep {
+    fn minibatch_step(&self, count: usize, step: usize) -> MinibatchStep {
         let config = &self.config;
         let loss = config.surrogate(count, step);
         let norm = GradientNorm {
@@ -443,7 +443,7 @@ impl<B: Backend> Learner<B> {
             stats_row: step,
         };
         let max_kl = config.target_kl.filter(|_| config.kl_stop == KlStop::BeforeStep).map(|kl| SB3_KL_FACTOR * kl);
-        MinibatchStep { loss, tensor: GRADIENTS as u32 + 1, norm, max_kl, adam, is_last }
+        MinibatchStep { loss, tensor: GRADIENTS as u32 + 1, norm, max_kl, adam }
     }
 
     /// Waits for what was recorded, and says what happened.

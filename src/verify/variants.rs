@@ -52,8 +52,6 @@ pub fn variants(kernel: &str) -> &'static [KernelVariant] {
         "actor_critic" => {
             const {
                 &[
-                    KernelVariant::form("by invocation", Form::ByInvocation),
-                    KernelVariant::form("by subgroup", Form::BySubgroup),
                     KernelVariant::form("by tile", Form::ByTile),
                     KernelVariant::form("by layer", Form::ByLayer),
                 ]

@@ -155,7 +155,7 @@ impl<B: Backend> Buffers<B> {
         let (weight_decay, decoupled) = (0.0, false);
         let adam = Adam { len, beta1: 0.9, beta2: 0.999, epsilon: 1e-5, weight_decay, decoupled, schedule_row, stats_row };
         Ok(Self {
-            op: MinibatchStep { loss, tensor: 1, norm, max_kl: None, adam, is_last: true },
+            op: MinibatchStep { loss, tensor: 1, norm, max_kl: None, adam },
             observations: backend.upload_floats(&samples.observations.repeat(times))?,
             actions: backend.upload_words(&samples.actions.repeat(times))?,
             packed: backend.upload_floats(&samples.packed.repeat(times))?,
