@@ -10,20 +10,27 @@
 // (Chan et al. 1983). Two dispatches: chunks, then apply or explain, each of whose workgroups joins all chunks for itself. One dispatch
 // for what one workgroup does as fast alone.
 //
+// Nor is anything squared as it comes: a workgroup takes its numbers times the power of two, exactly, that brings the largest of them to between 2 and 4.
+//
 // Shapes        x: elements offset + i * stride, i < vectors * len, vector by vector; values, returns [len]; moments [vectors, 2] = mean, std;
-//               stats [stats_index + 1 or more]; partials [vectors, chunks + 1] = mean and sum of squares of each chunk, the last the pivot
-// Grid          x: a workgroup a chunk of `chunk` elements, at most 512; normalize_whole, explain_whole and explain: one. y: vectors
+//               stats [stats_index + 1 or more]; partials [vectors, 2 * chunks + 1] = mean and sum of squares of each chunk, their exponents, and
+//               the pivot
+// Grid          a workgroup a chunk of `chunk` elements, at most 512 a vector, vector by vector; normalize_whole: one a vector; linear, folded past
+//               65 535 workgroups. explain_chunks: one a chunk; explain_whole and explain: one
 // Workgroup     WORKGROUP_SIZE, neighbours on neighbouring elements
 // Bindings      0 params, 1 x, 2 moments, 3 partials, 4 values, 5 returns, 6 stats (words, so that NaN is written as bits)
 // Preconditions len, stride >= 1; ddof <= 1; epsilon >= 0; offset + (vectors * len - 1) * stride < 2^32
-//               Indices proven: i < count_of(chunk) keeps start + i below len; there are no workgroups past the last chunk or vector, chunks + 1 partials a vector, and a
-//               stats buffer beyond stats_index; lanes are below WORKGROUP_SIZE, partners below twice their reach
+//               Indices proven: i < count_of(chunk) keeps start + i below len; workgroups past the last vector leave, explain_chunks has none past the last
+//               chunk; there are 2 * chunks + 1 partials a vector, and a stats buffer beyond stats_index; lanes are below WORKGROUP_SIZE, partners
+//               below twice their reach
+// Barriers      what ends a workgroup early is its own number
 // Determinism   a fixed tree; one and two dispatches round differently
-// Range         |x - mean| from 1e-18 (below, squares vanish) to 1e18 (above, they overflow)
+// Range         all of f32; what is below 2^-126 counts as 0
 // Tolerance     from the root mean square distance to the first element, see kernels/normalize.rs
 
 struct NormalizeParams {
     len: u32,
+    vectors: u32,
     offset: u32,
     stride: u32,
     ddof: u32,
@@ -50,6 +57,48 @@ const WORKGROUP_SIZE: u32 = 256u;
 @group(0) @binding(6) var<storage, read_write> stats: array<u32>;
 
 var<workgroup> tree: array<vec4<f32>, WORKGROUP_SIZE>;
+
+var<workgroup> largest_of: array<vec2<u32>, WORKGROUP_SIZE>;
+
+// The maximum over the workgroup, for everyone.
+fn largest(value: vec2<u32>, local: u32) -> vec2<u32> {
+    largest_of[local] = value;
+    for (var reach = WORKGROUP_SIZE / 2u; reach > 0u; reach /= 2u) {
+        workgroupBarrier();
+        if local < reach {
+            largest_of[local] = max(largest_of[local], largest_of[local + reach]);
+        }
+    }
+    workgroupBarrier();
+    let all = largest_of[0];
+    // The next call overwrites them.
+    workgroupBarrier();
+    return all;
+}
+
+// |x| as an integer, in which order it is the same.
+fn magnitude(x: f32) -> u32 {
+    return bitcast<u32>(x) & 0x7fffffffu;
+}
+
+// The exponent of a magnitude. Where it is not large enough for squares to vanish anyway, not that small: so that 2^(1 - e) and 2^(e - 1) are normal.
+fn exponent_of(magnitude: vec2<u32>) -> vec2<i32> {
+    return clamp(vec2<i32>(magnitude >> vec2<u32>(23u)) - 127, vec2<i32>(-100), vec2<i32>(127));
+}
+
+// 2^n for normal results; beyond them the nearest.
+fn power_of_two(n: i32) -> f32 {
+    return bitcast<f32>(u32(clamp(n, -126, 127) + 127) << 23u);
+}
+
+// x * 2^n, exactly, by its exponent: compilers turn x * s - y * s into (x - y) * s, whose difference may overflow. 0 where the result is not normal;
+// NaN and infinities stay.
+fn scaled(x: f32, n: i32) -> f32 {
+    let bits = bitcast<u32>(x);
+    let exponent = i32((bits >> 23u) & 255u);
+    let moved = bitcast<f32>(bits + (bitcast<u32>(n) << 23u));
+    return select(select(0.0, moved, exponent > 0 && exponent + n > 0), x, exponent == 255);
+}
 
 // The sum over the workgroup, for everyone.
 fn total(term: vec4<f32>, local: u32) -> vec4<f32> {
@@ -96,19 +145,48 @@ fn count_of(chunk: u32) -> u32 {
     return min(params.chunk, params.len - chunk * params.chunk);
 }
 
+// Moments times powers of two: means are times 2^(1 - exponent), squares times the square of that.
+struct Scaled {
+    exponent: vec2<i32>,
+    moments: Moments,
+}
+
+fn exponent_of_chunk(first: u32, chunk: u32) -> vec2<i32> {
+    return vec2<i32>(partials[first + params.chunks + chunk].xy);
+}
+
+// What turns the chunk's numbers into those of a larger exponent.
+fn factor_of_chunk(first: u32, chunk: u32, exponent: vec2<i32>) -> vec2<f32> {
+    let less = exponent_of_chunk(first, chunk) - exponent;
+    return vec2<f32>(power_of_two(less.x), power_of_two(less.y));
+}
+
 // Joins all chunks of the vector whose partials start at `first`.
-fn join(first: u32, local: u32) -> Moments {
+fn join(first: u32, local: u32) -> Scaled {
+    // Shifted to where order is that of unsigned numbers.
+    var most = vec2<u32>();
+    for (var chunk = local; chunk < params.chunks; chunk += WORKGROUP_SIZE) {
+        most = max(most, vec2<u32>(exponent_of_chunk(first, chunk) + 127));
+    }
+    let exponent = vec2<i32>(largest(most, local)) - 127;
     var sum = vec2<f32>();
     for (var chunk = local; chunk < params.chunks; chunk += WORKGROUP_SIZE) {
-        sum += partials[first + chunk].xy * (f32(count_of(chunk)) / f32(params.len));
+        let mean = partials[first + chunk].xy * factor_of_chunk(first, chunk, exponent);
+        sum += mean * (f32(count_of(chunk)) / f32(params.len));
     }
     let mean = total(vec4<f32>(sum, 0.0, 0.0), local).xy;
     var squares = vec2<f32>();
     for (var chunk = local; chunk < params.chunks; chunk += WORKGROUP_SIZE) {
-        let off = partials[first + chunk].xy - mean;
-        squares += partials[first + chunk].zw + off * off * f32(count_of(chunk));
+        let factor = factor_of_chunk(first, chunk, exponent);
+        let off = partials[first + chunk].xy * factor - mean;
+        squares += partials[first + chunk].zw * factor * factor + off * off * f32(count_of(chunk));
     }
-    return Moments(mean, total(vec4<f32>(squares, 0.0, 0.0), local).xy);
+    return Scaled(exponent, Moments(mean, total(vec4<f32>(squares, 0.0, 0.0), local).xy));
+}
+
+fn store_partial(first: u32, chunk: u32, found: Scaled) {
+    partials[first + chunk] = vec4<f32>(found.moments.mean, found.moments.squares);
+    partials[first + params.chunks + chunk] = vec4<f32>(vec2<f32>(found.exponent), 0.0, 0.0);
 }
 
 // ---- normalize: the second quantity is unused
@@ -121,9 +199,24 @@ fn at(i: u32) -> u32 {
 }
 
 fn first_partial() -> u32 {
-    return vector * (params.chunks + 1u);
+    return vector * (2u * params.chunks + 1u);
 }
 
+// Where there are more workgroups than vectors have chunks.
+fn is_past_the_end(workgroup: u32) -> bool {
+    return workgroup >= params.vectors * params.chunks;
+}
+
+// Of elements start .. start + count, and of the vector's first.
+fn exponent_of_x(start: u32, count: u32, local: u32) -> i32 {
+    var most = magnitude(x[at(0u)]);
+    for (var i = local; i < count; i += WORKGROUP_SIZE) {
+        most = max(most, magnitude(x[at(start + i)]));
+    }
+    return exponent_of(largest(vec2<u32>(most), local)).x;
+}
+
+// Times 2^(1 - exponent), and the centre likewise.
 struct MomentsOfX {
     centre: f32,
     about_centre: Moments,
@@ -140,10 +233,10 @@ fn binade(x: f32) -> f32 {
     return bitcast<f32>(bitcast<u32>(x) & 0x7f800000u);
 }
 
-fn moments_of_x(start: u32, count: u32, pivot: f32, local: u32) -> MomentsOfX {
+fn moments_of_x(start: u32, count: u32, exponent: i32, pivot: f32, local: u32) -> MomentsOfX {
     var from_pivot = vec2<f32>();
     for (var i = local; i < count; i += WORKGROUP_SIZE) {
-        let distance = x[at(start + i)] - pivot;
+        let distance = scaled(x[at(start + i)], 1 - exponent) - pivot;
         from_pivot += vec2<f32>(distance, abs(distance));
     }
     let means = total(vec4<f32>(from_pivot, 0.0, 0.0), local).xy / f32(count);
@@ -153,7 +246,7 @@ fn moments_of_x(start: u32, count: u32, pivot: f32, local: u32) -> MomentsOfX {
     let step = max(binade(means.y), 1e-30) / 1024.0;
     var sums = vec3<f32>();
     for (var i = local; i < count; i += WORKGROUP_SIZE) {
-        let distance = halves(x[at(start + i)]) - centre_halves;
+        let distance = halves(scaled(x[at(start + i)], 1 - exponent)) - centre_halves;
         let steps = round(distance.x / step) * step;
         let whole_distance = distance.x + distance.y;
         sums += vec3<f32>(steps, (distance.x - steps) + distance.y, whole_distance * whole_distance);
@@ -172,8 +265,9 @@ fn scaled_distance(x: f32, pivot: vec2<f32>, shift: f32, factor: vec2<f32>) -> f
     return distance_high * factor.x + (distance_high * factor.y + distance_low * (factor.x + factor.y));
 }
 
-// Normalises elements start .. start + count, with the mean relative to the pivot. Whoever has element 0 writes the moments.
-fn normalize_x(start: u32, count: u32, pivot: f32, all: Moments, local: u32) {
+// Normalises elements start .. start + count, with the mean relative to the pivot; all numbers times 2^(1 - exponent). Whoever has element 0 writes
+// the moments.
+fn normalize_x(start: u32, count: u32, exponent: i32, pivot: f32, all: Moments, local: u32) {
     let leaves_x = params.len <= params.ddof;
     var variance = 0.0;
     if !leaves_x {
@@ -181,82 +275,127 @@ fn normalize_x(start: u32, count: u32, pivot: f32, all: Moments, local: u32) {
     }
     let deviation = sqrt(variance);
     if start == 0u && local == 0u {
-        moments[2u * vector] = pivot + all.mean.x;
-        moments[2u * vector + 1u] = deviation;
+        moments[2u * vector] = (pivot + all.mean.x) * power_of_two(exponent - 1);
+        moments[2u * vector + 1u] = deviation * power_of_two(exponent - 1);
     }
-    var denominator = deviation + params.epsilon;
+    let epsilon = params.epsilon * power_of_two(1 - exponent);
+    var denominator = deviation + epsilon;
     if EPSILON_MODE == ADD_TO_VARIANCE {
-        denominator = sqrt(variance + params.epsilon * params.epsilon);
+        // Beyond 1e18 the square may overflow, and the variance, at most 16, is nothing beside it.
+        denominator = select(epsilon, sqrt(variance + epsilon * epsilon), epsilon < 1e18);
     } else if EPSILON_MODE == MAX {
-        denominator = max(deviation, params.epsilon);
+        denominator = max(deviation, epsilon);
     }
     if !leaves_x {
         let pivot_halves = halves(pivot);
         let factor = halves(select(0.0, 1.0 / denominator, denominator > 0.0));
         for (var i = local; i < count; i += WORKGROUP_SIZE) {
-            x[at(start + i)] = scaled_distance(x[at(start + i)], pivot_halves, all.mean.x, factor);
+            x[at(start + i)] = scaled_distance(scaled(x[at(start + i)], 1 - exponent), pivot_halves, all.mean.x, factor);
         }
     }
 }
 
 @compute @workgroup_size(WORKGROUP_SIZE)
-fn normalize_whole(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) local: u32) {
-    vector = workgroup.y;
-    let found = moments_of_x(0u, params.len, x[at(0u)], local);
+fn normalize_whole(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    vector = workgroup.y * groups.x + workgroup.x;
+    if is_past_the_end(vector) {
+        return;
+    }
+    let exponent = exponent_of_x(0u, params.len, local);
+    let found = moments_of_x(0u, params.len, exponent, scaled(x[at(0u)], 1 - exponent), local);
     // The centre as pivot: next to nothing is left to be rounded of the mean, whose error all samples would share.
-    normalize_x(0u, params.len, found.centre, found.about_centre, local);
+    normalize_x(0u, params.len, exponent, found.centre, found.about_centre, local);
 }
 
 @compute @workgroup_size(WORKGROUP_SIZE)
-fn normalize_chunks(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) local: u32) {
-    vector = workgroup.y;
-    let chunk = workgroup.x;
-    let pivot = x[at(0u)];
-    let found = moments_of_x(chunk * params.chunk, count_of(chunk), pivot, local);
+fn normalize_chunks(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let index = workgroup.y * groups.x + workgroup.x;
+    if is_past_the_end(index) {
+        return;
+    }
+    vector = index / params.chunks;
+    let chunk = index - vector * params.chunks;
+    let exponent = exponent_of_x(chunk * params.chunk, count_of(chunk), local);
+    let pivot = scaled(x[at(0u)], 1 - exponent);
+    let found = moments_of_x(chunk * params.chunk, count_of(chunk), exponent, pivot, local);
     if local == 0u {
-        let mean = found.centre - pivot + found.about_centre.mean.x;
-        partials[first_partial() + chunk] = vec4<f32>(mean, 0.0, found.about_centre.squares);
+        let mean = found.centre - pivot + found.about_centre.mean;
+        store_partial(first_partial(), chunk, Scaled(vec2<i32>(exponent), Moments(mean, found.about_centre.squares)));
         if chunk == 0u {
-            partials[first_partial() + params.chunks] = vec4<f32>(pivot, 0.0, 0.0, 0.0);
+            partials[first_partial() + 2u * params.chunks] = vec4<f32>(x[at(0u)], 0.0, 0.0, 0.0);
         }
     }
 }
 
 @compute @workgroup_size(WORKGROUP_SIZE)
-fn normalize_apply(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) local: u32) {
-    vector = workgroup.y;
-    let chunk = workgroup.x;
-    let pivot = partials[first_partial() + params.chunks].x;
-    normalize_x(chunk * params.chunk, count_of(chunk), pivot, join(first_partial(), local), local);
+fn normalize_apply(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let index = workgroup.y * groups.x + workgroup.x;
+    if is_past_the_end(index) {
+        return;
+    }
+    vector = index / params.chunks;
+    let chunk = index - vector * params.chunks;
+    let all = join(first_partial(), local);
+    let exponent = all.exponent.x;
+    let pivot = scaled(partials[first_partial() + 2u * params.chunks].x, 1 - exponent);
+    normalize_x(chunk * params.chunk, count_of(chunk), exponent, pivot, all.moments, local);
 }
 
 // ---- explained variance: of residuals and of returns
 
-fn residual_and_return(i: u32) -> vec2<f32> {
-    return vec2<f32>(returns[i] - values[i], returns[i]);
+// Of elements start .. start + count, and of the first: residuals by what they are differences of.
+fn exponents_of_returns(start: u32, count: u32, local: u32) -> vec2<i32> {
+    var most = vec2<u32>(max(magnitude(values[0]), magnitude(returns[0])), magnitude(returns[0]));
+    for (var i = local; i < count; i += WORKGROUP_SIZE) {
+        let of_return = magnitude(returns[start + i]);
+        most = max(most, vec2<u32>(max(magnitude(values[start + i]), of_return), of_return));
+    }
+    return exponent_of(largest(most, local));
 }
 
-fn moments_of_returns(start: u32, count: u32, local: u32) -> Moments {
-    let pivot = residual_and_return(0u);
+fn residual_and_return(i: u32, exponent: vec2<i32>) -> vec2<f32> {
+    let n = 1 - exponent;
+    return vec2<f32>(scaled(returns[i], n.x) - scaled(values[i], n.x), scaled(returns[i], n.y));
+}
+
+fn moments_of_returns(start: u32, count: u32, local: u32) -> Scaled {
+    let exponent = exponents_of_returns(start, count, local);
+    let pivot = residual_and_return(0u, exponent);
     var sum = vec2<f32>();
     for (var i = local; i < count; i += WORKGROUP_SIZE) {
-        sum += residual_and_return(start + i) - pivot;
+        sum += residual_and_return(start + i, exponent) - pivot;
     }
     let centre = as_rounded(pivot + total(vec4<f32>(sum, 0.0, 0.0), local).xy / f32(count), local);
     var sums = vec4<f32>();
     for (var i = local; i < count; i += WORKGROUP_SIZE) {
-        let distance = residual_and_return(start + i) - centre;
+        let distance = residual_and_return(start + i, exponent) - centre;
         sums += vec4<f32>(distance, distance * distance);
     }
     let about_centre = moments_about(total(sums, local), count);
-    return Moments(centre - pivot + about_centre.mean, about_centre.squares);
+    return Scaled(exponent, Moments(centre - pivot + about_centre.mean, about_centre.squares));
 }
 
-fn store_explained_variance(all: Moments, local: u32) {
+fn store_explained_variance(all: Scaled, local: u32) {
     if local == 0u {
         var bits = params.nan_bits;
-        if all.squares.y > 0.0 {
-            bits = bitcast<u32>(1.0 - all.squares.x / all.squares.y);
+        let squares = all.moments.squares;
+        if squares.y > 0.0 {
+            // Twice, since the square of the power of two may be beyond f32. Residuals that are all the same leave nothing unexplained.
+            let factor = power_of_two(all.exponent.x - all.exponent.y);
+            let unexplained = select(squares.x / squares.y * factor * factor, 0.0, squares.x == 0.0);
+            bits = bitcast<u32>(1.0 - unexplained);
         }
         stats[params.stats_index] = bits;
     }
@@ -270,9 +409,9 @@ fn explain_whole(@builtin(local_invocation_index) local: u32) {
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn explain_chunks(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) local: u32) {
     let chunk = workgroup.x;
-    let moments_of_chunk = moments_of_returns(chunk * params.chunk, count_of(chunk), local);
+    let found = moments_of_returns(chunk * params.chunk, count_of(chunk), local);
     if local == 0u {
-        partials[chunk] = vec4<f32>(moments_of_chunk.mean, moments_of_chunk.squares);
+        store_partial(0u, chunk, found);
     }
 }
 

@@ -276,6 +276,39 @@ fn a_buffer_of_another_device_is_refused_wherever_it_comes() {
 }
 
 #[test]
+fn a_callers_device_that_was_destroyed_is_lost_whoever_hears_of_its_errors() {
+    if gpu().is_none() {
+        return;
+    }
+    let is_lost = |what: &str, result: ppo_kernels::Result<()>| {
+        assert!(matches!(result, Err(Error::DeviceLost(_))), "{what}: {result:?}");
+    };
+    for has_run in [false, true] {
+        let (device, queue) = common::callers_device(wgpu::Limits::default());
+        let heard = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+        let to = heard.clone();
+        device.on_uncaptured_error(std::sync::Arc::new(move |error: wgpu::Error| to.lock().unwrap().push(error.to_string())));
+        let mut ours = Gpu::on(Context::from_wgpu(device.clone(), queue, "mine".to_owned()));
+        let mut source = ours.upload_floats(&[1.0, 2.0]).unwrap();
+        let indices = ours.upload_words(&[1, 0]).unwrap();
+        let mut target = ours.alloc_floats(2).unwrap();
+        if has_run {
+            ours.gather_floats(&FIRST_TWO, &source, &indices, &mut target).unwrap();
+            assert_eq!(ours.read_floats(&target, 0, 2).unwrap(), [2.0, 1.0]);
+        }
+        device.destroy();
+        is_lost("write", ours.write_floats(&mut source, 0, &[3.0]));
+        is_lost("alloc", ours.alloc_floats(2).map(drop));
+        is_lost("read", ours.read_floats(&source, 0, 1).map(drop));
+        // With pipeline and bind group at hand it is recorded, and the flush says it.
+        let recorded = ours.gather_floats(&FIRST_TWO, &source, &indices, &mut target);
+        is_lost("dispatch", recorded.and_then(|()| ours.flush()));
+        is_lost("again", ours.flush());
+        assert_eq!(*heard.lock().unwrap(), Vec::<String>::new(), "what is known here need not be told the caller");
+    }
+}
+
+#[test]
 fn contexts_on_one_device_share_its_buffers() {
     if gpu().is_none() {
         return;

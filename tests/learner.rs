@@ -4,8 +4,9 @@ mod common;
 
 use common::{Draw, expect_mismatch, plant};
 use ppo_kernels::Error;
-use ppo_kernels::backend::{Backend, Cpu, CrossCheck, Memory};
-use ppo_kernels::ppo::{Actions, Config, Ends, KlStop, Learner, PolicyKind, Rollout, StopReason, UpdateStats};
+use ppo_kernels::backend::{Backend, Cpu, CrossCheck, Memory, Variant};
+use ppo_kernels::kernels::actor_critic::Form;
+use ppo_kernels::ppo::{Actions, AdvantageScope, Config, Ends, KlStop, Learner, PolicyKind, Rollout, StopReason, UpdateStats};
 use safetensors::SafeTensors;
 
 on_every_backend!(
@@ -25,6 +26,11 @@ on_every_backend!(
     outputs_of_both_networks_are_those_that_acting_takes,
     outputs_of_rows_that_are_not_there_are_refused_by_name,
     a_gradient_whose_squares_overflow_stops_an_update_that_would_clip,
+    a_kl_beyond_all_numbers_stops_before_the_step,
+    the_kl_that_stopped_an_update_is_reported,
+    anything_may_stand_behind_a_termination,
+    a_loss_that_overflows_stops_the_update_and_is_named,
+    rewards_whose_squares_are_beyond_f32_are_learned_from,
 );
 
 const OBSERVATION_SIZE: usize = 5;
@@ -242,10 +248,9 @@ fn outputs_of_rows_that_are_not_there_are_refused_by_name<B: Backend>(backend: &
 
 fn a_gradient_whose_squares_overflow_stops_an_update_that_would_clip<B: Backend>(backend: &mut B) {
     for max_grad_norm in [0.5, f64::INFINITY] {
-        let config = Config { clip_vloss: false, max_grad_norm, ..small() };
-        let (mut learner, mut rollout) = learner_and_rollout(backend, DISCRETE, config);
+        let config = Config { clip_vloss: false, huber_delta: Some(1.0), vf_coef: 1e25, max_grad_norm, ..small() };
+        let (mut learner, rollout) = learner_and_rollout(backend, DISCRETE, config);
         let before = learner.state_f64(backend).unwrap();
-        backend.write_floats(&mut rollout.rewards, 0, &vec![1e25; rollout.steps * rollout.envs]).unwrap();
         match learner.update(backend, &rollout, 1e-3) {
             Err(Error::NonFinite { tensor, .. }) => {
                 assert_eq!(tensor, "grad_norm");
@@ -260,6 +265,159 @@ fn a_gradient_whose_squares_overflow_stops_an_update_that_would_clip<B: Backend>
             other => panic!("{other:?}"),
         }
     }
+}
+
+/// Old log-probabilities so far below the new ones that the ratio e^149 is beyond f32, with advantages of both signs.
+fn with_overflowing_ratios<B: Backend>(backend: &mut B, config: Config) -> (Learner<B>, Rollout<B>) {
+    let (learner, mut rollout) = learner_and_rollout(backend, DISCRETE, config);
+    let logp = backend.read_floats(&rollout.logp, 0, 48).unwrap();
+    backend.write_floats(&mut rollout.logp, 0, &logp.iter().map(|logp| logp - 149.0).collect::<Vec<_>>()).unwrap();
+    (learner, rollout)
+}
+
+fn a_kl_beyond_all_numbers_stops_before_the_step<B: Backend>(backend: &mut B) {
+    let config = Config { target_kl: Some(0.02), kl_stop: KlStop::BeforeStep, ..small() };
+    let (mut learner, rollout) = with_overflowing_ratios(backend, config.clone());
+    let before = learner.state_f64(backend).unwrap();
+    let stats = learner.update(backend, &rollout, 1e-2).unwrap();
+    assert_eq!((stats.steps, stats.stop), (0, StopReason::TargetKl));
+    assert!(stats.stopping_kl.is_some_and(|kl| kl > 1e38), "{:?}", stats.stopping_kl);
+    assert_eq!(learner.state_f64(backend).unwrap(), before);
+    // A step that is taken has to have a gradient.
+    let (mut learner, rollout) = with_overflowing_ratios(backend, Config { target_kl: None, ..config });
+    let before = learner.state_f64(backend).unwrap();
+    match learner.update(backend, &rollout, 1e-2) {
+        Err(Error::NonFinite { tensor, .. }) => assert!(tensor.starts_with("gradient of actor."), "{tensor}"),
+        Ok(_) if backend.describe().contains("f64") => return,
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(learner.state_f64(backend).unwrap(), before);
+}
+
+fn the_kl_that_stopped_an_update_is_reported<B: Backend>(backend: &mut B) {
+    let mut stats_of = |target_kl, kl_stop| {
+        let config = Config { target_kl, kl_stop, ..small() };
+        let (mut learner, rollout) = learner_and_rollout(backend, DISCRETE, config);
+        learner.update(backend, &rollout, 1e-2).unwrap()
+    };
+    let all = stats_of(None, KlStop::BeforeStep);
+    assert_eq!((all.stop, all.stopping_kl), (StopReason::Completed, None));
+    let kl_of = |step: usize| all.log[step][ppo_kernels::layout::stat::APPROX_KL];
+    // The first minibatch has no KL yet, the second does, and stops the update before its step.
+    let before_step = stats_of(Some(1e-6), KlStop::BeforeStep);
+    assert_eq!((before_step.steps, before_step.approx_kl, before_step.stopping_kl), (1, kl_of(0), Some(kl_of(1))));
+    assert!(kl_of(0) < 1e-6 && kl_of(1) > 1.5e-6, "{} {}", kl_of(0), kl_of(1));
+    // The last minibatch of the first epoch is learned from, and stops what would follow.
+    let after_epoch = stats_of(Some(1e-6), KlStop::AfterEpoch);
+    assert_eq!((after_epoch.steps, after_epoch.approx_kl, after_epoch.stopping_kl), (4, kl_of(3), Some(kl_of(3))));
+}
+
+fn anything_may_stand_behind_a_termination<B: Backend>(backend: &mut B) {
+    let name = |ends: &Ends<B::Floats, B::Words>| match ends {
+        Ends::BeforeStep { .. } => "next_value",
+        Ends::AfterStep { .. } => "next_values",
+    };
+    for bootstrap_truncated in [false, true] {
+        let config = Config { bootstrap_truncated, ..small() };
+        // Of the values behind the last three steps, which are all of those that `BeforeStep` has, the second and the third are behind a termination.
+        let mut updated = |values: [f32; 3]| {
+            let (mut learner, mut rollout) = learner_and_rollout(backend, DISCRETE, config.clone());
+            match &mut rollout.ends {
+                Ends::BeforeStep { next_value, next_done, .. } => {
+                    backend.write_floats(next_value, 0, &values).unwrap();
+                    backend.write_floats(next_done, 0, &[0.0, 1.0, 1.0]).unwrap();
+                }
+                Ends::AfterStep { next_values, terminated, truncated } => {
+                    backend.write_floats(next_values, 45, &values).unwrap();
+                    backend.write_words(terminated, 45, &[0, 1, 1]).unwrap();
+                    backend.write_words(truncated, 45, &[1, 0, 1]).unwrap();
+                }
+            }
+            let result = learner.update(backend, &rollout, 1e-3);
+            (name(&rollout.ends), result, learner.state_f64(backend).unwrap())
+        };
+        let (_, expected, state) = updated([0.5, 0.0, 0.0]);
+        let expected = expected.unwrap();
+        for garbage in [[f32::NAN, f32::NAN], [f32::INFINITY, f32::NEG_INFINITY], [f32::MAX, f32::MIN]] {
+            let (_, stats, found) = updated([0.5, garbage[0], garbage[1]]);
+            assert_eq!(stats.unwrap(), expected, "{garbage:?}");
+            assert_eq!(found, state, "{garbage:?}");
+        }
+        let (name, result, _) = updated([f32::NAN, f32::NAN, 0.0]);
+        let at = if bootstrap_truncated { 45 } else { 0 };
+        assert!(
+            matches!(&result, Err(Error::NonFinite { tensor, element }) if tensor == name && *element == at),
+            "{name}: {result:?}"
+        );
+    }
+}
+
+fn a_loss_that_overflows_stops_the_update_and_is_named<B: Backend>(backend: &mut B) {
+    for (vf_coef, clip_vloss) in [(0.5, false), (0.5, true), (0.0, false)] {
+        let (mut learner, mut rollout) = learner_and_rollout(backend, DISCRETE, Config { vf_coef, clip_vloss, ..small() });
+        let before = learner.state_f64(backend).unwrap();
+        let rewards = backend.read_floats(&rollout.rewards, 0, 48).unwrap();
+        backend.write_floats(&mut rollout.rewards, 0, &rewards.iter().map(|r| r * 1e30).collect::<Vec<_>>()).unwrap();
+        match learner.update(backend, &rollout, 1e-3) {
+            Err(Error::NonFinite { tensor, element }) => {
+                assert_eq!((tensor.as_str(), element), ("v_loss", 0));
+                assert!(vf_coef != 0.0 && !backend.describe().contains("f64"));
+                assert_eq!(learner.state_f64(backend).unwrap(), before);
+            }
+            // A loss that does not count may overflow; in double precision it does not.
+            Ok(stats) => {
+                assert!(vf_coef == 0.0 || backend.describe().contains("f64"));
+                assert!(stats.loss.is_finite(), "{}", stats.loss);
+                assert_ne!(learner.state_f64(backend).unwrap(), before);
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// The actor learns from normalised advantages, whatever the rewards' scale; Huber's loss and its gradient have no squares.
+fn rewards_whose_squares_are_beyond_f32_are_learned_from<B: Backend>(backend: &mut B) {
+    fn updated<B: Backend>(backend: &mut B, norm_adv: AdvantageScope) -> (Vec<f32>, Vec<f32>, UpdateStats) {
+        let config = Config { clip_vloss: false, huber_delta: Some(1.0), norm_adv, update_epochs: 1, ..small() };
+        let (mut learner, mut rollout) = learner_and_rollout(backend, DISCRETE, config);
+        let before = learner.parameters(backend).unwrap();
+        let rewards = backend.read_floats(&rollout.rewards, 0, 48).unwrap();
+        backend.write_floats(&mut rollout.rewards, 0, &rewards.iter().map(|r| r * 3e18).collect::<Vec<_>>()).unwrap();
+        let stats = learner.update(backend, &rollout, 1e-3).unwrap();
+        (before, learner.parameters(backend).unwrap(), stats)
+    }
+    for norm_adv in [AdvantageScope::Minibatch, AdvantageScope::Rollout] {
+        let (before, after, stats) = updated(backend, norm_adv);
+        let (_, expected, expected_stats) = updated(&mut Cpu::<f64>::new(), norm_adv);
+        let moved = |x: &[f32]| x.iter().zip(&before).map(|(x, b)| f64::from(x - b)).collect::<Vec<_>>();
+        let actor = ..17 * OBSERVATION_SIZE;
+        let error = common::relative_error(&moved(&after)[actor], &moved(&expected)[actor]);
+        assert!(error < 1e-2, "{norm_adv:?}: {error}");
+        let error = (stats.explained_variance - expected_stats.explained_variance).abs();
+        assert!(error < 1e-5, "{} instead of {}", stats.explained_variance, expected_stats.explained_variance);
+    }
+}
+
+/// Which kernels make a minibatch step must make no difference to any of these.
+#[test]
+fn every_form_of_a_step_stops_where_it_should() {
+    let Some(mut gpu) = common::gpu() else { return };
+    for (variant, form) in [(Variant::Plain, None), (Variant::Fast, Some(Form::ByTile)), (Variant::Fast, Some(Form::ByLayer))] {
+        (gpu.variant, gpu.fused_form) = (variant, form);
+        a_kl_beyond_all_numbers_stops_before_the_step(&mut gpu);
+        the_kl_that_stopped_an_update_is_reported(&mut gpu);
+        an_infinite_gradient_stops_the_update_and_names_the_tensor(&mut gpu);
+        a_loss_that_overflows_stops_the_update_and_is_named(&mut gpu);
+        rewards_whose_squares_are_beyond_f32_are_learned_from(&mut gpu);
+    }
+}
+
+#[test]
+fn more_minibatches_than_a_dimension_has_workgroups_are_learned_from() {
+    let config = Config { num_envs: 2, num_steps: 70_000, num_minibatches: 70_000, update_epochs: 1, hidden: vec![2], ..small() };
+    let mut cpu = Cpu::<f32>::new();
+    let (mut learner, rollout) = learner_and_rollout(&mut cpu, DISCRETE, config);
+    assert_eq!(learner.update(&mut cpu, &rollout, 1e-6).unwrap().steps, 70_000);
 }
 
 fn an_update_moves_the_parameters_and_reports<B: Backend>(backend: &mut B) {

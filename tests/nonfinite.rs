@@ -3,10 +3,10 @@
 mod common;
 
 use common::{Draw, checked, expect_mismatch, plant};
+use ppo_kernels::layout::{control, stop};
 use ppo_kernels::Error;
 use ppo_kernels::backend::{Cpu, Memory, NonfiniteOps};
-use ppo_kernels::kernels::nonfinite::Watched;
-use ppo_kernels::layout::{control, stop};
+use ppo_kernels::kernels::nonfinite::{Unless, Watched};
 
 on_every_backend!(
     reports_nothing_where_all_is_finite,
@@ -15,6 +15,8 @@ on_every_backend!(
     keeps_the_first_tensor_reported,
     reports_the_first_of_several_tensors,
     leaves_the_rest_of_a_longer_buffer_alone,
+    looks_at_nothing_once_something_has_stopped,
+    elements_with_a_flag_may_be_anything,
 );
 
 const LARGE: usize = 100_001;
@@ -96,6 +98,42 @@ fn leaves_the_rest_of_a_longer_buffer_alone<B: NonfiniteOps>(backend: &mut B) {
     assert_eq!(backend.read_words(&control, 0, control::WORDS).unwrap(), control::INITIAL);
 }
 
+fn looks_at_nothing_once_something_has_stopped<B: NonfiniteOps>(backend: &mut B) {
+    let stopped = [stop::TARGET_KL, 3, 0, u32::MAX];
+    for len in [5, LARGE] {
+        let x = backend.upload_floats(&vec![f32::NAN; len]).unwrap();
+        let mut control = backend.upload_words(&stopped).unwrap();
+        backend.find_nonfinite(&[Watched { tensor: 7, len, x: &x }], &mut control).unwrap();
+        assert_eq!(backend.read_words(&control, 0, control::WORDS).unwrap(), stopped, "{len} elements");
+    }
+}
+
+fn elements_with_a_flag_may_be_anything<B: NonfiniteOps>(backend: &mut B) {
+    for len in [1, 5, 300, LARGE] {
+        // Any flag but 0 is one that is set; -0.0 is 0.
+        let words: Vec<u32> = (0..len).map(|i| [1, 1 << 31][i % 2]).collect();
+        let floats: Vec<f32> = (0..len).map(|i| [1.0, -2.5, f32::NAN, 1e-30][i % 4]).collect();
+        for unset in [None, Some(0), Some(len / 2), Some(len - 1)] {
+            let (mut words, mut floats) = (words.clone(), floats.clone());
+            if let Some(unset) = unset {
+                (words[unset], floats[unset]) = (0, -0.0);
+            }
+            let bad: Vec<f32> = (0..len).map(|i| [f32::NAN, f32::INFINITY][i % 2]).collect();
+            let (x, words, floats) = (
+                backend.upload_floats(&bad).unwrap(),
+                backend.upload_words(&words).unwrap(),
+                backend.upload_floats(&floats).unwrap(),
+            );
+            let expected = unset.map_or(control::INITIAL, |unset| [stop::NON_FINITE, 0, 7, unset as u32]);
+            for unless in [Unless::Words(&words), Unless::Floats(&floats)] {
+                let mut control = backend.upload_words(&control::INITIAL).unwrap();
+                backend.find_nonfinite_unless(&Watched { tensor: 7, len, x: &x }, &unless, &mut control).unwrap();
+                assert_eq!(backend.read_words(&control, 0, control::WORDS).unwrap(), expected, "{len}, {unset:?}");
+            }
+        }
+    }
+}
+
 #[test]
 fn agrees_with_its_twin_at_edge_sizes() {
     let Some(mut both) = checked() else { return };
@@ -108,6 +146,30 @@ fn agrees_with_its_twin_at_edge_sizes() {
         let x = both.upload_floats(&x).unwrap();
         let mut control = both.upload_words(&control::INITIAL).unwrap();
         both.find_nonfinite(&[Watched { tensor: 1, len, x: &x }], &mut control).unwrap();
+        let (flags, mut control) =
+            (both.upload_words(&draw.flags(len, 0.9)).unwrap(), both.upload_words(&control::INITIAL).unwrap());
+        both.find_nonfinite_unless(&Watched { tensor: 1, len, x: &x }, &Unless::Words(&flags), &mut control).unwrap();
+    }
+}
+
+#[test]
+fn a_flag_that_is_overlooked_is_caught() {
+    for len in [5, 40_000] {
+        for (from, to) in
+            [("if UNLESS == NEVER {", "if UNLESS != NEVER {"), ("unless[i], unless[i] << 1u", "unless[0], unless[0]")]
+        {
+            let Some(mut both) = checked() else { return };
+            both.a.context.replace_shader("nonfinite", plant(include_str!("../shaders/nonfinite.wgsl"), from, to));
+            let mut flags = vec![1; len];
+            flags[0] = 0;
+            let mut x = vec![f32::NAN; len];
+            x[0] = 1.0;
+            let (x, flags) = (both.upload_floats(&x).unwrap(), both.upload_words(&flags).unwrap());
+            let mut control = both.upload_words(&control::INITIAL).unwrap();
+            let watched = Watched { tensor: 1, len, x: &x };
+            let mismatch = expect_mismatch(both.find_nonfinite_unless(&watched, &Unless::Words(&flags), &mut control));
+            assert_eq!((mismatch.operation, mismatch.tensor), ("find_nonfinite_unless", "control"), "{from}");
+        }
     }
 }
 
@@ -164,4 +226,9 @@ fn names_the_argument_that_does_not_fit() {
     assert!(
         matches!(cpu.find_nonfinite(&[Watched { tensor: 1, len: 3, x: &x }], &mut short), Err(Error::Shape { argument, .. }) if argument == "control")
     );
+    let (floats, words) = (cpu.upload_floats(&[0.0; 2]).unwrap(), cpu.upload_words(&[0; 2]).unwrap());
+    for unless in [Unless::Floats(&floats), Unless::Words(&words)] {
+        let result = cpu.find_nonfinite_unless(&Watched { tensor: 1, len: 3, x: &x }, &unless, &mut control);
+        assert!(matches!(&result, Err(Error::Shape { argument, .. }) if argument == "unless"), "{result:?}");
+    }
 }

@@ -36,9 +36,14 @@ on_every_variant!(
     one_value_stays_with_ddof_one_and_becomes_zero_without,
     touches_its_column_only,
     vectors_have_moments_of_their_own,
+    seventy_thousand_groups_have_moments_of_their_own,
+    a_spread_of_any_size_is_normalised,
+    chunks_of_any_size_are_joined,
+    an_epsilon_counts_at_any_size,
     explains_known_variances,
     explained_variance_survives_a_mean_of_a_thousand,
     explained_variance_of_constant_returns_is_nan,
+    explains_variances_of_any_size,
 );
 
 fn torch(len: usize) -> Normalize {
@@ -177,6 +182,105 @@ fn vectors_have_moments_of_their_own<B: NormalizeOps>(backend: &mut B) {
     }
 }
 
+/// Mean and standard deviation (ddof 1) in double precision.
+fn exact_moments(x: &[f32]) -> (f64, f64) {
+    let n = x.len() as f64;
+    let mean = x.iter().map(|&x| f64::from(x)).sum::<f64>() / n;
+    (mean, (x.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum::<f64>() / (n - 1.0)).sqrt())
+}
+
+fn seventy_thousand_groups_have_moments_of_their_own<B: NormalizeOps>(backend: &mut B) {
+    let (len, vectors) = (3, 70_000);
+    let x: Vec<f32> = Draw::new(12).floats(len * vectors, 1.0);
+    let (mut buffer, mut moments) = (backend.upload_floats(&x).unwrap(), backend.alloc_floats(2 * vectors).unwrap());
+    backend.normalize(&Normalize { vectors, ..torch(len) }, &mut buffer, &mut moments).unwrap();
+    let normalized = backend.read_floats(&buffer, 0, x.len()).unwrap();
+    let moments = backend.read_floats(&moments, 0, 2 * vectors).unwrap();
+    for (k, (vector, normalized)) in x.chunks(len).zip(normalized.chunks(len)).enumerate() {
+        let (mean, std) = exact_moments(vector);
+        assert_close(moments[2 * k], mean, 1e-6);
+        assert_close(moments[2 * k + 1], std, 1e-6);
+        vector.iter().zip(normalized).for_each(|(&x, &found)| assert_close(found, (f64::from(x) - mean) / std, 1e-4));
+    }
+}
+
+/// Against the formula in double precision; the largest error of a moment relative to the standard deviation.
+fn assert_normalised<B: NormalizeOps>(backend: &mut B, op: &Normalize, x: &[f32]) {
+    let (mean, std) = exact_moments(x);
+    let (normalized, found_mean, found_std) = normalize(backend, op, x).unwrap();
+    assert_close(found_mean, mean, 2e-6 * (std + mean.abs()));
+    assert_close(found_std, std, 2e-6 * std);
+    let denominator = match op.epsilon_mode {
+        EpsilonMode::AddToStd => std + op.epsilon,
+        EpsilonMode::AddToVariance => std.hypot(op.epsilon),
+        EpsilonMode::Max => std.max(op.epsilon),
+    };
+    for (&x, &found) in x.iter().zip(&normalized) {
+        let expected = (f64::from(x) - mean) / denominator;
+        assert_close(found, expected, 4e-6 * (1.0 + expected.abs()) * std / denominator + 1e-37);
+    }
+}
+
+fn a_spread_of_any_size_is_normalised<B: NormalizeOps>(backend: &mut B) {
+    for len in [3, 300, 20_000] {
+        let unit = Draw::new(13).floats(len, 1.0);
+        // From where numbers are hardly below the smallest normal one, by those where squares vanish and overflow, to the largest.
+        for size in [1e-32, 1e-30, 1e-20, 1e-18, 1e18, 1e19, 3e19, 1e25, 4e37] {
+            let x: Vec<f32> = unit.iter().map(|x| x * size).collect();
+            assert_normalised(backend, &Normalize { epsilon: 0.0, ..torch(len) }, &x);
+        }
+    }
+    // Further apart than the largest number.
+    let mut x = vec![3.4e38; 300];
+    x[..150].fill(-3.4e38);
+    let (normalized, mean, std) = normalize(backend, &Normalize { ddof: 0, ..torch(300) }, &x).unwrap();
+    assert_close(mean, 0.0, 1e32);
+    assert_close(std, 3.4e38, 1e33);
+    assert!(normalized.iter().enumerate().all(|(i, x)| (x - if i < 150 { -1.0 } else { 1.0 }).abs() < 1e-5));
+}
+
+fn chunks_of_any_size_are_joined<B: NormalizeOps>(backend: &mut B) {
+    let len = 20_000;
+    let unit = Draw::new(14).floats(len, 1.0);
+    // Chunks are of 4096 elements: each of another size, the largest first, last and in between.
+    for sizes in [[1e30, 1e-30, 1.0, 1e10, 1e20], [1e-30, 1.0, 3e29, 1e30, 1e-10], [1e-36, 1e-10, 1e5, 1e20, 2e37]] {
+        let x: Vec<f32> = unit.iter().enumerate().map(|(i, x)| x * sizes[i / 4096]).collect();
+        assert_normalised(backend, &Normalize { epsilon: 0.0, ..torch(len) }, &x);
+    }
+}
+
+fn an_epsilon_counts_at_any_size<B: NormalizeOps>(backend: &mut B) {
+    for len in [3, 9000] {
+        let unit = Draw::new(15).floats(len, 1.0);
+        for (size, epsilon) in [(1e-8, 1e-8), (1e-30, 1e-30), (1e-30, 1e-8), (1e20, 1e20), (1e30, 1e10), (1e-36, 1.0)] {
+            for epsilon_mode in MODES {
+                let x: Vec<f32> = unit.iter().map(|x| x * size).collect();
+                let op = Normalize { epsilon: f64::from(epsilon as f32), epsilon_mode, ..torch(len) };
+                assert_normalised(backend, &op, &x);
+            }
+        }
+    }
+}
+
+fn explains_variances_of_any_size<B: NormalizeOps>(backend: &mut B) {
+    for len in [4, 1000, 20_000] {
+        let mut draw = Draw::new(16);
+        let (returns, errors) = (draw.floats(len, 1.0), draw.floats(len, 0.5));
+        let values: Vec<f32> = returns.iter().zip(&errors).map(|(r, e)| r - e).collect();
+        let exact = f64::from(explained_variance(&mut Cpu::<f64>::new(), &values, &returns).unwrap());
+        for size in [1e-32, 1e-30, 1e-19, 1.0, 2e19, 1e30, 5e37] {
+            let [values, returns] = [&values, &returns].map(|x| x.iter().map(|x| x * size).collect::<Vec<f32>>());
+            assert_close(explained_variance(backend, &values, &returns).unwrap(), exact, 5e-6);
+        }
+        // Next to returns that are far larger, or smaller, values explain nothing; the latter beyond f32.
+        let large: Vec<f32> = returns.iter().map(|r| r * 1e30).collect();
+        assert_close(explained_variance(backend, &values, &large).unwrap(), 0.0, 5e-6);
+        assert_eq!(explained_variance(backend, &large, &returns).unwrap(), f32::NEG_INFINITY);
+        // A constant is no variance, however large.
+        assert_close(explained_variance(backend, &vec![1e30; len], &returns).unwrap(), 1.0, 1e-6);
+    }
+}
+
 fn explains_known_variances<B: NormalizeOps>(backend: &mut B) {
     let returns = [1.0, 2.0, 3.0, 4.0];
     for (values, expected) in [
@@ -273,15 +377,27 @@ fn wrong_kernels_are_caught() {
     let source = include_str!("../shaders/normalize.wgsl");
     for (variant, operation, tensor, from, to) in [
         (Variant::Fast, "normalize", "moments", "f32(params.len - params.ddof)", "f32(params.len)"),
-        (Variant::Fast, "normalize", "moments", "halves(x[at(start + i)]) - centre_halves", "halves(x[at(start + i)])"),
+        (
+            Variant::Fast,
+            "normalize",
+            "moments",
+            "halves(scaled(x[at(start + i)], 1 - exponent)) - centre_halves",
+            "halves(scaled(x[at(start + i)], 1 - exponent))",
+        ),
         (Variant::Fast, "normalize", "moments", "reach > 0u; reach /= 2u", "reach > 1u; reach /= 2u"),
-        (Variant::Fast, "normalize", "x", "var denominator = deviation + params.epsilon;", "var denominator = deviation;"),
+        (Variant::Fast, "normalize", "x", "var denominator = deviation + epsilon;", "var denominator = deviation;"),
         (Variant::Plain, "normalize", "moments", "+ off * off * f32(count_of(chunk))", ""),
         (Variant::Plain, "normalize", "moments", "f32(count_of(chunk)) / f32(params.len)", "1.0 / f32(params.chunks)"),
         (Variant::Plain, "normalize", "x", "pivot_halves, all.mean.x, factor", "pivot_halves, 0.0, factor"),
-        (Variant::Fast, "explained_variance", "stats", "returns[i] - values[i]", "values[i]"),
-        (Variant::Fast, "explained_variance", "stats", "returns[i] - values[i], returns[i]", "returns[i] - values[i], values[i]"),
-        (Variant::Plain, "explained_variance", "stats", "1.0 - all.squares.x / all.squares.y", "all.squares.x / all.squares.y"),
+        (
+            Variant::Fast,
+            "explained_variance",
+            "stats",
+            "scaled(returns[i], n.x) - scaled(values[i], n.x)",
+            "scaled(values[i], n.x)",
+        ),
+        (Variant::Fast, "explained_variance", "stats", "scaled(returns[i], n.y)", "scaled(values[i], n.y)"),
+        (Variant::Plain, "explained_variance", "stats", "bitcast<u32>(1.0 - unexplained)", "bitcast<u32>(unexplained)"),
     ] {
         let Some(mut both) = checked() else { return };
         both.a.variant = variant;
@@ -305,7 +421,7 @@ fn wrong_kernels_are_caught() {
 #[test]
 fn a_nan_where_there_is_variance_is_caught() {
     let Some(mut both) = checked() else { return };
-    let wrong = plant(include_str!("../shaders/normalize.wgsl"), "all.squares.y > 0.0", "all.squares.y > 1e9");
+    let wrong = plant(include_str!("../shaders/normalize.wgsl"), "squares.y > 0.0", "squares.y > 1e9");
     both.a.context.replace_shader("normalize", wrong);
     let mismatch = expect_mismatch(explained_variance(&mut both, &[0.0; 3], &[1.0, 2.0, 4.0]).map(drop));
     assert_eq!((mismatch.operation, mismatch.tensor), ("explained_variance", "stats"));
@@ -318,7 +434,11 @@ fn a_vector_in_place_of_another_is_caught() {
     for (variant, len) in [(Variant::Fast, 5), (Variant::Plain, 5000)] {
         let Some(mut both) = checked() else { return };
         both.a.variant = variant;
-        let wrong = plant(include_str!("../shaders/normalize.wgsl"), "vector = workgroup.y;", "vector = 0u;");
+        let from = match variant {
+            Variant::Plain => "vector = index / params.chunks;",
+            _ => "vector = workgroup.y * groups.x + workgroup.x;",
+        };
+        let wrong = plant(include_str!("../shaders/normalize.wgsl"), from, "vector = 0u;");
         both.a.context.replace_shader("normalize", wrong);
         let (mut x, mut moments) = (both.upload_floats(&x).unwrap(), both.upload_floats(&[7.0; 4]).unwrap());
         let op = Normalize { vectors: 2, ..torch(len) };

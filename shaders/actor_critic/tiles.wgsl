@@ -331,7 +331,7 @@ fn add_partials(local: u32, is_gaussian: bool) {
         } else if is_gaussian && local < SUMS + params.width {
             let d_logp = sh_lanes[s];
             // A sample past the end adds nothing.
-            own_partial += select(d_logp * sh_outputs[s * OUTPUTS + local - SUMS], 0.0, d_logp == 0.0);
+            own_partial += times(d_logp, sh_outputs[s * OUTPUTS + local - SUMS]);
         }
     }
 }

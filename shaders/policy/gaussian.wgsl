@@ -162,7 +162,10 @@ fn backward(
         let s = log_std[log_std_index(row, d)];
         let inverse = exp_of(-s);
         let z = (x[element] - mean[element]) * inverse;
-        sum += store_gradient(row, d, d_logp[row] * z * inverse, d_logp[row] * (z * z - 1.0) + d_entropy[row]);
+        let has_slope = d_logp[row] != 0.0;
+        let to_mean = select(0.0, d_logp[row] * z * inverse, has_slope);
+        let to_log_std = select(0.0, d_logp[row] * (z * z - 1.0), has_slope);
+        sum += store_gradient(row, d, to_mean, to_log_std + d_entropy[row]);
     }
     if part < params.parts {
         store_part(part, d, sum);
@@ -258,7 +261,8 @@ fn squashed_backward(
         let slope = 2.0 * tanh_of(x[element]);
         let to_mean = select(z * inverse, slope, REPARAMETERISED);
         let to_log_std = select(z * z - 1.0, slope * from_mean - 1.0, REPARAMETERISED);
-        sum += store_gradient(row, d, d_logp[row] * to_mean, d_logp[row] * to_log_std);
+        let has_slope = d_logp[row] != 0.0;
+        sum += store_gradient(row, d, select(0.0, d_logp[row] * to_mean, has_slope), select(0.0, d_logp[row] * to_log_std, has_slope));
     }
     if part < params.parts {
         store_part(part, d, sum);

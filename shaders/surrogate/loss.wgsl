@@ -70,10 +70,15 @@ struct SampleLoss {
     d_value: f32,
 }
 
-// e^x - 1 - x and e^-x - 1 + x, whose terms cancel for small x: there by their series, split into even and odd powers.
+// factor * x, where a factor of 0 keeps out whatever x is: neither 0 * infinity nor 0 * NaN counts.
+fn times(factor: f32, x: f32) -> f32 {
+    return select(factor * x, 0.0, factor == 0.0);
+}
+
+// e^x - 1 - x and e^-x - 1 + x, whose terms cancel for small x: there by their series, split into even and odd powers. Both are infinite where x is.
 fn exp_residuals(x: f32, exp_x: f32, exp_minus_x: f32) -> vec2<f32> {
     if abs(x) >= 1.0 {
-        return vec2<f32>((exp_x - 1.0) - x, (exp_minus_x - 1.0) + x);
+        return vec2<f32>((exp_x - 1.0) - min(x, -LOWEST), (exp_minus_x - 1.0) + max(x, LOWEST));
     }
     let x2 = x * x;
     let even = 1.0 / 2.0 + x2 * (1.0 / 24.0 + x2 * (1.0 / 720.0 + x2 * (1.0 / 40320.0 + x2 * (1.0 / 3628800.0 + x2 / 479001600.0))));
@@ -113,7 +118,7 @@ fn value_terms(value: f32, sample: vec4<f32>, loss: ptr<function, SampleLoss>) {
     }
     (*loss).clipped_value = clipped_value;
     (*loss).v_loss = v_loss;
-    (*loss).d_value = params.vf_coef * slope * params.one_over_batch;
+    (*loss).d_value = times(params.vf_coef, slope) * params.one_over_batch;
 }
 
 // All but what value_terms adds.
@@ -126,7 +131,8 @@ fn policy_terms(log_ratio: f32, sample: vec4<f32>) -> SampleLoss {
     // -A is the slope of the loss in ratio; slope * ratio its derivative with respect to logp.
     let inverse_ratio = exp_of(-log_ratio);
     let residuals = exp_residuals(log_ratio, ratio, inverse_ratio);
-    var pg_loss = -advantage * ratio;
+    // An advantage of 0 has no loss, however large the ratio; one of no number, NaN, shows all the same.
+    var pg_loss = select(-advantage * ratio, 0.0, advantage == 0.0 && !is_nan(log_ratio));
     var pg_loss_parts = vec2<f32>(pg_loss, 0.0);
     if abs(log_ratio) < 0.5 {
         pg_loss_parts = -advantage * vec2<f32>(1.0, log_ratio + residuals.x);
@@ -142,7 +148,7 @@ fn policy_terms(log_ratio: f32, sample: vec4<f32>) -> SampleLoss {
         pg_loss_parts = vec2<f32>(pg_loss, 0.0);
         slope = select(0.0, -0.5 * advantage, ratio == params.dual_clip);
     }
-    var d_log_ratio = select(slope * ratio, 0.0, slope == 0.0);
+    var d_log_ratio = select(slope * ratio, 0.0, slope == 0.0 && !is_nan(log_ratio));
     let kl_penalty = residuals.y;
     if params.kl_coef != 0.0 {
         // 1 - e^-log_ratio, from the residual where its terms would cancel.
@@ -216,10 +222,7 @@ fn write_stats() {
     let pg_loss = (sh_segments[SUM_PG_LOSS] + sh_segments[SUM_PG_LOSS_REST]) * params.one_over_batch;
     let row = params.stats_row * STATS_COLUMNS;
     let kl_penalty = mean_of(SUM_KL_PENALTY);
-    var loss = pg_loss - params.ent_coef * mean_of(SUM_ENTROPY) + params.vf_coef * mean_of(SUM_V_LOSS);
-    if params.kl_coef != 0.0 {
-        loss += params.kl_coef * kl_penalty;
-    }
+    let loss = pg_loss - times(params.ent_coef, mean_of(SUM_ENTROPY)) + times(params.vf_coef, mean_of(SUM_V_LOSS)) + times(params.kl_coef, kl_penalty);
     stats[row + STAT_LOSS] = loss;
     stats[row + STAT_PG_LOSS] = pg_loss;
     stats[row + STAT_V_LOSS] = mean_of(SUM_V_LOSS);
@@ -359,7 +362,7 @@ fn gaussian_loss(local: u32, first: u32, sample: vec4<f32>) -> f32 {
         let parts = inverse_std_parts(d);
         let inverse_std = parts.x + parts.y;
         let z = (action_of(first + d) - mean_of_action(first + d)) * inverse_std;
-        store_d_mean(first + d, loss.d_logp * z * inverse_std);
+        store_d_mean(first + d, select(loss.d_logp * z * inverse_std, 0.0, loss.d_logp == 0.0));
     }
     stage_policy_sums(local, loss, row_entropy);
     return loss.d_logp;

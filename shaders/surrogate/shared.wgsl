@@ -37,8 +37,9 @@
 //               partials hold 8 columns and, rounded up to 8, width more, and are clamped where they are summed; the mask is read only where MASKED; *_tiles read no element past
 //               the batch's last, and compare before they write
 // Determinism   every sum has one order that depends on the shapes and the form alone
-// Range         a log_ratio above 88 makes ratio infinite, and below -88 kl_penalty: nothing is clamped in silence. The latter stays out of
-//               loss and gradient where kl_coef = 0
+// Range         a log_ratio above 88 makes ratio infinite, and below -88 kl_penalty: nothing is clamped in silence. But 0 times infinity is 0: an
+//               advantage of 0 has no loss and no gradient, a term whose coefficient is 0 stays out of both, and a sample without
+//               gradient adds none to mean and log_std
 // Tolerance     kernels/surrogate/tolerance.rs
 
 struct SurrogateParams {

@@ -193,7 +193,7 @@ fn write_log_std_sums(group: u32, local: u32) {
             for (var k = local / columns; k < rows; k += sharers) {
                 let element = (first_row + k) * params.width + dimension;
                 let z = (action_of(element) - mean_of_action(element)) * inverse_std;
-                sum += sh_lanes[k] * (z * z - 1.0);
+                sum += times(sh_lanes[k], z * z - 1.0);
             }
             sh_sums[local] = sum;
         }

@@ -136,13 +136,13 @@ fn gaussian_tiles(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_in
             let parts = inverse_std_parts(element - row * WIDTH);
             let inverse_std = parts.x + parts.y;
             let z = sh_tile[place_of(element)] * inverse_std;
-            d_mean[tile.first_element + element] = sh_lanes[row] * z * inverse_std;
+            d_mean[tile.first_element + element] = select(sh_lanes[row] * z * inverse_std, 0.0, sh_lanes[row] == 0.0);
         }
         if local < WIDTH * sharers {
             let parts = inverse_std_parts(local % WIDTH);
             for (var row = local / WIDTH; row < tile.rows; row += sharers) {
                 let z = sh_tile[row * STRIDE + local % WIDTH] * (parts.x + parts.y);
-                log_std_sum += sh_lanes[row] * (z * z - 1.0);
+                log_std_sum += times(sh_lanes[row], z * z - 1.0);
             }
         }
         workgroupBarrier();

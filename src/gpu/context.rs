@@ -18,6 +18,7 @@ use super::autotune::Autotune;
 use super::buffer::{Bound, Buffer, DeviceId, let_go};
 use super::command::{Command, encode};
 use super::planning::Planning;
+use super::pulse::Pulse;
 use super::shader::{Grid, Indices, Shader, ShaderParams};
 use super::timing::Timing;
 use super::tuning::Tuner;
@@ -92,6 +93,8 @@ pub struct Context {
     submissions: u64,
     scratch: HashMap<&'static str, Buffer<u32>>,
     reported: Arc<Mutex<Reported>>,
+    /// Of a caller's device, which does not report here.
+    pulse: Option<Pulse>,
     timing: Option<Timing>,
     /// Where nothing is to run, and bytes are counted instead.
     planning: Option<Planning>,
@@ -111,6 +114,7 @@ impl Context {
     pub fn from_wgpu(device: wgpu::Device, queue: wgpu::Queue, name: String) -> Self {
         Self {
             device_id: DeviceId::of_callers(&device),
+            pulse: Some(Pulse::new(&device)),
             limits: device.limits(),
             is_software: device.adapter_info().device_type == wgpu::DeviceType::Cpu,
             cooperative_matrix: Err("the device is a caller's own".to_owned()),
@@ -145,6 +149,7 @@ impl Context {
             guards: self.guards,
             bounds_checks: self.bounds_checks,
             can_check_bounds: self.can_check_bounds,
+            pulse: None,
             planning: Some(Planning::new(&self.device)),
             tuner: Tuner::new(Autotune::Off),
             ..Self::from_wgpu(self.device.clone(), self.queue.clone(), self.name.clone())
@@ -258,8 +263,9 @@ impl Context {
     /// A new buffer of `len` zeros (NaN in guarded mode).
     ///
     /// # Errors
-    /// [`Error::Shape`] for zero elements, [`Error::LimitExceeded`] beyond the adapter's limits, [`Error::OutOfMemory`].
+    /// [`Error::Shape`] for zero elements, [`Error::LimitExceeded`] beyond the adapter's limits, [`Error::OutOfMemory`], [`Error::DeviceLost`].
     pub fn alloc<T>(&mut self, len: usize) -> Result<Buffer<T>> {
+        self.require_alive()?;
         if len == 0 {
             return Err(Error::shape("len", "at least 1 element", len));
         }
@@ -335,8 +341,9 @@ impl Context {
     /// Writes `data` from element `offset` on. It takes effect in order with what is already recorded.
     ///
     /// # Errors
-    /// [`Error::Shape`] when it would run past the end.
+    /// [`Error::Shape`] when it would run past the end, [`Error::DeviceLost`].
     pub fn write<T: bytemuck::Pod>(&mut self, target: &Buffer<T>, offset: usize, data: &[T]) -> Result<()> {
+        self.require_alive()?;
         self.require_own("target", target)?;
         check_range("write", target.len(), offset, data.len())?;
         self.write_bytes(target.raw(), target.head + 4 * offset as u64, bytemuck::cast_slice(data))
@@ -433,6 +440,7 @@ impl Context {
                 for (binding, buffer) in buffers {
                     self.require_own(&format!("binding {binding} of {}::{entry}", shader.name), buffer)?;
                 }
+                self.require_alive()?;
                 let made = self.bind(pipeline, params, buffers)?;
                 if self.bind_groups.len() >= BIND_GROUPS_KEPT {
                     self.bind_groups.clear();
@@ -501,6 +509,7 @@ impl Context {
         });
         if let Some(error) = pollster::block_on(scope.pop()) {
             self.modules.remove(&(shader.name, checked));
+            self.require_alive()?;
             return Err(Error::Device(format!("{}::{entry}: {error}", shader.name)));
         }
         self.pipelines.push(pipeline);
@@ -537,6 +546,7 @@ impl Context {
     /// # Errors
     /// Whatever the device reported since the last call.
     pub fn flush(&mut self) -> Result<()> {
+        self.require_alive()?;
         if self.planning.is_some() {
             self.commands.clear();
         }
@@ -565,11 +575,18 @@ impl Context {
         reported.lost.is_some() || reported.error.is_some()
     }
 
-    fn raise_reported(&self) -> Result<()> {
+    /// [`Error::DeviceLost`] where that is known.
+    fn require_alive(&self) -> Result<()> {
         let mut reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(lost) = &reported.lost {
-            return Err(Error::DeviceLost(lost.clone()));
+        if reported.lost.is_none() && self.pulse.as_ref().is_some_and(|pulse| pulse.has_stopped(&self.device)) {
+            reported.lost = Some("the caller's device was destroyed or lost".to_owned());
         }
+        reported.lost.as_ref().map_or(Ok(()), |lost| Err(Error::DeviceLost(lost.clone())))
+    }
+
+    fn raise_reported(&self) -> Result<()> {
+        self.require_alive()?;
+        let mut reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
         reported.error.take().map_or(Ok(()), |error| Err(Error::Device(error)))
     }
 }

@@ -9,6 +9,7 @@ mod context;
 mod pipeline_store;
 mod planning;
 mod poll;
+mod pulse;
 mod robustness;
 mod shader;
 mod timing;

@@ -15,6 +15,15 @@ pub struct Watched<'a, F> {
     pub x: &'a F,
 }
 
+/// Flags, an element of a tensor each: those that are not 0 say which elements may be anything.
+#[derive(Debug)]
+pub enum Unless<'a, F, W> {
+    /// As floating-point numbers.
+    Floats(&'a F),
+    /// As integers.
+    Words(&'a W),
+}
+
 pub(crate) fn check(tensor: u32, len: usize, x: usize, control: usize) -> Result<()> {
     if tensor == 0 {
         return Err(Error::value("tensor", "a number other than 0, which means none", tensor));
@@ -29,10 +38,11 @@ pub(crate) use binding::*;
 
 #[cfg(feature = "gpu")]
 mod binding {
-    use super::{Watched, check};
+    use super::{Unless, Watched, check};
     use crate::error::Result;
     use crate::gpu::{Buffer, Context, Grid, Indices, Shader, ShaderParams, bind, shader_params};
-    use crate::kernels::ShaderInfo;
+    use crate::kernels::{Constants, ShaderInfo};
+    use crate::shape::require_len;
 
     pub(crate) const SHADER: Shader =
         Shader { name: "nonfinite", source: include_str!("../../shaders/nonfinite.wgsl"), indices: Indices::Proven };
@@ -42,8 +52,16 @@ mod binding {
             (NonfiniteParams::NAME, size_of::<NonfiniteParams>(), NonfiniteParams::FIELDS),
             (SmallParams::NAME, size_of::<SmallParams>(), SmallParams::FIELDS),
         ],
-        entries: &[("small_find", &[&[("SEVERAL", 0.0)], &[("SEVERAL", 1.0)]]), ("find_first", &[&[]]), ("report", &[&[]])],
+        entries: &[
+            ("small_find", &[ALL, &[("SEVERAL", 1.0), ("UNLESS", 0.0)], UNLESS_WORDS, UNLESS_FLOATS]),
+            ("find_first", &[ALL, UNLESS_WORDS, UNLESS_FLOATS]),
+            ("report", &[&[]]),
+        ],
     }];
+
+    const ALL: Constants = &[("SEVERAL", 0.0), ("UNLESS", 0.0)];
+    const UNLESS_WORDS: Constants = &[("SEVERAL", 0.0), ("UNLESS", 1.0)];
+    const UNLESS_FLOATS: Constants = &[("SEVERAL", 0.0), ("UNLESS", 2.0)];
 
     const WORKGROUP_SIZE: usize = 256;
     /// Up to here, of all tensors together, one workgroup alone is faster than two dispatches.
@@ -85,11 +103,12 @@ mod binding {
             });
             match together.take(MOST_SMALL).count() {
                 0 => {
-                    record_large(context, first, control)?;
+                    record_large(context, first, control, ALL, first.x)?;
                     rest = &rest[1..];
                 }
                 count => {
-                    record_small(context, &rest[..count], control)?;
+                    let constants: Constants = if count > 1 { &[("SEVERAL", 1.0), ("UNLESS", 0.0)] } else { ALL };
+                    record_small(context, &rest[..count], control, constants, first.x)?;
                     rest = &rest[count..];
                 }
             }
@@ -97,7 +116,32 @@ mod binding {
         Ok(())
     }
 
-    fn record_small(context: &mut Context, tensors: &[Watched<'_, Buffer<f32>>], control: &Buffer<u32>) -> Result<()> {
+    pub(crate) fn record_find_nonfinite_unless(
+        context: &mut Context,
+        watched: &Watched<'_, Buffer<f32>>,
+        unless: &Unless<'_, Buffer<f32>, Buffer<u32>>,
+        control: &Buffer<u32>,
+    ) -> Result<()> {
+        check(watched.tensor, watched.len, watched.x.len(), control.len())?;
+        let (constants, flags) = match unless {
+            Unless::Floats(flags) => (UNLESS_FLOATS, (*flags).clone()),
+            Unless::Words(flags) => (UNLESS_WORDS, flags.cast()),
+        };
+        require_len("unless", flags.len(), watched.len)?;
+        if watched.len <= SMALL {
+            record_small(context, std::slice::from_ref(watched), control, constants, &flags)
+        } else {
+            record_large(context, watched, control, constants, &flags)
+        }
+    }
+
+    fn record_small(
+        context: &mut Context,
+        tensors: &[Watched<'_, Buffer<f32>>],
+        control: &Buffer<u32>,
+        constants: Constants,
+        unless: &Buffer<f32>,
+    ) -> Result<()> {
         let mut params = SmallParams { lens: [[0; 4]; 2], tensors: [[0; 4]; 2], count: tensors.len() as u32 };
         for (k, Watched { tensor, len, .. }) in tensors.iter().enumerate() {
             params.lens[k / 4][k % 4] = *len as u32;
@@ -105,21 +149,21 @@ mod binding {
         }
         let mut buffers = vec![bind(1, tensors[0].x), bind(2, control)];
         buffers.extend((1..MOST_SMALL).map(|k| bind(2 + k as u32, tensors.get(k).unwrap_or(&tensors[0]).x)));
-        context.dispatch(
-            SHADER,
-            "small_find",
-            &[("SEVERAL", f64::from(u8::from(tensors.len() > 1)))],
-            &params,
-            &buffers,
-            Grid::Linear(1),
-        )
+        buffers.push(bind(8, unless));
+        context.dispatch(SHADER, "small_find", constants, &params, &buffers, Grid::Linear(1))
     }
 
-    fn record_large(context: &mut Context, watched: &Watched<'_, Buffer<f32>>, control: &Buffer<u32>) -> Result<()> {
+    fn record_large(
+        context: &mut Context,
+        watched: &Watched<'_, Buffer<f32>>,
+        control: &Buffer<u32>,
+        constants: Constants,
+        unless: &Buffer<f32>,
+    ) -> Result<()> {
         let workgroups = watched.len.div_ceil(16 * WORKGROUP_SIZE).min(MOST_WORKGROUPS);
         let params = NonfiniteParams { len: watched.len as u32, workgroups: workgroups as u32, tensor: watched.tensor };
-        let buffers = [bind(1, watched.x), bind(2, control)];
-        context.dispatch(SHADER, "find_first", &[], &params, &buffers, Grid::Linear(workgroups))?;
+        let buffers = [bind(1, watched.x), bind(2, control), bind(8, unless)];
+        context.dispatch(SHADER, "find_first", constants, &params, &buffers, Grid::Linear(workgroups))?;
         context.dispatch(SHADER, "report", &[], &params, &[bind(2, control)], Grid::Linear(1))
     }
 }

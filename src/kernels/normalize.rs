@@ -81,15 +81,27 @@ impl Normalize {
         self.len <= self.ddof as usize
     }
 
-    /// How far the results of a single vector may lie from the exact ones, given `x` before: of the elements from `offset` to the last value
-    /// (those between the values have to stay as they are), and of the moments.
+    /// How far results may lie from the exact ones, given `x` before: of the elements from `offset` to the last value (those between the values have
+    /// to stay as they are), and of the moments.
     pub fn tolerances(&self, x: &[f64]) -> (Tolerance, Tolerance) {
+        let (mut of_x, mut of_moments) = (Vec::new(), Vec::new());
+        for k in 0..self.vectors {
+            let (values, moments) = self.vector(k).bounds(x);
+            of_x.resize(k * self.len * self.stride, 0.0);
+            of_x.extend(values);
+            of_moments.extend(moments);
+        }
+        (Tolerance::PerElement(of_x), Tolerance::PerElement(of_moments))
+    }
+
+    /// Of a single vector.
+    fn bounds(&self, x: &[f64]) -> (Vec<f64>, [f64; Self::MOMENTS]) {
         let value = |i: usize| x[self.offset + i * self.stride];
-        let bounds = Bounds::of(self.len, value, 0.0);
+        let bounds = Bounds::of(self.len, value, largest(self.len, value), 0.0);
         let mean_bound = bounds.mean_error + 2.0 * F32_ROUNDOFF * bounds.mean.abs();
         let mut of_x = vec![0.0; (self.len - 1) * self.stride + 1];
         if self.leaves_values() {
-            return (Tolerance::PerElement(of_x), Tolerance::PerElement(vec![mean_bound, 0.0]));
+            return (of_x, [mean_bound, 0.0]);
         }
         let (std, std_error) = bounds.std(self.len as f64 / (self.len - self.ddof as usize) as f64);
         let denominator = self.epsilon_mode.denominator(std, self.epsilon);
@@ -103,7 +115,7 @@ impl Normalize {
             let error = (centred_error + result * denominator_error) / least;
             of_x[i * self.stride] = if error.is_nan() { 0.0 } else { error + QUOTIENT * F32_ROUNDOFF * result };
         }
-        (Tolerance::PerElement(of_x), Tolerance::PerElement(vec![mean_bound, std_error]))
+        (of_x, [mean_bound, std_error])
     }
 }
 
@@ -135,13 +147,20 @@ pub fn explained_variance_tolerance(values: &[f64], returns: &[f64]) -> Toleranc
     let residual = |i: usize| returns[i] - values[i];
     let root_mean_square = ((0..len).map(|i| residual(i).powi(2)).sum::<f64>() / len as f64).sqrt();
     // Residuals are rounded when they are made.
-    let of_residuals = Bounds::of(len, residual, F32_ROUNDOFF * root_mean_square);
-    let of_returns = Bounds::of(len, |i| returns[i], 0.0);
+    let largest_return = largest(len, |i| returns[i]);
+    let largest_operand = largest(len, |i| values[i]).max(largest_return);
+    let of_residuals = Bounds::of(len, residual, largest_operand, F32_ROUNDOFF * root_mean_square);
+    let of_returns = Bounds::of(len, |i| returns[i], largest_return, 0.0);
     let unexplained = of_residuals.variance / of_returns.variance;
     let least = (of_returns.variance - of_returns.variance_error).max(0.0);
     let abs = (of_residuals.variance_error + unexplained * of_returns.variance_error) / least
         + QUOTIENT * F32_ROUNDOFF * (1.0 + unexplained);
     Tolerance::PerElement(vec![abs])
+}
+
+/// The largest magnitude.
+fn largest(len: usize, value: impl Fn(usize) -> f64) -> f64 {
+    (0..len).map(|i| value(i).abs()).fold(0.0, f64::max)
 }
 
 /// Sums of centred squares lose nothing to a mean far from zero; this is what they lose to rounding.
@@ -171,8 +190,11 @@ impl Bounds {
     /// - sums of squares within chunks of 4k·(σ² + e²): of the squares about the centre, which are σ² + e², and of the correction, e²;
     /// - squares of the chunks' means about the mean, by Cauchy-Schwarz, of 2σ·2k(Q + e) + (2k(Q + e))².
     ///
-    /// `perturbation` is the root mean square of what the values themselves may be off: it adds 2σ·p + p² to the variance, p to the mean.
-    fn of(len: usize, value: impl Fn(usize) -> f64, perturbation: f64) -> Self {
+    /// `perturbation` is the root mean square of what the values themselves may be off: it adds 2σ·p + p² to the variance, p to the mean. `largest` is the
+    /// magnitude that decides the power of two by which values are scaled. What is then below 2⁻¹²⁶ may be flushed to zero, values and squares.
+    fn of(len: usize, value: impl Fn(usize) -> f64, largest: f64, perturbation: f64) -> Self {
+        let (smallest, unit) = (f64::from(f32::MIN_POSITIVE), largest.max(SMALLEST_SCALED));
+        let perturbation = perturbation + smallest + smallest * unit;
         let (n, pivot, k) = (len as f64, value(0), Self::roundings(len) * F32_ROUNDOFF);
         let mean = pivot + (0..len).map(|i| value(i) - pivot).sum::<f64>() / n;
         let variance = (0..len).map(|i| (value(i) - mean).powi(2)).sum::<f64>() / n;
@@ -183,8 +205,7 @@ impl Bounds {
         let within = 4.0 * k * (variance + centre_error.powi(2));
         let between = 4.0 * std * mean_error + 4.0 * mean_error.powi(2);
         let inherited = 2.0 * std * perturbation + perturbation.powi(2);
-        // Squares below 2⁻¹²⁶ may be flushed to zero.
-        let variance_error = within + between + inherited + 2.0 * f64::from(f32::MIN_POSITIVE);
+        let variance_error = within + between + inherited + 2.0 * smallest * unit * unit;
         Self { mean, variance, mean_error: mean_error + perturbation, variance_error }
     }
 
@@ -195,6 +216,9 @@ impl Bounds {
         (std, (error / std).min(error.sqrt()) + QUOTIENT * F32_ROUNDOFF * std)
     }
 }
+
+/// What is below 2⁻¹⁰⁰ is scaled no further.
+const SMALLEST_SCALED: f64 = 1.0 / (1u128 << 100) as f64;
 
 /// As in the shader.
 const WORKGROUP_SIZE: usize = 256;
@@ -256,6 +280,7 @@ mod binding {
     shader_params! {
         struct NormalizeParams {
             len: u32,
+            vectors: u32,
             offset: u32,
             stride: u32,
             ddof: u32,
@@ -270,6 +295,7 @@ mod binding {
     fn params(len: usize, chunks: Chunks) -> NormalizeParams {
         NormalizeParams {
             len: len as u32,
+            vectors: 1,
             chunk: chunks.chunk as u32,
             chunks: chunks.count as u32,
             nan_bits: f32::NAN.to_bits(),
@@ -277,9 +303,9 @@ mod binding {
         }
     }
 
-    /// Moments of every chunk of a vector, and its pivot: four numbers each.
+    /// Moments and exponents of every chunk of a vector, and its pivot: four numbers each.
     fn partials(context: &mut Context, chunks: Chunks, vectors: usize) -> Result<Buffer<f32>> {
-        context.scratch("normalize", 4 * elements("partials", chunks.count + 1, vectors)?)
+        context.scratch("normalize", 4 * elements("partials", 2 * chunks.count + 1, vectors)?)
     }
 
     /// With `whole`, vectors of up to [`LONGEST_WHOLE`] elements take one dispatch.
@@ -298,6 +324,7 @@ mod binding {
         };
         let chunks = Chunks::new(op.len);
         let params = NormalizeParams {
+            vectors: op.vectors as u32,
             offset: op.offset as u32,
             stride: op.stride as u32,
             ddof: op.ddof,
@@ -306,10 +333,11 @@ mod binding {
         };
         if whole && op.len <= LONGEST_WHOLE {
             let buffers = [bind(1, x), bind(2, moments)];
-            return context.dispatch(SHADER, "normalize_whole", mode, &params, &buffers, Grid::Xyz(1, op.vectors, 1));
+            let params = NormalizeParams { chunks: 1, ..params };
+            return context.dispatch(SHADER, "normalize_whole", mode, &params, &buffers, Grid::Linear(op.vectors));
         }
         let partials = partials(context, chunks, op.vectors)?;
-        let grid = Grid::Xyz(chunks.count, op.vectors, 1);
+        let grid = Grid::Linear(elements("workgroups", chunks.count, op.vectors)?);
         context.dispatch(SHADER, "normalize_chunks", &[], &params, &[bind(1, x), bind(3, &partials)], grid)?;
         let buffers = [bind(1, x), bind(2, moments), bind(3, &partials)];
         context.dispatch(SHADER, "normalize_apply", mode, &params, &buffers, grid)

@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::kernels::actor_critic::MinibatchStep;
 use crate::kernels::advantage::{CleanRlGaeOperands, Gae, GaeOperands};
 use crate::kernels::gather::{Gather, SamplesOperands};
-use crate::kernels::nonfinite::Watched;
+use crate::kernels::nonfinite::{Unless, Watched};
 use crate::kernels::normalize::Normalize;
 use crate::kernels::optimizer::{Adam, GradientNorm};
 use crate::kernels::policy::Categorical;
@@ -247,9 +247,9 @@ impl<B: Backend> Learner<B> {
     ///
     /// # Errors
     /// A rollout of another size or kind. [`Error::NonFinite`] when a number of the rollout or a gradient is NaN or infinite (of its flags any
-    /// but 0 is one that is set; an index that is no action's makes gradients NaN), or when the gradient's norm overflows (`grad_norm`, of minibatch step
-    /// `element`). Those of the backend. After an error, parameters and
-    /// optimiser are as they were before.
+    /// but 0 is one that is set; an index that is no action's makes gradients NaN), or when of minibatch step `element` a loss overflows (`pg_loss`,
+    /// `v_loss`, `loss`, …) or the norm of the gradient (`grad_norm`) that is to be clipped. Steps that are not taken, and values behind a
+    /// termination, may hold anything. Those of the backend. After an error, parameters and optimiser are as they were before.
     pub fn update(&mut self, backend: &mut B, rollout: &Rollout<B>, learning_rate: f64) -> Result<UpdateStats> {
         backend.run_together(|backend| {
             self.begin(backend, rollout, learning_rate, None).inspect_err(|_| backend.set_position(Position::default()))?;
@@ -321,17 +321,23 @@ impl<B: Backend> Learner<B> {
             watched("rewards", rows, &rollout.rewards),
             watched("values", rows, &rollout.values),
             watched("logp", rows, &rollout.logp),
-            match &rollout.ends {
-                Ends::BeforeStep { next_value, .. } => watched("next_value", self.config.num_envs, next_value),
-                Ends::AfterStep { next_values, .. } => watched("next_values", rows, next_values),
-            },
         ];
         if let Actions::Continuous(actions) = &rollout.actions {
             tensors.push(watched("actions", rows * spec.policy.outputs(), actions));
         }
         // The longest last: those before it are looked through together.
         tensors.push(watched("observations", rows * spec.observation_size, &rollout.observations));
-        backend.find_nonfinite(&tensors, &mut self.state.control)
+        backend.find_nonfinite(&tensors, &mut self.state.control)?;
+        // Environments leave anything behind a termination.
+        let (watched, unless) = match &rollout.ends {
+            Ends::BeforeStep { next_value, next_done, .. } => {
+                (watched("next_value", self.config.num_envs, next_value), Unless::Floats(next_done))
+            }
+            Ends::AfterStep { next_values, terminated, .. } => {
+                (watched("next_values", rows, next_values), Unless::Words(terminated))
+            }
+        };
+        backend.find_nonfinite_unless(&watched, &unless, &mut self.state.control)
     }
 
     fn compute_advantages(&mut self, backend: &mut B, rollout: &Rollout<B>) -> Result<()> {
@@ -454,16 +460,35 @@ impl<B: Backend> Learner<B> {
         }
         let (rows, _) = rows.as_chunks::<{ stat::COLUMNS }>();
         let steps = control[control::STEPS_DONE] as usize;
-        // The squares of a finite gradient can overflow, and clipping by an infinite norm would have made steps of zero.
-        let is_clipped = self.config.max_grad_norm.is_finite();
-        if let Some(element) = rows[..steps].iter().position(|row| is_clipped && !row[stat::GRAD_NORM].is_finite()) {
-            return Err(Error::NonFinite { tensor: "grad_norm".to_owned(), element });
+        for (element, row) in rows[..steps].iter().enumerate() {
+            if let Some(tensor) = self.non_finite_statistic(row) {
+                return Err(Error::NonFinite { tensor: tensor.to_owned(), element });
+            }
         }
         self.updates += 1;
         self.noise_is_new = false;
         self.optimizer_steps += steps as u64;
-        let stop = if control[control::STOP] == stop::TARGET_KL { StopReason::TargetKl } else { StopReason::Completed };
-        Ok(UpdateStats::new(rows, steps, learning_rate, stop))
+        // Either the minibatch after which no further epoch came, or the one that was not learned from.
+        let stopping = (control[control::STOP] == stop::TARGET_KL).then_some(match self.config.kl_stop {
+            KlStop::AfterEpoch => steps.saturating_sub(1),
+            KlStop::BeforeStep => steps,
+        });
+        Ok(UpdateStats::new(rows, steps, learning_rate, stopping))
+    }
+
+    /// What of a step that was taken has overflowed though its gradient has not: a loss, which then says nothing any more, or the gradient's norm, where
+    /// clipping by infinity has made a step of zero. KL may be infinite where the samples whose ratio is have no part in the gradient.
+    fn non_finite_statistic(&self, row: &[f64; stat::COLUMNS]) -> Option<&'static str> {
+        let Config { ent_coef, vf_coef, kl_coef, max_grad_norm, .. } = self.config;
+        let counted = [
+            ("pg_loss", stat::PG_LOSS, true),
+            ("v_loss", stat::V_LOSS, vf_coef != 0.0),
+            ("entropy", stat::ENTROPY, ent_coef != 0.0),
+            ("kl_penalty", stat::KL_PENALTY, kl_coef != 0.0),
+            ("loss", stat::LOSS, true),
+            ("grad_norm", stat::GRAD_NORM, max_grad_norm.is_finite()),
+        ];
+        counted.into_iter().find(|&(_, column, counts)| counts && !row[column].is_finite()).map(|(name, ..)| name)
     }
 
     fn non_finite(&self, code: usize, element: usize) -> Error {

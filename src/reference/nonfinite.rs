@@ -9,9 +9,9 @@ use crate::real::Real;
 /// Elements a thread takes at once.
 const CHUNK: usize = 1 << 16;
 
-/// Reports the first element of `x` that is NaN or infinite, unless a tensor has been reported already.
+/// Reports the first element of `x` that is NaN or infinite, unless something has stopped already.
 pub fn find_nonfinite<T: Real>(tensor: u32, x: &[T], control: &mut [u32]) {
-    if control[control::BAD_TENSOR] != 0 {
+    if control[control::STOP] != stop::NONE {
         return;
     }
     // Whole chunks first, without a branch an element: nearly always there is nothing to find.
@@ -22,6 +22,17 @@ pub fn find_nonfinite<T: Real>(tensor: u32, x: &[T], control: &mut [u32]) {
         let start = chunk * CHUNK;
         x[start..].iter().position(|x| !x.is_finite()).map(|i| start + i)
     });
+    report(tensor, first, control);
+}
+
+/// As [`find_nonfinite`], without the elements for which `unless` says so.
+pub fn find_nonfinite_unless<T: Real>(tensor: u32, x: &[T], unless: impl Fn(usize) -> bool, control: &mut [u32]) {
+    if control[control::STOP] == stop::NONE {
+        report(tensor, (0..x.len()).find(|&i| !x[i].is_finite() && !unless(i)), control);
+    }
+}
+
+fn report(tensor: u32, first: Option<usize>, control: &mut [u32]) {
     if let Some(first) = first {
         control[control::STOP] = stop::NON_FINITE;
         control[control::BAD_TENSOR] = tensor;

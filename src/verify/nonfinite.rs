@@ -1,10 +1,10 @@
 //! Cases of [`kernels::nonfinite`](crate::kernels::nonfinite).
 
 use super::runner::Runner;
+use crate::layout::control;
 use crate::backend::NonfiniteOps;
 use crate::error::Result;
-use crate::kernels::nonfinite::Watched;
-use crate::layout::control;
+use crate::kernels::nonfinite::{Unless, Watched};
 
 /// Around the workgroup of 256, and beyond 65 535 workgroups of it.
 const EDGES: &[[usize; 1]] = &[[1], [2], [255], [256], [257], [1025], [65_536 * 256 + 1]];
@@ -26,6 +26,22 @@ pub(super) fn cases<B: NonfiniteOps>(runner: &mut Runner<B>) -> Result<()> {
                 backend.find_nonfinite(&[Watched { tensor: TENSOR, len, x: &x }], &mut words)
             })?;
         }
+        runner.case("find_nonfinite_unless", format!("len {len}"), |backend, draw| {
+            let mut x = draw.long(len, 1.0);
+            let mut flags = vec![0; len];
+            // Three that may be what they are, and one that may not, before them or behind.
+            for flag in [1, 1 << 31, u32::MAX, 0] {
+                let at = draw.below(len);
+                (x[at], flags[at]) = (draw.one(&[f32::NAN, f32::INFINITY, f32::NEG_INFINITY]), flag);
+            }
+            let as_floats = draw.below(2) == 1;
+            let floats: Vec<f32> = flags.iter().map(|&flag| if flag == 0 { -0.0 } else { f32::from_bits(flag >> 2) }).collect();
+            let (words, floats) = (backend.upload_words(&flags)?, backend.upload_floats(&floats)?);
+            let unless = if as_floats { Unless::Floats(&floats) } else { Unless::Words(&words) };
+            let x = backend.upload_floats(&x)?;
+            let mut control = backend.upload_words(&control::INITIAL)?;
+            backend.find_nonfinite_unless(&Watched { tensor: TENSOR, len, x: &x }, &unless, &mut control)
+        })?;
     }
     for count in [2, 6, 7] {
         runner.case("find_nonfinite", format!("{count} tensors"), |backend, draw| {

@@ -6,6 +6,7 @@ mod common;
 mod faults;
 mod problem;
 
+use ppo_kernels::layout::{control, sample, stop};
 use ppo_kernels::Error;
 use ppo_kernels::backend::{
     ActorCriticOps, Backend, Cpu, CrossCheck, Drawn, Gpu, Head, Memory, Parameters, RolloutRows, Rows, Trace, TrainState, Variant,
@@ -13,7 +14,6 @@ use ppo_kernels::backend::{
 use ppo_kernels::kernels::actor_critic::{ActorCritic, Form};
 use ppo_kernels::kernels::linear::Activation;
 use ppo_kernels::kernels::surrogate::Surrogate;
-use ppo_kernels::layout::{control, stop};
 
 use common::relative_error;
 use problem::{ACTED, Problem, Way, first_difference, problems};
@@ -65,6 +65,43 @@ fn the_adapter_gives_what_the_single_operations_give() {
                 "{variant:?}, {form:?}, batch {}, categorical {}",
                 problem.op.batch, problem.categorical
             );
+        }
+    }
+}
+
+/// Beside others, a sample whose ratio overflows and whose advantage is 0.
+#[test]
+fn no_form_multiplies_zero_by_infinity() {
+    let Some(mut gpu) = common::gpu() else { return };
+    for categorical in [true, false] {
+        for vf_coef in [0.5, 0.0] {
+            let mut problem = Problem::new(33, &[3, 7], 3, Activation::Tanh, categorical);
+            (problem.op.vf_coef, problem.op.kl_coef) = (vf_coef, 0.0);
+            problem.samples[4 * 5..][..2].copy_from_slice(&[-200.0, 0.0]);
+            if vf_coef == 0.0 {
+                // Its error is beyond f32.
+                problem.samples[4 * 7 + sample::RETURN] = f32::MAX;
+            }
+            let expected = problem.solve(&mut Cpu::<f64>::new(), Way::Composed).unwrap();
+            let check = |what: &str, outcome: &problem::Outcome| {
+                for (tensor, (name, expected)) in expected.iter().enumerate() {
+                    let found = &outcome[tensor].1;
+                    // Of the statistics, those of the loss: KL is infinite, or a very large number in double precision.
+                    let (found, expected) = match *name {
+                        "stats" => (&found[..2], &expected[..2]),
+                        "d_head" | "d_values" => continue,
+                        _ => (&found[..], &expected[..]),
+                    };
+                    let error = if found == expected { 0.0 } else { relative_error(found, expected) };
+                    assert!(error <= 1e-4, "{what}, categorical {categorical}, vf_coef {vf_coef}: {name}: {error:e}");
+                }
+            };
+            check("cpu", &problem.solve(&mut Cpu::<f32>::new(), Way::Step).unwrap());
+            for (variant, form) in VARIANTS {
+                (gpu.variant, gpu.fused_form) = (variant, form);
+                gpu.context.release();
+                check(&format!("{variant:?}, {form:?}"), &problem.solve(&mut gpu, Way::Step).unwrap());
+            }
         }
     }
 }

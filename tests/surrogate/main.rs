@@ -22,6 +22,10 @@ on_every_backend!(
     huber_is_smooth_l1,
     k3_keeps_its_digits_for_small_log_ratios,
     a_kl_penalty_that_does_not_count_stays_out_even_if_infinite,
+    an_advantage_of_zero_has_no_loss_however_large_the_ratio,
+    a_term_whose_coefficient_is_zero_stays_out_even_if_infinite,
+    the_kl_of_an_infinite_log_ratio_is_infinite_and_not_nan,
+    a_sample_without_gradient_adds_none_however_far_its_action,
     averages_a_million_samples,
     a_certain_action_keeps_its_entropy,
     masked_actions_take_no_part,
@@ -268,6 +272,95 @@ fn a_kl_penalty_that_does_not_count_stays_out_even_if_infinite<B: SurrogateOps>(
     let out = with_ratio(backend, &PLAIN, -200.0, 1.0);
     assert!(out.stats[stat::KL_PENALTY] > 1e38);
     assert!(out.stats[stat::LOSS].abs() < 1e-30 && out.d_logp[0].abs() < 1e-30, "{out:?}");
+}
+
+fn an_advantage_of_zero_has_no_loss_however_large_the_ratio<B: SurrogateOps>(backend: &mut B) {
+    // e^200 is beyond f32, e^1000 beyond f64; the second sample's loss is -1 * 0.5.
+    for log_ratio in [200.0, 1000.0] {
+        for dual_clip in [None, Some(3.0)] {
+            let op = Surrogate { dual_clip, value_loss: ValueLoss::Mse, ..CLIPPED };
+            let rows = [[log_ratio, 0.0, 0.0, 0.0, 0.0, 0.0], [0.5f32.ln(), 0.0, 0.0, 1.0, 0.0, 0.0]];
+            let out = elementwise(backend, &op, &rows);
+            assert_eq!((out.terms[term::PG_LOSS], out.d_logp[0]), (0.0, 0.0), "{log_ratio}");
+            assert_close(out.stats[stat::PG_LOSS], -0.25, 1e-6);
+            assert_close(out.stats[stat::LOSS], -0.25 - 0.01, 1e-6);
+            assert_close(out.d_logp[1], -0.25, 1e-6);
+        }
+    }
+    // What is no number is not overlooked.
+    let out = with_ratio(backend, &PLAIN, f32::NAN, 0.0);
+    assert!(out.stats[stat::LOSS].is_nan() && out.d_logp[0].is_nan(), "{out:?}");
+}
+
+fn a_term_whose_coefficient_is_zero_stays_out_even_if_infinite<B: SurrogateOps>(backend: &mut B) {
+    // An error of 6e38 is beyond f32, and its square twice over; so is e^200 in the KL penalty.
+    for value_loss in [ValueLoss::Mse, ValueLoss::Clipped { clip: 0.2 }, ValueLoss::Huber { delta: 1.0 }] {
+        let op = Surrogate { vf_coef: 0.0, value_loss, ..PLAIN };
+        let out = elementwise(backend, &op, &[[-200.0, 3e38, 0.0, 1.0, -3e38, 0.0]]);
+        assert_eq!((out.stats[stat::LOSS], out.d_values[0]), (0.0, 0.0), "{value_loss:?}");
+    }
+    let [logp, values, samples] = [&[0.0][..], &[0.0], &[0.0, 1.0, 0.0, 0.0]].map(|data| backend.upload_floats(data).unwrap());
+    let entropy = backend.upload_floats(&[f32::INFINITY]).unwrap();
+    let [mut terms, mut d_logp, mut d_values, mut stats] =
+        [term::COLUMNS, 1, 1, stat::COLUMNS].map(|len| backend.alloc_floats(len).unwrap());
+    backend.surrogate(&PLAIN, &logp, &entropy, &values, &samples, &mut terms, &mut d_logp, &mut d_values, &mut stats).unwrap();
+    assert_eq!(backend.read_f64(&stats, stat::LOSS, 1).unwrap(), [-1.0]);
+}
+
+fn the_kl_of_an_infinite_log_ratio_is_infinite_and_not_nan<B: SurrogateOps>(backend: &mut B) {
+    // Rows are (logp, _, old_logp, ..).
+    let above = elementwise(backend, &PLAIN, &[[0.0, 0.0, f32::NEG_INFINITY, 0.0, 0.0, 0.0]]);
+    assert_eq!((above.stats[stat::APPROX_KL], above.stats[stat::LOSS]), (f64::INFINITY, 0.0), "{above:?}");
+    let below = elementwise(backend, &PLAIN, &[[f32::NEG_INFINITY, 0.0, 0.0, 1.0, 0.0, 0.0]]);
+    assert_eq!((below.stats[stat::APPROX_KL], below.stats[stat::KL_PENALTY]), (f64::INFINITY, f64::INFINITY), "{below:?}");
+    assert_eq!((below.stats[stat::LOSS], below.d_logp[0]), (0.0, 0.0), "{below:?}");
+}
+
+/// Two samples in two dimensions: the first's action is so far away that its square is beyond f32, and its advantage is 0.
+fn a_sample_without_gradient_adds_none_however_far_its_action<B: SurrogateOps>(backend: &mut B) {
+    let policy = Gaussian { batch: 2, dim: 2, state_dependent_std: false, log_std_offset: 0 };
+    let mean = backend.upload_floats(&[0.0; 4]).unwrap();
+    let log_std = backend.upload_floats(&[0.0; 2]).unwrap();
+    let actions = backend.upload_floats(&[1e30, 0.0, 2.0, 0.5]).unwrap();
+    let values = backend.upload_floats(&[0.0; 2]).unwrap();
+    let old_logp = -std::f32::consts::TAU.ln() - 0.5 * 4.25;
+    let samples = backend.upload_floats(&[-1.0, 0.0, 0.0, 0.0, old_logp, 1.0, 0.0, 0.0]).unwrap();
+    let [mut d_mean, mut d_log_std, mut d_values, mut stats] =
+        [4, 2, 2, stat::COLUMNS].map(|len| backend.alloc_floats(len).unwrap());
+    let op = Surrogate { batch: 2, ..PLAIN };
+    backend
+        .surrogate_gaussian(
+            &op,
+            &policy,
+            &mean,
+            &log_std,
+            &actions,
+            &values,
+            &samples,
+            &mut d_mean,
+            &mut d_log_std,
+            0,
+            &mut d_values,
+            &mut stats,
+        )
+        .unwrap();
+    // d_logp of the second is -1/2.
+    for (found, expected) in [
+        (backend.read_f64(&d_mean, 0, 4).unwrap(), &[0.0, 0.0, -1.0, -0.25][..]),
+        (backend.read_f64(&d_log_std, 0, 2).unwrap(), &[-1.5, 0.375]),
+    ] {
+        assert!(found.iter().zip(expected).all(|(x, e)| (x - e).abs() < 1e-5), "{found:?}, expected {expected:?}");
+    }
+}
+
+/// Rows as they lie, and by tile.
+#[test]
+fn no_variant_multiplies_zero_by_infinity() {
+    let Some(mut gpu) = common::gpu() else { return };
+    for variant in [ppo_kernels::backend::Variant::Plain, ppo_kernels::backend::Variant::Fast] {
+        gpu.variant = variant;
+        a_sample_without_gradient_adds_none_however_far_its_action(&mut gpu);
+    }
 }
 
 fn averages_a_million_samples<B: SurrogateOps>(backend: &mut B) {

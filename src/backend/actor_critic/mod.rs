@@ -61,10 +61,10 @@ pub trait ActorCriticOps: LinearOps + PolicyOps + SurrogateOps + GatherOps + Opt
         compose_minibatch_gradient(self, networks, op, params, inputs, actor, critic, grads, stats)
     }
 
-    /// A step of learning: gathers a minibatch, makes its gradient as [`minibatch_gradient`](Self::minibatch_gradient) does, [looks for
-    /// NaN](NonfiniteOps::find_nonfinite) in it, makes its [norm and clip factor](OptimizerOps::gradient_norm), [stops](SurrogateOps::stop_on_kl)
-    /// where approx_kl is beyond the limit, and takes a [step of Adam](OptimizerOps::adam_step). Leaves the networks' outputs in the traces
-    /// of `minibatch`; what else is there is the backend's affair.
+    /// A step of learning: gathers a minibatch, makes its gradient as [`minibatch_gradient`](Self::minibatch_gradient) does,
+    /// [stops](SurrogateOps::stop_on_kl) where approx_kl is beyond the limit, else [looks for NaN](NonfiniteOps::find_nonfinite) in the gradient, makes
+    /// its [norm and clip factor](OptimizerOps::gradient_norm), and takes a [step of Adam](OptimizerOps::adam_step). Leaves the networks' outputs in
+    /// the traces of `minibatch`; what else is there is the backend's affair.
     ///
     /// # Errors
     /// Those of these operations.
@@ -235,11 +235,12 @@ fn compose_minibatch_step<B: ActorCriticOps + ?Sized>(
     let inputs = gathered(observations, actions, samples, rows.head)?;
     let TrainState { params, m, v, grads, schedule, stats, control } = state;
     backend.minibatch_gradient(networks, &step.loss, params.flat(), &inputs, actor, critic, grads, stats)?;
-    backend.find_nonfinite(&[Watched { tensor: step.tensor, len: step.norm.len, x: grads }], control)?;
-    backend.gradient_norm(&step.norm, grads, stats)?;
+    // First, so that nobody looks at the gradient of a step that is left out.
     if let Some(max_kl) = step.max_kl {
         backend.stop_on_kl(max_kl, step.loss.stats_row, stats, control)?;
     }
+    backend.find_nonfinite(&[Watched { tensor: step.tensor, len: step.norm.len, x: grads }], control)?;
+    backend.gradient_norm(&step.norm, grads, stats)?;
     backend.adam_step(&step.adam, params.flat_mut(), grads, m, v, schedule, stats, control)
 }
 

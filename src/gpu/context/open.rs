@@ -65,6 +65,7 @@ impl Context {
         };
         let context = Self {
             device_id: DeviceId::of_opened(),
+            pulse: None,
             cooperative_matrix,
             bounds_checks: options.bounds_checks,
             can_check_bounds: options.bounds_checks,

@@ -25,6 +25,9 @@ pub struct UpdateStats {
     pub old_approx_kl: f64,
     /// KL, k3 estimator.
     pub approx_kl: f64,
+    /// The KL that stopped the update, k3 estimator: of the last minibatch with [`KlStop::AfterEpoch`](crate::ppo::KlStop::AfterEpoch); with
+    /// [`KlStop::BeforeStep`](crate::ppo::KlStop::BeforeStep) of the one that was not learned from.
+    pub stopping_kl: Option<f64>,
     /// Share of samples whose ratio was beyond the clip.
     pub clipfrac: f64,
     /// Global norm of the gradient before clipping.
@@ -42,8 +45,8 @@ pub struct UpdateStats {
 }
 
 impl UpdateStats {
-    /// From a row a step, of which `steps` were applied, and the rollout's row behind them.
-    pub(super) fn new(rows: &[[f64; stat::COLUMNS]], steps: usize, learning_rate: f64, stop: StopReason) -> Self {
+    /// From a row a step, of which `steps` were applied, and the rollout's row behind them. `stopping` is the row whose KL stopped the update.
+    pub(super) fn new(rows: &[[f64; stat::COLUMNS]], steps: usize, learning_rate: f64, stopping: Option<usize>) -> Self {
         let log = rows[..steps].to_vec();
         // Where the very first step was stopped, its losses are still what there is to report.
         let last = rows[steps.saturating_sub(1)];
@@ -54,12 +57,13 @@ impl UpdateStats {
             entropy: last[stat::ENTROPY],
             old_approx_kl: last[stat::OLD_APPROX_KL],
             approx_kl: last[stat::APPROX_KL],
+            stopping_kl: stopping.map(|row| rows[row][stat::APPROX_KL]),
             clipfrac: log.iter().map(|row| row[stat::CLIPFRAC]).sum::<f64>() / steps.max(1) as f64,
             grad_norm: last[stat::GRAD_NORM],
             explained_variance: rows[rows.len() - 1][stat::EXPLAINED_VARIANCE],
             learning_rate,
             steps,
-            stop,
+            stop: if stopping.is_some() { StopReason::TargetKl } else { StopReason::Completed },
             log,
         }
     }

@@ -61,6 +61,11 @@ fn write_gradients<T: Real>(op: &Gaussian, d_mean: &mut [T], d_log_std: &mut [T]
     }
 }
 
+/// d_logp·z·e^(−s) and d_logp·(z² − 1): 0, and not 0·∞, where d_logp is 0.
+fn through_logp<T: Real>(d_logp: T, z: T, s: T) -> (T, T) {
+    if d_logp == T::zero() { (d_logp, d_logp) } else { (d_logp * z * (-s).exp(), d_logp * (z * z - T::one())) }
+}
+
 /// d_logp·z·e^(−s) and d_logp·(z² − 1) + d_entropy.
 pub fn backward<T: Real>(
     op: &Gaussian,
@@ -74,8 +79,8 @@ pub fn backward<T: Real>(
 ) {
     write_gradients(op, d_mean, d_log_std, |row, d| {
         let (element, s) = (row * op.dim + d, log_std[op.log_std_index(row, d)]);
-        let z = standardise(actions[element], mean[element], s);
-        (d_logp[row] * z * (-s).exp(), d_logp[row] * (z * z - T::one()) + d_entropy[row])
+        let (of_mean, of_log_std) = through_logp(d_logp[row], standardise(actions[element], mean[element], s), s);
+        (of_mean, of_log_std + d_entropy[row])
     });
 }
 
@@ -177,7 +182,6 @@ pub fn squashed_backward<T: Real>(
             let slope = T::of(2.0) * u[element].tanh();
             return (d_logp[row] * slope, d_logp[row] * (slope * (u[element] - mean[element]) - T::one()));
         }
-        let z = standardise(u[element], mean[element], s);
-        (d_logp[row] * z * (-s).exp(), d_logp[row] * (z * z - T::one()))
+        through_logp(d_logp[row], standardise(u[element], mean[element], s), s)
     });
 }

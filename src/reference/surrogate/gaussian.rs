@@ -105,7 +105,7 @@ fn gaussian_tile<T: Real>(
     for (i, ((z, inverse_std), d_mean)) in of_rows.enumerate() {
         let d_logp = loss.d_logp[i];
         for ((d_mean, &z), &inverse_std) in d_mean.iter_mut().zip(z).zip(inverse_std) {
-            *d_mean = d_logp * z * inverse_std;
+            *d_mean = if d_logp == T::zero() { d_logp } else { d_logp * z * inverse_std };
         }
         match &mut d_log_std {
             StdGradient::Own(own) => {
@@ -123,8 +123,8 @@ fn gaussian_tile<T: Real>(
     sums.add_policy(&loss, &entropy);
 }
 
-/// The log-probability's part of the derivative with respect to a log-std.
+/// The log-probability's part of the derivative with respect to a log-std: 0, and not 0·∞, where there is none.
 #[inline(always)]
 fn curvature<T: Real>(d_logp: T, z: T) -> f64 {
-    (d_logp * (z * z - T::one())).f64()
+    if d_logp == T::zero() { 0.0 } else { (d_logp * (z * z - T::one())).f64() }
 }

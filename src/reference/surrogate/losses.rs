@@ -65,12 +65,15 @@ fn series<T: Real>(coefficients: &[f64; 10], x2: T) -> T {
     sum
 }
 
-/// eˣ − 1 − x and e⁻ˣ − 1 + x of x, eˣ and e⁻ˣ. Their terms cancel for small x: there by their series, split into even and odd powers.
+/// eˣ − 1 − x and e⁻ˣ − 1 + x of x, eˣ and e⁻ˣ. Their terms cancel for small x: there by their series, split into even and odd powers. Both are infinite
+/// where x is.
 #[inline(always)]
 fn exp_residuals<T: Real>(x: T, exp_x: T, exp_minus_x: T) -> (T, T) {
     let x2 = x * x;
     let (even, odd) = (series(&EVEN, x2), x * series(&ODD, x2));
-    if x.abs() >= T::one() { (exp_x - T::one() - x, exp_minus_x - T::one() + x) } else { (x2 * (even + odd), x2 * (even - odd)) }
+    let (above, below) = (x.min(T::max_value()), x.max(T::min_value()));
+    let far = (exp_x - T::one() - above, exp_minus_x - T::one() + below);
+    if x.abs() >= T::one() { far } else { (x2 * (even + odd), x2 * (even - odd)) }
 }
 
 /// Of one sample.
@@ -85,13 +88,15 @@ pub fn policy_loss<T: Real>(op: &Surrogate, log_ratio: T, advantage: T) -> Polic
     let is_clipped = (advantage > zero) & above | (advantage < zero) & below;
     let is_dual_clipped = (advantage < zero) & (ratio >= dual_clip);
     let counted_ratio = if is_clipped { clipped_ratio } else { ratio };
+    // Neither this nor the slope becomes 0·∞ where the ratio overflows; a log-ratio that is NaN still shows.
+    let counts_not = (advantage == zero) & !log_ratio.is_nan();
     let pg_loss = -advantage * if is_dual_clipped { dual_clip } else { counted_ratio };
+    let pg_loss = if counts_not { zero } else { pg_loss };
     // torch.min of two equal arguments gives half the gradient to each.
     let dual_slope = if ratio == dual_clip { T::of(-0.5) * advantage } else { zero };
     let slope = if is_clipped { zero } else { -advantage };
     let slope = if is_dual_clipped { dual_slope } else { slope };
-    // Not 0·∞ where the clip has removed an infinite ratio.
-    let through_ratio = if slope == zero { zero } else { slope * ratio };
+    let through_ratio = if (slope == zero) & !log_ratio.is_nan() { zero } else { slope * ratio };
     let (k3, kl_penalty) = exp_residuals(log_ratio, ratio, inverse_ratio);
     let kl_slope = if log_ratio.abs() < one { log_ratio - kl_penalty } else { one - inverse_ratio };
     let d_log_ratio = if op.kl_coef == 0.0 { through_ratio } else { through_ratio + T::of(op.kl_coef) * kl_slope };
@@ -152,7 +157,7 @@ fn huber<T: Real>(op: &Surrogate, delta: T, value: T, target: T) -> CriticLoss<T
 /// Of the loss of the whole batch, from the derivative of a sample's own.
 #[inline(always)]
 fn derivative<T: Real>(op: &Surrogate, slope: T) -> T {
-    T::of(op.vf_coef) * slope / T::of(op.batch as f64)
+    if op.vf_coef == 0.0 { T::zero() } else { T::of(op.vf_coef) * slope / T::of(op.batch as f64) }
 }
 
 /// Of a tile, as [`policy_loss`]. Log-probabilities come unrounded: log ratios are far smaller, and the rounding would be all of their error.

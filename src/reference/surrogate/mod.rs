@@ -36,8 +36,11 @@ impl Sums {
     /// Means over `op.batch` samples, into the row of `stats`.
     pub(crate) fn write<T: Real>(&self, op: &Surrogate, stats: &mut [T]) {
         let mean = |sum: f64| sum / op.batch as f64;
-        let kl_penalty = if op.kl_coef == 0.0 { 0.0 } else { op.kl_coef * mean(self.kl_penalty) };
-        let loss = mean(self.pg_loss) - op.ent_coef * mean(self.entropy) + op.vf_coef * mean(self.v_loss) + kl_penalty;
+        // A term with a coefficient of 0 stays out, even if infinite.
+        let term = |coef: f64, sum: f64| if coef == 0.0 { 0.0 } else { coef * mean(sum) };
+        let loss = mean(self.pg_loss) - term(op.ent_coef, self.entropy)
+            + term(op.vf_coef, self.v_loss)
+            + term(op.kl_coef, self.kl_penalty);
         let row = &mut stats[op.stats_row * stat::COLUMNS..][..stat::COLUMNS];
         for (column, value) in [
             (stat::LOSS, loss),
