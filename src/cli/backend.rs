@@ -33,6 +33,9 @@ pub struct BackendArgs {
     pub adapter: Option<String>,
     #[command(flatten)]
     pub precision: PrecisionArgs,
+    /// Without the driver's checks of buffer accesses (Vulkan's robustBufferAccess), on a GPU
+    #[arg(long)]
+    pub unchecked: bool,
 }
 
 /// `--precision`.
@@ -58,14 +61,34 @@ impl BackendArgs {
     /// Opens what was asked for.
     ///
     /// # Errors
-    /// No such adapter; `--adapter` with the CPU backend.
+    /// No such adapter; `--adapter` or `--unchecked` with the CPU backend.
     pub fn open(&self) -> Result<Opened> {
-        let gpu = || open_gpu(&self.adapter, self.precision);
+        let gpu = || self.open_gpu(&selection(&self.adapter)?);
         match (self.backend, &self.adapter) {
-            (BackendChoice::Cpu, adapter) => Ok(Opened::Cpu(open_cpu(adapter, self.precision)?)),
+            (BackendChoice::Cpu, adapter) => {
+                refuse_unchecked(self.unchecked)?;
+                Ok(Opened::Cpu(open_cpu(adapter, self.precision)?))
+            }
             (BackendChoice::CrossCheck, _) => Ok(Opened::CrossCheck(CrossCheck::new(gpu()?, Cpu::new()))),
             (BackendChoice::Gpu, _) | (BackendChoice::Auto, Some(_)) => Ok(Opened::Gpu(gpu()?)),
-            (BackendChoice::Auto, None) => hardware_or_cpu(self.precision),
+            (BackendChoice::Auto, None) => self.hardware_or_cpu(),
+        }
+    }
+
+    fn open_gpu(&self, selection: &Selection) -> Result<Gpu> {
+        let open = if self.unchecked { Gpu::open_unchecked } else { Gpu::open_with_precision };
+        open(selection, self.precision.precision)
+    }
+
+    fn hardware_or_cpu(&self) -> Result<Opened> {
+        require_known_apis()?;
+        match self.open_gpu(&Selection::Hardware) {
+            Ok(gpu) => Ok(Opened::Gpu(gpu)),
+            Err(error) => {
+                let products = if self.precision.precision == Precision::F32 { "" } else { ", matrix products in f32" };
+                output::note(&format!("{error}; using the CPU backend{products} (--backend gpu takes software adapters too)"));
+                Ok(Opened::Cpu(Cpu::new()))
+            }
         }
     }
 }
@@ -121,6 +144,17 @@ pub fn refuse_precision(PrecisionArgs { precision }: PrecisionArgs) -> Result<()
     }
 }
 
+fn refuse_unchecked(unchecked: bool) -> Result<()> {
+    match unchecked {
+        false => Ok(()),
+        true => Err(Error::InvalidValue {
+            argument: "unchecked".to_owned(),
+            expected: "none with a CPU backend".to_owned(),
+            actual: "--unchecked".to_owned(),
+        }),
+    }
+}
+
 /// There is no adapter to choose on the CPU.
 pub fn refuse_adapter(adapter: &Option<String>) -> Result<()> {
     match adapter {
@@ -130,17 +164,5 @@ pub fn refuse_adapter(adapter: &Option<String>) -> Result<()> {
             expected: "none with a CPU backend".to_owned(),
             actual: name.clone(),
         }),
-    }
-}
-
-fn hardware_or_cpu(precision: PrecisionArgs) -> Result<Opened> {
-    require_known_apis()?;
-    match Gpu::open_with_precision(&Selection::Hardware, precision.precision) {
-        Ok(gpu) => Ok(Opened::Gpu(gpu)),
-        Err(error) => {
-            let products = if precision.precision == Precision::F32 { "" } else { ", matrix products in f32" };
-            output::note(&format!("{error}; using the CPU backend{products} (--backend gpu takes software adapters too)"));
-            Ok(Opened::Cpu(Cpu::new()))
-        }
     }
 }

@@ -3,8 +3,8 @@
 //! wgpu opens every device with `robustBufferAccess2` where there is one, and has the driver compare the address of each access with the buffer's
 //! size, also in shaders that were made without bounds checks.
 
-/// Opens `adapter` as [`wgpu::Adapter::request_device`] does, but without that. None, and a line in the log, where it cannot be had: with other APIs,
-/// which check only what wgpu writes into the shaders.
+/// Opens `adapter` as [`wgpu::Adapter::request_device`] does, but without that, or says why it cannot: other APIs check only what wgpu
+/// writes into the shaders.
 ///
 /// # Safety
 /// wgpu adds no checks of its own to shaders of this device, whatever is asked of it: each has to keep its indices within its buffers.
@@ -12,16 +12,15 @@
 pub(super) unsafe fn open_unchecked(
     adapter: &wgpu::Adapter,
     descriptor: &wgpu::DeviceDescriptor<'_>,
-) -> Option<(wgpu::Device, wgpu::Queue)> {
+) -> Result<(wgpu::Device, wgpu::Queue), String> {
     #[cfg(any(windows, target_os = "linux", target_os = "android", target_os = "freebsd"))]
     // SAFETY: the caller's promise is the one asked for.
-    match unsafe { vulkan::open_unchecked(adapter, descriptor) } {
-        Ok(opened) => return opened,
-        Err(error) => log::warn!("{}: the driver goes on checking accesses of buffers: {error}", adapter.get_info().name),
-    }
+    return unsafe { vulkan::open_unchecked(adapter, descriptor) };
     #[cfg(not(any(windows, target_os = "linux", target_os = "android", target_os = "freebsd")))]
-    let _ = (adapter, descriptor);
-    None
+    {
+        let _ = (adapter, descriptor);
+        Err("it is not opened through Vulkan".to_owned())
+    }
 }
 
 #[cfg(any(windows, target_os = "linux", target_os = "android", target_os = "freebsd"))]
@@ -30,16 +29,14 @@ mod vulkan {
     use ash::vk;
     use wgpu::hal;
 
-    /// None for an adapter of another API.
-    ///
     /// # Safety
     /// That of [`open_unchecked`](super::open_unchecked).
     pub(super) unsafe fn open_unchecked(
         adapter: &wgpu::Adapter,
         descriptor: &wgpu::DeviceDescriptor<'_>,
-    ) -> Result<Option<(wgpu::Device, wgpu::Queue)>, String> {
+    ) -> Result<(wgpu::Device, wgpu::Queue), String> {
         // SAFETY: nothing of it is destroyed here.
-        let Some(vulkan) = (unsafe { adapter.as_hal::<hal::api::Vulkan>() }) else { return Ok(None) };
+        let vulkan = unsafe { adapter.as_hal::<hal::api::Vulkan>() }.ok_or("it is not opened through Vulkan")?;
         let extensions = vulkan.required_device_extensions(descriptor.required_features);
         let names: Vec<_> = extensions.iter().map(|name| name.as_ptr()).collect();
         // wgpu's own choice of a queue.
@@ -61,7 +58,7 @@ mod vulkan {
         };
         let opened = opened.map_err(|e| e.to_string())?;
         // SAFETY: the device was opened above with what the descriptor asks for.
-        unsafe { adapter.create_device_from_hal(opened, descriptor) }.map(Some).map_err(|e| e.to_string())
+        unsafe { adapter.create_device_from_hal(opened, descriptor) }.map_err(|e| e.to_string())
     }
 
     /// `core` takes the place of the features that `info` points to.

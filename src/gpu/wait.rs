@@ -1,0 +1,160 @@
+//! The one module that waits: for adapters, devices, error scopes, submitted work, mapped buffers, and by the host's clock.
+//!
+//! A browser's main thread must not block, and panics at `Instant::now`. So every blocking call stands here, behind functions that say
+//! what they wait for; a test fails where another module blocks.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::time::{Duration, Instant};
+
+use pollster::block_on;
+
+use crate::error::{Error, Result};
+
+/// How long to spin before sleeping until the device is done: a thread that sleeps takes some ten microseconds to wake up, as long as a
+/// small dispatch takes. Hardware works meanwhile. A software adapter computes on these cores, and takes longer for everything.
+const SPIN: Duration = Duration::from_millis(1);
+const SPIN_ON_SOFTWARE: Duration = Duration::from_millis(20);
+/// How wgpu's panic begins where a device is lost while it is waited for: to a caller of this crate that is an error like any other.
+const PANIC: &str = "Error in Device::poll:";
+
+/// All adapters of all APIs of the instance.
+pub(super) fn enumerate_adapters(instance: &wgpu::Instance) -> Vec<wgpu::Adapter> {
+    block_on(instance.enumerate_adapters(wgpu::Backends::all()))
+}
+
+/// A device and its queue, or [`Error::Device`].
+pub(super) fn request_device(
+    adapter: &wgpu::Adapter,
+    descriptor: &wgpu::DeviceDescriptor<'_>,
+) -> Result<(wgpu::Device, wgpu::Queue)> {
+    block_on(adapter.request_device(descriptor)).map_err(|e| Error::Device(e.to_string()))
+}
+
+/// The result of `make`, and the first error of the kind `filter` that it caused.
+pub(super) fn with_error_scope<R>(
+    device: &wgpu::Device,
+    filter: wgpu::ErrorFilter,
+    make: impl FnOnce() -> R,
+) -> (R, Option<wgpu::Error>) {
+    let scope = device.push_error_scope(filter);
+    let made = make();
+    (made, block_on(scope.pop()))
+}
+
+/// Waits for everything submitted: spins first, then sleeps.
+pub(super) fn until_idle(device: &wgpu::Device, is_software: bool) -> Result<()> {
+    let (begin, spin) = (Instant::now(), if is_software { SPIN_ON_SOFTWARE } else { SPIN });
+    while begin.elapsed() < spin {
+        if poll(device, wgpu::PollType::Poll)?.is_queue_empty() {
+            return Ok(());
+        }
+        std::thread::yield_now();
+    }
+    poll(device, wgpu::PollType::wait_indefinitely()).map(drop)
+}
+
+/// Waits for everything submitted, and converts the first `size` bytes of a buffer that can be mapped.
+pub(super) fn read<R>(
+    device: &wgpu::Device,
+    is_software: bool,
+    buffer: &wgpu::Buffer,
+    size: u64,
+    convert: impl FnOnce(&[u8]) -> R,
+) -> Result<R> {
+    buffer.map_async(wgpu::MapMode::Read, ..size, |_| {});
+    until_idle(device, is_software)?;
+    let view = buffer.get_mapped_range(..size).map_err(|e| Error::Device(e.to_string()))?;
+    let result = convert(&view);
+    drop(view);
+    buffer.unmap();
+    Ok(result)
+}
+
+/// The host's clock.
+pub(super) struct Stopwatch(Instant);
+
+impl Stopwatch {
+    pub(super) fn start() -> Self {
+        Self(Instant::now())
+    }
+
+    pub(super) fn seconds(&self) -> f64 {
+        self.0.elapsed().as_secs_f64()
+    }
+}
+
+fn poll(device: &wgpu::Device, how: wgpu::PollType) -> Result<wgpu::PollStatus> {
+    match catch_unwind(AssertUnwindSafe(|| device.poll(how))) {
+        Ok(polled) => polled.map_err(|e| Error::Device(e.to_string())),
+        Err(panic) => Err(lost(panic)),
+    }
+}
+
+/// Other panics, such as those of a caller's callbacks, go on.
+fn lost(panic: Box<dyn Any + Send>) -> Error {
+    match panic.downcast_ref::<String>().and_then(|message| message.strip_prefix(PANIC)) {
+        Some(cause) => Error::DeviceLost(cause.split_whitespace().collect::<Vec<_>>().join(" ")),
+        None => resume_unwind(panic),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn the_panic_of_a_lost_device_is_an_error_and_others_go_on() {
+        let panic: Box<dyn Any + Send> = Box::new(format!("{PANIC}   Validation Error\n\nCaused by:\n  Parent device is lost\n"));
+        assert!(matches!(lost(panic), Error::DeviceLost(cause) if cause == "Validation Error Caused by: Parent device is lost"));
+        for other in ["a caller's own", "Error in Surface::present: lost"] {
+            let panic: Box<dyn Any + Send> = Box::new(other.to_owned());
+            let gone_on = catch_unwind(AssertUnwindSafe(|| lost(panic))).unwrap_err();
+            assert_eq!(gone_on.downcast_ref::<String>().map(String::as_str), Some(other));
+        }
+    }
+
+    /// Calls that block on a device, anywhere in the crate. In the device layer the host's clock and threads that give way, too.
+    fn blocking_calls(path: &Path, text: &str) -> Vec<&'static str> {
+        let everywhere = ["pollster", "block_on", ".poll(", "map_async", "get_mapped_range", "push_error_scope"];
+        let in_gpu = ["Instant", "yield_now", "sleep"];
+        let is_in_gpu = path.components().any(|part| part.as_os_str() == "gpu");
+        let banned = everywhere.into_iter().chain(in_gpu.into_iter().filter(|_| is_in_gpu));
+        let is_code = |line: &&str| !line.trim_start().starts_with("//");
+        banned.filter(|word| text.lines().filter(is_code).any(|line| line.contains(word))).collect()
+    }
+
+    fn sources(folder: &Path, found: &mut Vec<std::path::PathBuf>) {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                sources(&path, found);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                found.push(path);
+            }
+        }
+    }
+
+    #[test]
+    fn no_other_module_waits() {
+        let mut paths = Vec::new();
+        sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut paths);
+        let (here, others): (Vec<_>, Vec<_>) = paths.iter().partition(|path| path.ends_with("gpu/wait.rs"));
+        assert_eq!(here.len(), 1);
+        for path in others {
+            assert!(blocking_calls(path, &std::fs::read_to_string(path).unwrap()).is_empty(), "{}", path.display());
+        }
+        // The search finds what is there, and what would be planted.
+        assert_eq!(blocking_calls(here[0], include_str!("wait.rs")).len(), 9);
+        for (path, text, found) in [
+            ("src/train.rs", "let done = device.poll(how);", vec![".poll("]),
+            ("src/gpu/timing.rs", "let since = Instant::now();", vec!["Instant"]),
+            ("src/train.rs", "let since = Instant::now();", vec![]),
+            ("src/gpu/timing.rs", "// Instant", vec![]),
+        ] {
+            assert_eq!(blocking_calls(Path::new(path), text), found, "{path}: {text}");
+        }
+    }
+}
