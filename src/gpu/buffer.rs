@@ -16,7 +16,7 @@ pub(super) fn allocations_freed() -> u64 {
 }
 
 /// The memory that clones, slices and casts of a buffer share.
-struct Allocation {
+pub(super) struct Allocation {
     raw: wgpu::Buffer,
     /// Not known of a caller's own buffer.
     device: Option<DeviceId>,
@@ -68,44 +68,14 @@ impl<T> Clone for Buffer<T> {
     }
 }
 
-/// By its allocation and the range in it.
-impl<T> Hash for Buffer<T> {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        (Arc::as_ptr(&self.allocation), self.head, self.tail, self.len).hash(state);
-    }
-}
-
-/// A buffer that does not keep its allocation alive: a key of a cache.
-pub(super) struct WeakBuffer {
-    allocation: Weak<Allocation>,
+/// An allocation, by its address, and a range in it: the key of a cache whose values hold the [allocation](Buffer::allocation), so that no
+/// other one gets the address.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct BufferKey {
+    allocation: usize,
     head: u64,
     tail: u64,
     len: usize,
-}
-
-impl WeakBuffer {
-    /// Whether any buffer still has the allocation.
-    pub(super) fn is_alive(&self) -> bool {
-        self.allocation.strong_count() > 0
-    }
-
-    fn which(&self) -> (*const Allocation, u64, u64, usize) {
-        (self.allocation.as_ptr(), self.head, self.tail, self.len)
-    }
-}
-
-impl PartialEq for WeakBuffer {
-    fn eq(&self, other: &Self) -> bool {
-        self.which() == other.which()
-    }
-}
-
-impl Eq for WeakBuffer {}
-
-impl Hash for WeakBuffer {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.which().hash(state);
-    }
 }
 
 impl<T> std::fmt::Debug for Buffer<T> {
@@ -174,12 +144,13 @@ impl<T> Buffer<T> {
         Buffer { allocation: Arc::clone(&self.allocation), head: self.head, tail: self.tail, len: self.len, element: PhantomData }
     }
 
-    pub(super) fn downgrade(&self) -> WeakBuffer {
-        WeakBuffer { allocation: Arc::downgrade(&self.allocation), head: self.head, tail: self.tail, len: self.len }
+    pub(super) fn key(&self) -> BufferKey {
+        BufferKey { allocation: Arc::as_ptr(&self.allocation).addr(), head: self.head, tail: self.tail, len: self.len }
     }
 
-    pub(super) fn is(&self, weak: &WeakBuffer) -> bool {
-        (Arc::as_ptr(&self.allocation), self.head, self.tail, self.len) == weak.which()
+    /// Does not keep it alive.
+    pub(super) fn allocation(&self) -> Weak<Allocation> {
+        Arc::downgrade(&self.allocation)
     }
 }
 

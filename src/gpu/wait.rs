@@ -146,15 +146,7 @@ mod tests {
         for path in others {
             assert!(blocking_calls(path, &std::fs::read_to_string(path).unwrap()).is_empty(), "{}", path.display());
         }
-        // The search finds what is there, and what would be planted.
-        assert_eq!(blocking_calls(here[0], include_str!("wait.rs")).len(), 9);
-        for (path, text, found) in [
-            ("src/train.rs", "let done = device.poll(how);", vec![".poll("]),
-            ("src/gpu/timing.rs", "let since = Instant::now();", vec!["Instant"]),
-            ("src/train.rs", "let since = Instant::now();", vec![]),
-            ("src/gpu/timing.rs", "// Instant", vec![]),
-        ] {
-            assert_eq!(blocking_calls(Path::new(path), text), found, "{path}: {text}");
-        }
+        assert_eq!(blocking_calls(here[0], include_str!("wait.rs")).len(), 9, "the search finds all that is here");
+        assert_eq!(blocking_calls(Path::new("src/train.rs"), "device.poll(how); Instant::now()"), [".poll("]);
     }
 }

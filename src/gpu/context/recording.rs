@@ -1,11 +1,14 @@
 //! Recording dispatches with their bind groups, and submitting everything recorded.
 
-use hashbrown::{Equivalent, HashMap};
+use std::sync::Weak;
+
+use hashbrown::HashMap;
+use smallvec::SmallVec;
 
 use super::guards::POISON;
 use super::{Context, Timing};
 use crate::error::{Error, Result};
-use crate::gpu::buffer::{Buffer, WeakBuffer, allocations_freed};
+use crate::gpu::buffer::{Allocation, Buffer, BufferKey, allocations_freed};
 use crate::gpu::command::{Command, encode};
 use crate::gpu::shader::{Grid, Shader, ShaderParams};
 
@@ -15,30 +18,14 @@ const MOST_BIND_GROUPS: usize = 1 << 14;
 #[derive(PartialEq, Eq, Hash)]
 struct BindGroupKey {
     pipeline: usize,
-    params: Vec<u8>,
-    buffers: Vec<(u32, WeakBuffer)>,
-}
-
-/// A [`BindGroupKey`] that owns nothing, to look for one: thousands of dispatches of one update are recorded while the device waits.
-#[derive(Hash)]
-struct BindGroupQuery<'a> {
-    pipeline: usize,
-    params: &'a [u8],
-    buffers: &'a [(u32, Buffer<u32>)],
-}
-
-impl Equivalent<BindGroupKey> for BindGroupQuery<'_> {
-    fn equivalent(&self, key: &BindGroupKey) -> bool {
-        let same = |((at, buffer), (key_at, weak)): (&(u32, Buffer<u32>), &(u32, WeakBuffer))| at == key_at && buffer.is(weak);
-        (self.pipeline, self.params, self.buffers.len()) == (key.pipeline, key.params.as_slice(), key.buffers.len())
-            && self.buffers.iter().zip(&key.buffers).all(same)
-    }
+    params: SmallVec<[u8; 128]>,
+    buffers: SmallVec<[(u32, BufferKey); 10]>,
 }
 
 /// A cache of bind groups and their uniforms, each as long as somebody has all of its buffers.
 #[derive(Default)]
 pub(super) struct BindGroups {
-    made: HashMap<BindGroupKey, wgpu::BindGroup>,
+    made: HashMap<BindGroupKey, (wgpu::BindGroup, Vec<Weak<Allocation>>)>,
     /// [`allocations_freed`], when stale ones were last looked for.
     allocations_freed: u64,
 }
@@ -52,7 +39,7 @@ impl BindGroups {
     pub(super) fn drop_stale(&mut self) {
         let now = allocations_freed();
         if std::mem::replace(&mut self.allocations_freed, now) != now {
-            self.made.retain(|key, _| key.buffers.iter().all(|(_, buffer)| buffer.is_alive()));
+            self.made.retain(|_, (_, allocations)| allocations.iter().all(|allocation| allocation.strong_count() > 0));
         }
     }
 }
@@ -79,13 +66,24 @@ impl Context {
         let groups = self.fold(grid)?;
         let pipeline = self.pipeline(shader, entry, constants)?;
         let params = bytemuck::bytes_of(params);
-        let bind_group = match self.bind_groups.made.get(&BindGroupQuery { pipeline, params, buffers }) {
-            Some(known) => known.clone(),
+        let key = BindGroupKey {
+            pipeline,
+            params: SmallVec::from_slice(params),
+            buffers: buffers.iter().map(|(binding, buffer)| (*binding, buffer.key())).collect(),
+        };
+        let bind_group = match self.bind_groups.made.get(&key) {
+            Some((known, _)) => known.clone(),
             None => {
                 for (binding, buffer) in buffers {
                     self.require_own(&format!("binding {binding} of {}::{entry}", shader.name), buffer)?;
                 }
-                self.bind(pipeline, params, buffers)?
+                let made = self.bind(pipeline, params, buffers)?;
+                if self.bind_groups.made.len() >= MOST_BIND_GROUPS {
+                    self.bind_groups.clear();
+                }
+                let allocations = buffers.iter().map(|(_, buffer)| buffer.allocation()).collect();
+                self.bind_groups.made.insert(key, (made.clone(), allocations));
+                made
             }
         };
         self.commands.push(Command::Dispatch { pipeline, bind_group, groups });
@@ -93,16 +91,6 @@ impl Context {
     }
 
     fn bind(&mut self, pipeline: usize, params: &[u8], buffers: &[(u32, Buffer<u32>)]) -> Result<wgpu::BindGroup> {
-        let bind_group = self.create_bind_group(pipeline, params, buffers)?;
-        if self.bind_groups.made.len() >= MOST_BIND_GROUPS {
-            self.bind_groups.clear();
-        }
-        let buffers = buffers.iter().map(|(at, buffer)| (*at, buffer.downgrade())).collect();
-        self.bind_groups.made.insert(BindGroupKey { pipeline, params: params.to_vec(), buffers }, bind_group.clone());
-        Ok(bind_group)
-    }
-
-    fn create_bind_group(&mut self, pipeline: usize, params: &[u8], buffers: &[(u32, Buffer<u32>)]) -> Result<wgpu::BindGroup> {
         let size = params.len().next_multiple_of(16) as u64;
         if let Some(dry_run) = &mut self.dry_run {
             dry_run.count(size);
