@@ -65,10 +65,8 @@ impl BackendArgs {
     pub fn open(&self) -> Result<Opened> {
         let gpu = || self.open_gpu(&selection(&self.adapter)?);
         match (self.backend, &self.adapter) {
-            (BackendChoice::Cpu, adapter) => {
-                refuse_unchecked(self.unchecked)?;
-                Ok(Opened::Cpu(open_cpu(adapter, self.precision)?))
-            }
+            (BackendChoice::Cpu, _) if self.unchecked => Err(refusal("unchecked", "none", "--unchecked")),
+            (BackendChoice::Cpu, adapter) => Ok(Opened::Cpu(open_cpu(adapter, self.precision)?)),
             (BackendChoice::CrossCheck, _) => Ok(Opened::CrossCheck(CrossCheck::new(gpu()?, Cpu::new()))),
             (BackendChoice::Gpu, _) | (BackendChoice::Auto, Some(_)) => Ok(Opened::Gpu(gpu()?)),
             (BackendChoice::Auto, None) => self.hardware_or_cpu(),
@@ -134,35 +132,16 @@ pub fn open_cpu(adapter: &Option<String>, precision: PrecisionArgs) -> Result<Cp
 
 /// There are no tensor cores on the CPU.
 pub fn refuse_precision(PrecisionArgs { precision }: PrecisionArgs) -> Result<()> {
-    match precision {
-        Precision::F32 => Ok(()),
-        Precision::F16TensorCore | Precision::F16x3TensorCore => Err(Error::InvalidValue {
-            argument: "precision".to_owned(),
-            expected: "f32 with a CPU backend".to_owned(),
-            actual: precision.to_possible_value().map_or_else(String::new, |name| name.get_name().to_owned()),
-        }),
-    }
-}
-
-fn refuse_unchecked(unchecked: bool) -> Result<()> {
-    match unchecked {
-        false => Ok(()),
-        true => Err(Error::InvalidValue {
-            argument: "unchecked".to_owned(),
-            expected: "none with a CPU backend".to_owned(),
-            actual: "--unchecked".to_owned(),
-        }),
-    }
+    let name = precision.to_possible_value().map_or_else(String::new, |name| name.get_name().to_owned());
+    if precision == Precision::F32 { Ok(()) } else { Err(refusal("precision", "f32", &name)) }
 }
 
 /// There is no adapter to choose on the CPU.
 pub fn refuse_adapter(adapter: &Option<String>) -> Result<()> {
-    match adapter {
-        None => Ok(()),
-        Some(name) => Err(Error::InvalidValue {
-            argument: "adapter".to_owned(),
-            expected: "none with a CPU backend".to_owned(),
-            actual: name.clone(),
-        }),
-    }
+    adapter.as_ref().map_or(Ok(()), |name| Err(refusal("adapter", "none", name)))
+}
+
+fn refusal(argument: &str, expected: &str, actual: &str) -> Error {
+    let (argument, actual) = (argument.to_owned(), actual.to_owned());
+    Error::InvalidValue { argument, expected: format!("{expected} with a CPU backend"), actual }
 }

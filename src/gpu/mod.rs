@@ -12,6 +12,7 @@ mod command;
 mod context;
 mod dry_run;
 mod pipeline_cache;
+#[cfg(any(windows, target_os = "linux", target_os = "android", target_os = "freebsd"))]
 mod robustness;
 mod shader;
 mod timing;

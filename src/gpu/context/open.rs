@@ -6,7 +6,9 @@ use super::Context;
 use crate::error::Result;
 use crate::gpu::adapter::{self, CooperativeMatrix, Selection};
 use crate::gpu::buffer::DeviceId;
-use crate::gpu::{robustness, wait};
+#[cfg(any(windows, target_os = "linux", target_os = "android", target_os = "freebsd"))]
+use crate::gpu::robustness;
+use crate::gpu::wait;
 
 /// How to open an adapter: by default without tensor cores, and with the driver's checks.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -41,7 +43,10 @@ impl Context {
         let useful = wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::PIPELINE_CACHE | wgpu::Features::SUBGROUP;
         let wanted = adapter.features() & useful;
         let (features, experimental_features) = match cooperative_matrix {
-            Ok(_) => (wanted | CooperativeMatrix::FEATURES, experimental_features()),
+            // SAFETY: what has to be acknowledged is that such a feature may have bugs that lead to undefined behaviour. Cooperative matrices are
+            // asked for by name only, their one kernel states its preconditions, and a self-test on the adapter at hand comes before any use.
+            #[allow(unsafe_code)]
+            Ok(_) => (wanted | CooperativeMatrix::FEATURES, unsafe { wgpu::ExperimentalFeatures::enabled() }),
             Err(_) => (wanted, wgpu::ExperimentalFeatures::disabled()),
         };
         let descriptor = wgpu::DeviceDescriptor {
@@ -75,19 +80,15 @@ impl Context {
     }
 }
 
-/// wgpu's leave to use features that it calls experimental, of which this crate asks for cooperative matrices alone.
-#[allow(unsafe_code)]
-fn experimental_features() -> wgpu::ExperimentalFeatures {
-    // SAFETY: what has to be acknowledged is that such a feature may have bugs that lead to undefined behaviour. It is asked for by name only, its
-    // one kernel states its preconditions, and a self-test on the adapter at hand comes before any use.
-    unsafe { wgpu::ExperimentalFeatures::enabled() }
-}
-
-/// Without the driver's checks of buffers; with them, and a warning, where that cannot be had.
+/// Without the driver's checks of buffers; with them, and a warning, where that cannot be had: on APIs that check only what wgpu writes into shaders.
 #[allow(unsafe_code)]
 fn open_unchecked(adapter: &wgpu::Adapter, descriptor: &wgpu::DeviceDescriptor<'_>) -> Result<(wgpu::Device, wgpu::Queue)> {
+    #[cfg(any(windows, target_os = "linux", target_os = "android", target_os = "freebsd"))]
     // SAFETY: nobody but the context has the device, and it records no shader on it but our own, as they stand, whose indices their headers prove.
-    unsafe { robustness::open_unchecked(adapter, descriptor) }.or_else(|reason| {
+    let opened = unsafe { robustness::open_unchecked(adapter, descriptor) };
+    #[cfg(not(any(windows, target_os = "linux", target_os = "android", target_os = "freebsd")))]
+    let opened = Err("it is not opened through Vulkan");
+    opened.or_else(|reason| {
         log::warn!("{}: the driver goes on checking accesses of buffers: {reason}", adapter.get_info().name);
         wait::request_device(adapter, descriptor)
     })
