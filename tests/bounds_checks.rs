@@ -10,7 +10,7 @@ use ppo_kernels::backend::{
     Variant,
 };
 use ppo_kernels::bench::{Benchmarked, Units};
-use ppo_kernels::gpu::{Autotune, Buffer, Context, Indices, OpenOptions, Selection, Shader};
+use ppo_kernels::gpu::{Autotune, Buffer, Context, Indices, Selection, Shader};
 use ppo_kernels::kernels::actor_critic::{ActorCritic, Form, Layer, MinibatchStep};
 use ppo_kernels::kernels::advantage::{
     CleanRlGaeOperands, DiscountedReturns, Gae, GaeOperands, ReturnsOperands, RewardToGoOperands,
@@ -452,8 +452,7 @@ struct Opened {
 impl Opened {
     fn in_precision(precision: Precision) -> Option<Self> {
         let checked = common::gpu_with(precision)?;
-        let options = OpenOptions { tensor_cores: precision != Precision::F32, bounds_checks: false };
-        let mut unchecked = Gpu::on(Context::open_with(&Selection::Best, options).unwrap()).with_precision(precision);
+        let mut unchecked = Gpu::open_unchecked(&Selection::Best, precision).unwrap();
         unchecked.context.set_autotune(Autotune::Off);
         unchecked.variant = checked.variant;
         Some(Self { checked, unchecked })
@@ -537,7 +536,7 @@ fn peaks_compute_the_same_bits_and_refuse_buffers_too_short() {
 }
 
 #[test]
-fn a_context_opened_without_bounds_checks_refuses_what_needs_them() {
+fn a_context_opened_unchecked_refuses_what_needs_them() {
     let Some(Opened { mut unchecked, .. }) = Opened::in_precision(Precision::F32) else { return };
     let source = unchecked.upload_words(&[1, 2, 3, 4]).unwrap();
     let indices = unchecked.upload_words(&[1, 0]).unwrap();
@@ -574,6 +573,17 @@ fn only_proven_shaders_as_they_stand_go_unchecked() {
     let gather = shaders().into_iter().find(|info| info.shader.name == "gather").unwrap().shader;
     let unproven = Shader { indices: Indices::Checked, ..gather };
     assert_eq!(gpu.context.checks_bounds(&gather), cfg!(debug_assertions), "checked in builds with debug assertions alone");
+    let unproven_is_run = |gpu: &mut Gpu| {
+        gpu.context.replace_shader("gather", gather.source.to_owned());
+        let (source, indices) = (gpu.upload_words(&[1, 2]).unwrap(), gpu.upload_words(&[1, 0]).unwrap());
+        let mut target = gpu.alloc_words(2).unwrap();
+        gpu.gather_words(&Gather { count: 2, width: 1, rows: 2, start: 0 }, &source, &indices, &mut target).is_ok()
+    };
+    assert!(unproven_is_run(&mut Gpu::open(&Selection::Best).unwrap()), "an ordinary device can check");
+    assert!(
+        !unproven_is_run(&mut Gpu::open_unchecked(&Selection::Best, Precision::F32).unwrap()),
+        "one is opened unchecked by request"
+    );
     gpu.context.set_bounds_checks(true);
     assert!(gpu.context.checks_bounds(&gather));
     gpu.context.set_bounds_checks(false);

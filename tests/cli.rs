@@ -56,6 +56,16 @@ fn tensor_cores_are_not_to_be_had_on_a_cpu() {
     }
 }
 
+#[test]
+fn an_unchecked_device_is_not_to_be_had_on_a_cpu() {
+    for arguments in ["train --backend cpu", "bench --quick --backend cpu"] {
+        let output = run(&format!("{arguments} --unchecked"));
+        expect_code(&output, 1);
+        let errors = text(&output.stderr);
+        assert!(errors.contains("unchecked: expected none with a CPU backend"), "{arguments}: {errors}");
+    }
+}
+
 /// The one run folder in `output`.
 #[track_caller]
 fn run_folder(output: &Path) -> PathBuf {
@@ -393,7 +403,7 @@ fn an_adapter_is_known_by_its_number_in_the_list_too() {
 }
 
 #[test]
-fn adapters_say_where_choices_are_kept() {
+fn adapters_say_where_choices_are_cached() {
     if common::gpu().is_none() {
         return;
     }

@@ -7,7 +7,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use ppo_kernels::backend::{Backend, Cpu, Gpu, Memory, PlanMemory, Variant};
+use ppo_kernels::backend::{Backend, Cpu, Gpu, Memory, MemoryPlanner, Variant};
 use ppo_kernels::bench::{Workload, workloads};
 use ppo_kernels::kernels::actor_critic::Form;
 use ppo_kernels::kernels::linear::Activation;
@@ -65,7 +65,7 @@ fn cases() -> Vec<Workload> {
     both.collect()
 }
 
-fn planned<B: PlanMemory>(backend: &B, workload: &Workload) -> Result<u64> {
+fn planned<B: MemoryPlanner>(backend: &B, workload: &Workload) -> Result<u64> {
     let Workload { observation_size, policy, config, .. } = workload;
     Learner::planned_memory_bytes(backend, *observation_size, *policy, config)
 }
@@ -87,7 +87,7 @@ fn off(planned: u64, measured: u64) -> f64 {
 
 /// What was planned beside what is in use; plans of half the batch and widths have to be outside the bound that the right ones are within.
 #[track_caller]
-fn compare<B: PlanMemory>(backend: &B, workload: &Workload, in_use: u64, learner: &Learner<B>) {
+fn compare<B: MemoryPlanner>(backend: &B, workload: &Workload, in_use: u64, learner: &Learner<B>) {
     let bytes = planned(backend, workload).unwrap();
     assert_eq!(learner.memory_bytes(backend).unwrap(), bytes, "before and after it is made");
     let name = format!("{} with {:?} on {}", workload.name, workload.policy, backend.describe());

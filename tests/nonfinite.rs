@@ -3,10 +3,10 @@
 mod common;
 
 use common::{Draw, checked, expect_mismatch, plant};
-use ppo_kernels::layout::{control, stop};
 use ppo_kernels::Error;
 use ppo_kernels::backend::{Cpu, Memory, NonfiniteOps};
 use ppo_kernels::kernels::nonfinite::{Unless, Watched};
+use ppo_kernels::layout::{control, stop};
 
 on_every_backend!(
     reports_nothing_where_all_is_finite,

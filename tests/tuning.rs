@@ -37,7 +37,7 @@ fn tuning(autotune: Autotune) -> Option<Gpu> {
 }
 
 fn kept_in(folder: &Path) -> Option<Gpu> {
-    tuning(Autotune::Kept(folder.to_owned()))
+    tuning(Autotune::OnDisk(folder.to_owned()))
 }
 
 /// All three products of a layer; the bits of their results.
@@ -188,7 +188,7 @@ fn a_folder_that_cannot_be_written_is_no_error() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("file");
     std::fs::write(&file, "in the way").unwrap();
-    for autotune in [Autotune::Kept(file.join("below a file")), Autotune::Kept(file.clone()), Autotune::Forgotten] {
+    for autotune in [Autotune::OnDisk(file.join("below a file")), Autotune::OnDisk(file.clone()), Autotune::InMemory] {
         let Some(mut gpu) = tuning(autotune) else { return };
         run_layer(&mut gpu, &LAYER);
         run_layer(&mut gpu, &LAYER);
@@ -222,7 +222,7 @@ fn where_faults_are_looked_for_nothing_is_timed_or_written() {
 
 #[test]
 fn timing_candidates_leaves_alone_what_is_recorded() {
-    let Some(mut gpu) = tuning(Autotune::Forgotten) else { return };
+    let Some(mut gpu) = tuning(Autotune::InMemory) else { return };
     gpu.context.set_timing(true);
     let layer = Linear { batch: 70, ..LAYER };
     let mut x = gpu.upload_floats(&[0.0; 70 * IN]).unwrap();
@@ -261,7 +261,7 @@ fn works_on_a_callers_device_without_submitting_what_the_caller_encodes() {
     let folder = tempfile::tempdir().unwrap();
     let mut ours = Gpu::on(ppo_kernels::gpu::Context::from_wgpu(device.clone(), queue.clone(), "mine".to_owned()));
     ours.context.set_bounds_checks(false);
-    ours.context.set_autotune(Autotune::Kept(folder.path().to_owned()));
+    ours.context.set_autotune(Autotune::OnDisk(folder.path().to_owned()));
     let (x, params) = (ours.upload_floats(&[1.0; 65 * IN]).unwrap(), ours.upload_floats(&[1.0; (IN + 1) * OUT]).unwrap());
     let mut y = ours.alloc_floats(65 * OUT).unwrap();
     ours.linear_forward(

@@ -5,6 +5,7 @@ mod common;
 use common::{gpu, plant};
 use ppo_kernels::Error;
 use ppo_kernels::backend::{Cpu, Gpu};
+use ppo_kernels::kernels::actor_critic::Form;
 use ppo_kernels::verify::{KERNELS, KernelReport, Options, run, variants};
 
 fn few() -> Options {

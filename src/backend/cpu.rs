@@ -87,10 +87,6 @@ impl<T: Real> Memory for Cpu<T> {
         Ok(())
     }
 
-    fn read_floats(&mut self, source: &Vec<T>, offset: usize, len: usize) -> Result<Vec<f32>> {
-        Ok(range("read_floats", source, offset, len)?.iter().map(|x| x.f64() as f32).collect())
-    }
-
     fn read_f64(&mut self, source: &Vec<T>, offset: usize, len: usize) -> Result<Vec<f64>> {
         Ok(range("read_f64", source, offset, len)?.iter().map(|x| x.f64()).collect())
     }

@@ -2,7 +2,7 @@
 
 use super::Memory;
 use super::tensor_core::self_test;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::gpu::{Buffer, Context, OpenOptions, Selection};
 use crate::kernels::actor_critic::Form;
 use crate::kernels::linear::{Linear, Precision, Product, TensorCores, Ways};
@@ -42,21 +42,31 @@ impl Gpu {
     /// # Errors
     /// Those of [`Context::open_with`].
     pub fn open_with_precision(selection: &Selection, precision: Precision) -> Result<Self> {
-        Self::open_with(selection, precision, OpenOptions::default().bounds_checks)
+        Self::open_with(selection, precision, false)
     }
 
-    /// As [`open_with_precision`](Self::open_with_precision), with [bounds checks](OpenOptions::bounds_checks) whatever the build: for finding faults.
+    /// As [`open_with_precision`](Self::open_with_precision), with [bounds checks](Context::set_bounds_checks) in whatever build: for finding faults.
     ///
     /// # Errors
     /// Those of [`Context::open_with`].
     pub fn open_checked(selection: &Selection, precision: Precision) -> Result<Self> {
+        let mut context =
+            Context::open_with(selection, OpenOptions { tensor_cores: precision != Precision::F32, unchecked: false })?;
+        context.set_bounds_checks(true);
+        Ok(Self::on(context).with_precision(precision))
+    }
+
+    /// As [`open_with_precision`](Self::open_with_precision), on an [unchecked](OpenOptions::unchecked) device.
+    ///
+    /// # Errors
+    /// Those of [`Context::open_with`].
+    pub fn open_unchecked(selection: &Selection, precision: Precision) -> Result<Self> {
         Self::open_with(selection, precision, true)
     }
 
-    fn open_with(selection: &Selection, precision: Precision, bounds_checks: bool) -> Result<Self> {
-        let tensor_cores = precision != Precision::F32;
-        let gpu = Self::on(Context::open_with(selection, OpenOptions { tensor_cores, bounds_checks })?);
-        Ok(gpu.with_precision(precision))
+    fn open_with(selection: &Selection, precision: Precision, unchecked: bool) -> Result<Self> {
+        let options = OpenOptions { tensor_cores: precision != Precision::F32, unchecked };
+        Ok(Self::on(Context::open_with(selection, options)?).with_precision(precision))
     }
 
     /// From now on products are in `precision`: on tensor cores, which have to be [asked for](OpenOptions::tensor_cores), after a self-test of theirs; where
@@ -103,13 +113,6 @@ impl Gpu {
     pub(super) fn ways(&mut self, layer: &Linear) -> Ways {
         let tensor_cores = self.use_tensor_cores(layer);
         Ways { variant: self.variant, product: self.product, tensor_cores }
-    }
-
-    fn check_guards<T>(&mut self, buffer: &Buffer<T>) -> Result<()> {
-        match self.context.check_guards(buffer)? {
-            None => Ok(()),
-            Some(at) => Err(Error::Device(format!("a kernel wrote element {at} of a buffer of {} elements", buffer.len()))),
-        }
     }
 }
 
@@ -181,13 +184,5 @@ impl Memory for Gpu {
 
     fn submit_ahead(&mut self) -> Result<()> {
         if self.context.is_software() { Ok(()) } else { self.context.flush() }
-    }
-
-    fn check_float_guards(&mut self, buffer: &Buffer<f32>) -> Result<()> {
-        self.check_guards(buffer)
-    }
-
-    fn check_word_guards(&mut self, buffer: &Buffer<u32>) -> Result<()> {
-        self.check_guards(buffer)
     }
 }

@@ -35,7 +35,7 @@ pub use linear::LinearOps;
 pub use nonfinite::NonfiniteOps;
 pub use normalize::NormalizeOps;
 pub use optimizer::OptimizerOps;
-pub use planning::{PlanMemory, Rehearsal};
+pub use planning::{DryRun, MemoryPlanner};
 pub use policy::PolicyOps;
 pub use random::RandomOps;
 pub use surrogate::SurrogateOps;
@@ -105,25 +105,27 @@ pub trait Memory: Send {
         len: usize,
     ) -> Result<()>;
 
-    /// `len` elements from `offset` on, rounded to `f32`.
+    /// `len` elements from `offset` on, without rounding.
     ///
     /// # Errors
-    /// A range outside the buffer; whatever the device reported since the last read-back.
-    fn read_floats(&mut self, source: &Self::Floats, offset: usize, len: usize) -> Result<Vec<f32>>;
-    /// As [`read_floats`](Self::read_floats), without rounding.
-    ///
-    /// # Errors
-    /// The same.
+    /// A range outside the buffer; an error that the device reported since the last read-back; with guard regions, a write next to the buffer.
     fn read_f64(&mut self, source: &Self::Floats, offset: usize, len: usize) -> Result<Vec<f64>>;
-    /// As [`read_floats`](Self::read_floats).
+    /// As [`read_f64`](Self::read_f64).
     ///
     /// # Errors
     /// The same.
     fn read_words(&mut self, source: &Self::Words, offset: usize, len: usize) -> Result<Vec<u32>>;
+    /// As [`read_f64`](Self::read_f64), rounded to `f32`.
+    ///
+    /// # Errors
+    /// The same.
+    fn read_floats(&mut self, source: &Self::Floats, offset: usize, len: usize) -> Result<Vec<f32>> {
+        Ok(self.read_f64(source, offset, len)?.into_iter().map(|x| x as f32).collect())
+    }
     /// All of both, floats without rounding: from a device that is waited for, in one go.
     ///
     /// # Errors
-    /// Those of [`read_floats`](Self::read_floats).
+    /// Those of [`read_f64`](Self::read_f64).
     fn read_both(&mut self, words: &Self::Words, floats: &Self::Floats) -> Result<(Vec<u32>, Vec<f64>)> {
         Ok((self.read_words(words, 0, words.len())?, self.read_f64(floats, 0, floats.len())?))
     }
@@ -131,7 +133,7 @@ pub trait Memory: Send {
     /// Submits what is recorded, without waiting.
     ///
     /// # Errors
-    /// Whatever the device reported since the last call.
+    /// An error that the device reported since the last call.
     fn flush(&mut self) -> Result<()> {
         Ok(())
     }
@@ -155,21 +157,6 @@ pub trait Memory: Send {
 
     /// Where the caller is, so that a cross-check can say where it failed.
     fn set_position(&mut self, _position: Position) {}
-
-    /// Fails if something was written next to `buffer` (only backends with guard regions can tell).
-    ///
-    /// # Errors
-    /// [`Error::Device`](crate::Error::Device) naming the overwritten element.
-    fn check_float_guards(&mut self, _buffer: &Self::Floats) -> Result<()> {
-        Ok(())
-    }
-    /// As [`check_float_guards`](Self::check_float_guards).
-    ///
-    /// # Errors
-    /// The same.
-    fn check_word_guards(&mut self, _buffer: &Self::Words) -> Result<()> {
-        Ok(())
-    }
 
     /// A new buffer holding `data`.
     ///

@@ -3,11 +3,11 @@
 #[cfg(feature = "gpu")]
 use super::Gpu;
 use super::{Cpu, CrossCheck, Memory};
-use crate::layout::control::WORDS;
 use crate::error::Result;
 #[cfg(feature = "gpu")]
 use crate::gpu::Buffer;
 use crate::kernels::nonfinite::{self as kernels, Unless, Watched};
+use crate::layout::control::WORDS;
 use crate::real::Real;
 use crate::reference::nonfinite as reference;
 use crate::shape::require_len;

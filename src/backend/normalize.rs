@@ -100,7 +100,7 @@ impl<A: NormalizeOps, B: NormalizeOps> NormalizeOps for CrossCheck<A, B> {
         let both = [self.a.read_f64(&stats.a, index, 1)?, self.b.read_f64(&stats.b, index, 1)?];
         if both.iter().flatten().all(|value| value.is_nan()) {
             // Returns without variance: NaN is what the contract asks for, though a comparison must otherwise never pass a NaN.
-            return self.a.check_float_guards(&stats.a);
+            return Ok(());
         }
         let values = self.b.read_f64(&values.b, 0, len)?;
         let returns = self.b.read_f64(&returns.b, 0, len)?;

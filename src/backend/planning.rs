@@ -1,4 +1,4 @@
-//! How much memory something will take, before any of it is allocated.
+//! Planning memory: how much some work will take, before any is allocated.
 
 #[cfg(feature = "gpu")]
 use super::Gpu;
@@ -6,9 +6,9 @@ use super::{Backend, Cpu, Length, Memory};
 use crate::error::Result;
 use crate::real::Real;
 
-/// Work whose memory is asked for before it is done.
-pub trait Rehearsal {
-    /// Allocates the buffers that the work keeps.
+/// Work that can run dry: with all its allocations, on a backend that computes nothing.
+pub trait DryRun {
+    /// Allocates the work's lasting buffers.
     ///
     /// # Errors
     /// Those of the allocations.
@@ -21,34 +21,34 @@ pub trait Rehearsal {
     fn run<B: Backend>(&self, backend: &mut B) -> Result<()>;
 }
 
-/// Backends that can say what memory some work will take on them. A cross-check cannot: it has two memories.
-pub trait PlanMemory: Backend {
+/// Backends that can plan the memory of some work. A cross-check cannot: it has two memories.
+pub trait MemoryPlanner: Backend {
     /// Bytes. Nothing is computed, and no memory of that size allocated.
     ///
-    /// On a GPU, everything from the first allocation of `work` to the end of its last submission, in multiples of 64 bytes: buffers, what
-    /// operations keep from one dispatch to the next, uniforms, copies to and from the host. The work is recorded as it always is, on a
+    /// On a GPU, everything from the first allocation of `work` to the end of its last submission, in multiples of 64 bytes: buffers,
+    /// scratch buffers of operations, uniforms, copies to and from the host. The work is recorded as it always is, on a
     /// context that only counts. On the CPU, buffers; what an operation allocates and frees before it returns is not counted, nor
-    /// what the pool's threads keep for all.
+    /// the pool of scratch buffers.
     ///
     /// # Errors
     /// Those of the work: sizes out of range, a buffer beyond the adapter's limits.
-    fn memory_bytes(&self, work: &impl Rehearsal) -> Result<u64>;
+    fn memory_bytes(&self, work: &impl DryRun) -> Result<u64>;
 }
 
-impl<T: Real> PlanMemory for Cpu<T>
+impl<T: Real> MemoryPlanner for Cpu<T>
 where
     Self: Backend,
 {
-    fn memory_bytes(&self, work: &impl Rehearsal) -> Result<u64> {
-        let mut ledger = Ledger { bytes_a_float: size_of::<T>(), bytes: 0 };
-        work.allocate(&mut ledger)?;
-        Ok(ledger.bytes)
+    fn memory_bytes(&self, work: &impl DryRun) -> Result<u64> {
+        let mut counter = ByteCounter { bytes_a_float: size_of::<T>(), bytes: 0 };
+        work.allocate(&mut counter)?;
+        Ok(counter.bytes)
     }
 }
 
 #[cfg(feature = "gpu")]
-impl PlanMemory for Gpu {
-    fn memory_bytes(&self, work: &impl Rehearsal) -> Result<u64> {
+impl MemoryPlanner for Gpu {
+    fn memory_bytes(&self, work: &impl DryRun) -> Result<u64> {
         let mut planner = Self {
             variant: self.variant,
             product: self.product,
@@ -62,12 +62,12 @@ impl PlanMemory for Gpu {
 }
 
 /// Adds up what it is asked for. Its buffers hold nothing: zeros are read from them, and writing to them does nothing.
-struct Ledger {
+struct ByteCounter {
     bytes_a_float: usize,
     bytes: u64,
 }
 
-impl Ledger {
+impl ByteCounter {
     fn buffer(&mut self, len: usize, bytes_an_element: usize) -> Counted {
         self.bytes = self.bytes.saturating_add((len as u64).saturating_mul(bytes_an_element as u64));
         Counted { len }
@@ -86,7 +86,7 @@ impl Length for Counted {
     }
 }
 
-impl Memory for Ledger {
+impl Memory for ByteCounter {
     type Floats = Counted;
     type Words = Counted;
 
@@ -116,10 +116,6 @@ impl Memory for Ledger {
 
     fn copy_floats(&mut self, _: &Counted, _: usize, _: &mut Counted, _: usize, _: usize) -> Result<()> {
         Ok(())
-    }
-
-    fn read_floats(&mut self, _: &Counted, _: usize, len: usize) -> Result<Vec<f32>> {
-        Ok(vec![0.0; len])
     }
 
     fn read_f64(&mut self, _: &Counted, _: usize, len: usize) -> Result<Vec<f64>> {

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use super::inputs::Inputs;
 use super::measure::{Clocks, Effort, Samples, Timed};
 use super::{Finding, Record, Report, Work, record};
-use crate::backend::{Cpu, LinearOps, Memory, PlanMemory, Precision};
+use crate::backend::{Cpu, LinearOps, Memory, MemoryPlanner, Precision};
 use crate::error::{Error, Result};
 use crate::kernels::linear::{Activation, ForwardOperands, Linear};
 
@@ -97,7 +97,7 @@ pub enum Units {
 }
 
 /// A backend that can be benchmarked: one whose peaks somebody knows how to measure.
-pub trait Benchmarked: PlanMemory<Floats: 'static, Words: 'static> + 'static {
+pub trait Benchmarked: MemoryPlanner<Floats: 'static, Words: 'static> + 'static {
     /// Whether it computes with them: everything does in f32, and large matrix products perhaps on tensor cores.
     fn has(&self, units: Units) -> bool {
         units == Units::F32
@@ -128,7 +128,7 @@ pub trait Benchmarked: PlanMemory<Floats: 'static, Words: 'static> + 'static {
     /// # Errors
     /// Those of the backend.
     fn deviation(&mut self, units: Units, operands: &[Self::Floats; 3]) -> Result<f64>;
-    /// Frees what is kept for reuse.
+    /// Frees the backend's caches.
     fn release(&mut self) {}
     /// Starts or stops the backend's own clocks, if it has any.
     fn set_timing(&mut self, _timing: bool) {}

@@ -24,15 +24,15 @@ pub fn run(_: &AdaptersArgs) -> Result<Outcome> {
     output::line(
         "`train --adapter NAME` takes the first whose name contains NAME, `--adapter 0` the first of this list; `train` alone takes no software adapter.",
     )?;
-    output::line(&kept(&Autotune::from_environment()))?;
+    output::line(&cached(&Autotune::from_environment()))?;
     Ok(Outcome::Success)
 }
 
-fn kept(autotune: &Autotune) -> String {
+fn cached(autotune: &Autotune) -> String {
     match autotune {
-        Autotune::Off => "PPO_KERNELS_AUTOTUNE=off: no kernel is chosen by timing, and nothing is kept.".to_owned(),
-        Autotune::Forgotten => "No folder to keep choices and pipelines in; PPO_KERNELS_CACHE_DIR can name one.".to_owned(),
-        Autotune::Kept(folder) => format!("Choices made by timing, and compiled pipelines, are kept in {}", folder.display()),
+        Autotune::Off => "PPO_KERNELS_AUTOTUNE=off: no kernel is chosen by timing, and nothing is cached.".to_owned(),
+        Autotune::InMemory => "No folder for choices and pipelines; PPO_KERNELS_CACHE_DIR can name one.".to_owned(),
+        Autotune::OnDisk(folder) => format!("Choices made by timing, and compiled pipelines, are cached in {}", folder.display()),
     }
 }
 

@@ -33,6 +33,9 @@ pub struct BackendArgs {
     pub adapter: Option<String>,
     #[command(flatten)]
     pub precision: PrecisionArgs,
+    /// Without the driver's checks of buffer accesses (Vulkan's robustBufferAccess), on a GPU
+    #[arg(long)]
+    pub unchecked: bool,
 }
 
 /// `--precision`.
@@ -58,14 +61,32 @@ impl BackendArgs {
     /// Opens what was asked for.
     ///
     /// # Errors
-    /// No such adapter; `--adapter` with the CPU backend.
+    /// No such adapter; `--adapter` or `--unchecked` with the CPU backend.
     pub fn open(&self) -> Result<Opened> {
-        let gpu = || open_gpu(&self.adapter, self.precision);
+        let gpu = || self.open_gpu(&selection(&self.adapter)?);
         match (self.backend, &self.adapter) {
+            (BackendChoice::Cpu, _) if self.unchecked => Err(refusal("unchecked", "none", "--unchecked")),
             (BackendChoice::Cpu, adapter) => Ok(Opened::Cpu(open_cpu(adapter, self.precision)?)),
             (BackendChoice::CrossCheck, _) => Ok(Opened::CrossCheck(CrossCheck::new(gpu()?, Cpu::new()))),
             (BackendChoice::Gpu, _) | (BackendChoice::Auto, Some(_)) => Ok(Opened::Gpu(gpu()?)),
-            (BackendChoice::Auto, None) => hardware_or_cpu(self.precision),
+            (BackendChoice::Auto, None) => self.hardware_or_cpu(),
+        }
+    }
+
+    fn open_gpu(&self, selection: &Selection) -> Result<Gpu> {
+        let open = if self.unchecked { Gpu::open_unchecked } else { Gpu::open_with_precision };
+        open(selection, self.precision.precision)
+    }
+
+    fn hardware_or_cpu(&self) -> Result<Opened> {
+        require_known_apis()?;
+        match self.open_gpu(&Selection::Hardware) {
+            Ok(gpu) => Ok(Opened::Gpu(gpu)),
+            Err(error) => {
+                let products = if self.precision.precision == Precision::F32 { "" } else { ", matrix products in f32" };
+                output::note(&format!("{error}; using the CPU backend{products} (--backend gpu takes software adapters too)"));
+                Ok(Opened::Cpu(Cpu::new()))
+            }
         }
     }
 }
@@ -111,36 +132,16 @@ pub fn open_cpu(adapter: &Option<String>, precision: PrecisionArgs) -> Result<Cp
 
 /// There are no tensor cores on the CPU.
 pub fn refuse_precision(PrecisionArgs { precision }: PrecisionArgs) -> Result<()> {
-    match precision {
-        Precision::F32 => Ok(()),
-        Precision::F16TensorCore | Precision::F16x3TensorCore => Err(Error::InvalidValue {
-            argument: "precision".to_owned(),
-            expected: "f32 with a CPU backend".to_owned(),
-            actual: precision.to_possible_value().map_or_else(String::new, |name| name.get_name().to_owned()),
-        }),
-    }
+    let name = precision.to_possible_value().map_or_else(String::new, |name| name.get_name().to_owned());
+    if precision == Precision::F32 { Ok(()) } else { Err(refusal("precision", "f32", &name)) }
 }
 
 /// There is no adapter to choose on the CPU.
 pub fn refuse_adapter(adapter: &Option<String>) -> Result<()> {
-    match adapter {
-        None => Ok(()),
-        Some(name) => Err(Error::InvalidValue {
-            argument: "adapter".to_owned(),
-            expected: "none with a CPU backend".to_owned(),
-            actual: name.clone(),
-        }),
-    }
+    adapter.as_ref().map_or(Ok(()), |name| Err(refusal("adapter", "none", name)))
 }
 
-fn hardware_or_cpu(precision: PrecisionArgs) -> Result<Opened> {
-    require_known_apis()?;
-    match Gpu::open_with_precision(&Selection::Hardware, precision.precision) {
-        Ok(gpu) => Ok(Opened::Gpu(gpu)),
-        Err(error) => {
-            let products = if precision.precision == Precision::F32 { "" } else { ", matrix products in f32" };
-            output::note(&format!("{error}; using the CPU backend{products} (--backend gpu takes software adapters too)"));
-            Ok(Opened::Cpu(Cpu::new()))
-        }
-    }
+fn refusal(argument: &str, expected: &str, actual: &str) -> Error {
+    let (argument, actual) = (argument.to_owned(), actual.to_owned());
+    Error::InvalidValue { argument, expected: format!("{expected} with a CPU backend"), actual }
 }

@@ -15,7 +15,7 @@ use crate::kernels::policy::Gaussian;
 use crate::kernels::surrogate::Surrogate;
 use crate::layout::sample;
 use crate::reference::surrogate::{StdGradient, Sums, categorical_rows, gaussian_rows, value_rows};
-use crate::scratch::with_room;
+use crate::scratch::with_scratch;
 
 /// Samples that go through the networks together: enough for the products to be fast, few enough for the cache.
 const TILE_ROWS: usize = 256;
@@ -178,7 +178,7 @@ impl Samples<'_> {
         let (output, d_head) = (&*actor.output, &mut *actor.gradient);
         match self.head {
             Head::Categorical(actions, taken) => categorical_rows(op, actions, output, None, taken, self.packed, d_head),
-            Head::Gaussian(policy, taken) => with_room(policy.dim, |part: &mut [f64]| {
+            Head::Gaussian(policy, taken) => with_scratch(policy.dim, |part: &mut [f64]| {
                 let log_std = &params[policy.log_std_offset..];
                 let of_std = StdGradient::Shared(part);
                 let sums = gaussian_rows(op, policy.dim, output, log_std, taken, self.packed, d_head, of_std);
@@ -278,7 +278,7 @@ pub fn minibatch_gradient(
     stats: &mut [f32],
 ) {
     let transposes = op.batch > TILE_ROWS;
-    let sums = with_room(if transposes { params.len() } else { 0 }, |transposed: &mut [f32]| {
+    let sums = with_scratch(if transposes { params.len() } else { 0 }, |transposed: &mut [f32]| {
         if transposes {
             let layers = networks.actor.iter().chain(&networks.critic);
             layers.for_each(|layer| transpose_weights(&layer.linear, params, transposed));
@@ -312,9 +312,9 @@ fn gradient_by_groups(
     };
     let samples = Samples { observations, observation_size: networks.actor[0].linear.in_features, head, packed: samples };
     // The first group adds up in `grads` itself, the others beside it.
-    with_room((groups - 1) * grads.len(), |others: &mut [f32]| {
+    with_scratch((groups - 1) * grads.len(), |others: &mut [f32]| {
         others.fill(0.0);
-        with_room(groups * log_std.len(), |d_log_std: &mut [f64]| {
+        with_scratch(groups * log_std.len(), |d_log_std: &mut [f64]| {
             let (actors, actor_outputs) = actor.split(op.batch, rows);
             let (critics, critic_outputs) = critic.split(op.batch, rows);
             let len = grads.len();

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use crate::elementary::vectorised;
 use crate::kernels::advantage::{CleanRlGaeOperands, DiscountedReturns, Gae, GaeOperands, ReturnsOperands, RewardToGoOperands};
 use crate::real::Real;
-use crate::scratch::with_room;
+use crate::scratch::with_scratch;
 
 /// Elements of a rollout from which on threads pay: about a tenth of a millisecond of work.
 const PARALLEL_FROM: usize = 1 << 18;
@@ -303,7 +303,7 @@ fn backwards<const OUTPUTS: usize>(
     step: impl Fn(Step<'_, OUTPUTS>) + Sync,
 ) {
     if steps * envs < PARALLEL_FROM || envs <= LEAST_ENVS {
-        with_room(envs, |later: &mut [f64]| {
+        with_scratch(envs, |later: &mut [f64]| {
             later.iter_mut().enumerate().for_each(|(env, later)| *later = initial(env));
             vectorised!({
                 for start in (0..steps).rev().map(|t| t * envs) {
@@ -327,7 +327,7 @@ fn backwards<const OUTPUTS: usize>(
     }
     rows.par_chunks_mut(steps).enumerate().for_each(|(b, rows)| {
         let first_env = b * block;
-        with_room(block.min(envs - first_env), |later: &mut [f64]| {
+        with_scratch(block.min(envs - first_env), |later: &mut [f64]| {
             later.iter_mut().zip(first_env..).for_each(|(later, env)| *later = initial(env));
             vectorised!({
                 for (t, outputs) in rows.iter_mut().enumerate().rev() {

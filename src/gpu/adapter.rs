@@ -1,5 +1,6 @@
 //! Which adapters there are, and the choice of one.
 
+use super::wait;
 use crate::error::{Error, Result};
 
 /// Which adapter to open.
@@ -114,7 +115,7 @@ fn preference(info: &wgpu::AdapterInfo) -> (u8, bool) {
 }
 
 fn usable() -> Vec<wgpu::Adapter> {
-    let mut found = pollster::block_on(instance().enumerate_adapters(wgpu::Backends::all()));
+    let mut found = wait::enumerate_adapters(&instance());
     found.retain(|a| a.get_downlevel_capabilities().flags.contains(wgpu::DownlevelFlags::COMPUTE_SHADERS));
     found.sort_by_key(|a| preference(&a.get_info()));
     found

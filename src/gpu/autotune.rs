@@ -1,4 +1,4 @@
-//! Whether candidates are timed, and the folder in which what was found is kept.
+//! Whether kernel candidates are timed, and the folder of the files that cache the choices.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -13,20 +13,20 @@ const FOLDER: &str = "PPO_KERNELS_CACHE_DIR";
 /// Characters of a file's name, without its ending: file systems allow 255 bytes.
 const LONGEST_NAME: usize = 160;
 
-/// Whether a [`Context`](super::Context) times ways of computing the same bits at their first use, and whether it keeps the choices, and
-/// the driver's compiled pipelines, for the next process.
+/// Whether a [`Context`](super::Context) times kernel candidates of the same bits at their first use, and where it caches the choices and
+/// the driver's compiled pipelines.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Autotune {
     /// Fixed choices: nothing is timed, read or written.
     Off,
     /// Choices last as long as the context; nothing is read or written.
-    Forgotten,
-    /// Choices and pipelines are kept in this folder, which is made when there is something to keep.
-    Kept(PathBuf),
+    InMemory,
+    /// Choices and pipelines are cached in this folder, which is made with the first file.
+    OnDisk(PathBuf),
 }
 
 impl Autotune {
-    /// What the environment says: [`Off`](Self::Off) with `PPO_KERNELS_AUTOTUNE=off`, else kept in the folder that `PPO_KERNELS_CACHE_DIR`
+    /// What the environment says: [`Off`](Self::Off) with `PPO_KERNELS_AUTOTUNE=off`, else on disk, in the folder that `PPO_KERNELS_CACHE_DIR`
     /// names, else in `ppo-kernels` in the user's cache folder (`XDG_CACHE_HOME` or `~/.cache`, `~/Library/Caches`, `%LOCALAPPDATA%`).
     pub fn from_environment() -> Self {
         let users = choose_native_strategy().ok().map(|folders| folders.cache_dir().join("ppo-kernels"));
@@ -42,19 +42,19 @@ impl Autotune {
             _ => {}
         }
         let named = folder.filter(|folder| !folder.is_empty()).map(PathBuf::from);
-        named.or(users).map_or(Autotune::Forgotten, Autotune::Kept)
+        named.or(users).map_or(Autotune::InMemory, Autotune::OnDisk)
     }
 
-    /// The folder in which something is kept.
-    pub fn folder(&self) -> Option<&Path> {
+    /// The folder of the files, if there are any.
+    pub(super) fn folder(&self) -> Option<&Path> {
         match self {
-            Autotune::Kept(folder) => Some(folder),
-            Autotune::Off | Autotune::Forgotten => None,
+            Autotune::OnDisk(folder) => Some(folder),
+            Autotune::Off | Autotune::InMemory => None,
         }
     }
 }
 
-/// The name, without its ending, of what is kept for an adapter, its driver and this version of the crate.
+/// The name, without its ending, of the files for an adapter, its driver and this version of the crate.
 pub(super) fn file_name(info: &wgpu::AdapterInfo) -> String {
     let wgpu::AdapterInfo { name, driver, driver_info, backend, vendor, device, .. } = info;
     let words = format!("{} {backend} {vendor:x} {device:x} {name} {driver} {driver_info}", env!("CARGO_PKG_VERSION"));
@@ -88,11 +88,11 @@ mod tests {
         let of = |switch: Option<&str>, folder: Option<&str>, users: Option<&str>| {
             Autotune::from_settings(switch.map(OsString::from), folder.map(OsString::from), users.map(PathBuf::from))
         };
-        let kept = |folder: &str| Autotune::Kept(PathBuf::from(folder));
+        let on_disk = |folder: &str| Autotune::OnDisk(PathBuf::from(folder));
         assert_eq!(of(Some("off"), Some("named"), Some("users")), Autotune::Off);
-        assert_eq!(of(None, Some("named"), Some("users")), kept("named"));
-        assert_eq!(of(Some("on"), Some(""), Some("users")), kept("users"));
-        assert_eq!(of(Some("perhaps"), None, Some("users")), kept("users"));
-        assert_eq!(of(None, None, None), Autotune::Forgotten);
+        assert_eq!(of(None, Some("named"), Some("users")), on_disk("named"));
+        assert_eq!(of(Some("on"), Some(""), Some("users")), on_disk("users"));
+        assert_eq!(of(Some("perhaps"), None, Some("users")), on_disk("users"));
+        assert_eq!(of(None, None, None), Autotune::InMemory);
     }
 }

@@ -7,16 +7,16 @@ use std::sync::{Arc, Weak};
 
 use crate::error::{Error, Result};
 
-/// Memories that have been let go of, of all devices: who keeps something for as long as they live looks again where this has changed.
-static LET_GO: AtomicU64 = AtomicU64::new(0);
+/// Allocations freed so far, of all devices. A cache of objects that live as long as an allocation looks for stale ones when this changes.
+static FREED: AtomicU64 = AtomicU64::new(0);
 
-/// How often, so far, the last [`Buffer`] of a memory was dropped.
-pub(super) fn let_go() -> u64 {
-    LET_GO.load(Ordering::Relaxed)
+/// How often, so far, the last [`Buffer`] of an allocation was dropped.
+pub(super) fn allocations_freed() -> u64 {
+    FREED.load(Ordering::Relaxed)
 }
 
-/// What clones, slices and casts of a buffer share.
-struct Memory {
+/// The memory that clones, slices and casts of a buffer share.
+pub(super) struct Allocation {
     raw: wgpu::Buffer,
     /// Not known of a caller's own buffer.
     device: Option<DeviceId>,
@@ -44,18 +44,18 @@ impl DeviceId {
     }
 }
 
-impl Drop for Memory {
+impl Drop for Allocation {
     fn drop(&mut self) {
-        LET_GO.fetch_add(1, Ordering::Relaxed);
+        FREED.fetch_add(1, Ordering::Relaxed);
     }
 }
 
-/// A storage buffer of `len` elements of `T` (`f32` or `u32`). Cloning shares the memory: what an operation writes must be no clone of anything else that
+/// A storage buffer of `len` elements of `T` (`f32` or `u32`). Cloning shares the allocation: what an operation writes must be no clone of anything else that
 /// it takes.
 pub struct Buffer<T> {
-    memory: Arc<Memory>,
+    allocation: Arc<Allocation>,
     /// Bytes before the first element: zero, or a guard region.
-    pub(crate) head: u64,
+    pub(super) head: u64,
     /// Bytes after the last element that shaders can reach: zero, or a guard region.
     tail: u64,
     len: usize,
@@ -68,44 +68,14 @@ impl<T> Clone for Buffer<T> {
     }
 }
 
-/// By which memory it is and which of its elements.
-impl<T> Hash for Buffer<T> {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        (Arc::as_ptr(&self.memory), self.head, self.tail, self.len).hash(state);
-    }
-}
-
-/// Which elements of which memory a buffer is, without keeping the memory.
-pub(super) struct Bound {
-    memory: Weak<Memory>,
+/// An allocation, by its address, and a range in it: the key of a cache whose values hold the [allocation](Buffer::allocation), so that no
+/// other one gets the address.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct BufferKey {
+    allocation: usize,
     head: u64,
     tail: u64,
     len: usize,
-}
-
-impl Bound {
-    /// Whether any buffer still has the memory.
-    pub(super) fn is_alive(&self) -> bool {
-        self.memory.strong_count() > 0
-    }
-
-    fn which(&self) -> (*const Memory, u64, u64, usize) {
-        (self.memory.as_ptr(), self.head, self.tail, self.len)
-    }
-}
-
-impl PartialEq for Bound {
-    fn eq(&self, other: &Self) -> bool {
-        self.which() == other.which()
-    }
-}
-
-impl Eq for Bound {}
-
-impl Hash for Bound {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.which().hash(state);
-    }
 }
 
 impl<T> std::fmt::Debug for Buffer<T> {
@@ -120,12 +90,12 @@ impl<T> Buffer<T> {
         wgpu::BufferUsages::STORAGE.union(wgpu::BufferUsages::COPY_SRC).union(wgpu::BufferUsages::COPY_DST);
 
     pub(super) fn guarded(raw: wgpu::Buffer, device: Option<DeviceId>, len: usize, head: u64, tail: u64) -> Self {
-        Self { memory: Arc::new(Memory { raw, device }), head, tail, len, element: PhantomData }
+        Self { allocation: Arc::new(Allocation { raw, device }), head, tail, len, element: PhantomData }
     }
 
     /// Whether it may be used on this device.
     pub(super) fn is_of(&self, device: DeviceId) -> bool {
-        self.memory.device.is_none_or(|own| own == device)
+        self.allocation.device.is_none_or(|own| own == device)
     }
 
     /// A caller's own buffer of `len` four-byte elements, made on the device that the kernels run on, which nobody checks.
@@ -144,13 +114,18 @@ impl<T> Buffer<T> {
 
     /// The wgpu buffer underneath. Its first element is at byte zero unless guard regions were asked for.
     pub fn raw(&self) -> &wgpu::Buffer {
-        &self.memory.raw
+        &self.allocation.raw
     }
 
     /// Number of elements.
     #[allow(clippy::len_without_is_empty)] // a buffer holds at least one element
     pub fn len(&self) -> usize {
         self.len
+    }
+
+    /// Whether guard regions surround it.
+    pub(super) fn is_guarded(&self) -> bool {
+        self.tail > 0
     }
 
     pub(crate) fn binding(&self) -> wgpu::BindingResource<'_> {
@@ -166,15 +141,16 @@ impl<T> Buffer<T> {
 
     /// The same memory seen as another four-byte type, for kernels that only move bits.
     pub(crate) fn cast<U>(&self) -> Buffer<U> {
-        Buffer { memory: Arc::clone(&self.memory), head: self.head, tail: self.tail, len: self.len, element: PhantomData }
+        Buffer { allocation: Arc::clone(&self.allocation), head: self.head, tail: self.tail, len: self.len, element: PhantomData }
     }
 
-    pub(super) fn bound(&self) -> Bound {
-        Bound { memory: Arc::downgrade(&self.memory), head: self.head, tail: self.tail, len: self.len }
+    pub(super) fn key(&self) -> BufferKey {
+        BufferKey { allocation: Arc::as_ptr(&self.allocation).addr(), head: self.head, tail: self.tail, len: self.len }
     }
 
-    pub(super) fn is(&self, bound: &Bound) -> bool {
-        (Arc::as_ptr(&self.memory), self.head, self.tail, self.len) == bound.which()
+    /// Does not keep it alive.
+    pub(super) fn allocation(&self) -> Weak<Allocation> {
+        Arc::downgrade(&self.allocation)
     }
 }
 

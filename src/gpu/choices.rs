@@ -1,4 +1,4 @@
-//! The file in which choices are kept: one for each adapter, driver and version of this crate.
+//! The file that caches choices: one for each adapter, driver and version of this crate.
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::autotune::{file_name, write_atomically};
 
-/// By question, the name of the candidate that was fastest.
-type Answers = BTreeMap<String, String>;
+/// By [tuning key](super::cache::TuningKey), the name of the candidate that was fastest.
+type Choices = BTreeMap<String, String>;
 
 /// What has to be the same for choices to hold. The file's name says most of it, in fewer letters.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -26,14 +26,14 @@ struct Identity {
 #[derive(Serialize, Deserialize)]
 struct Contents {
     made_on: Identity,
-    choices: Answers,
+    choices: Choices,
 }
 
-/// Choices that outlive the process. No failure of the file system is an error: what cannot be kept is found again next time.
+/// Choices that outlive the process. No failure of the file system is an error: a choice that cannot be written is timed again.
 pub(super) struct ChoicesFile {
     path: PathBuf,
     identity: Identity,
-    answers: Answers,
+    choices: Choices,
     /// Whether writing has not failed yet.
     is_writable: bool,
 }
@@ -50,29 +50,29 @@ impl ChoicesFile {
             driver_info: info.driver_info.clone(),
         };
         let path = folder.join(file_name(info) + ".json");
-        let mut file = Self { path, identity, answers: Answers::new(), is_writable: true };
+        let mut file = Self { path, identity, choices: Choices::new(), is_writable: true };
         match file.read() {
-            Ok(answers) => file.answers = answers,
+            Ok(choices) => file.choices = choices,
             Err(reason) => log::warn!("{} is ignored, and written anew with the next choice: {reason}", file.path.display()),
         }
         file
     }
 
-    pub(super) fn get(&self, question: &str) -> Option<&str> {
-        self.answers.get(question).map(String::as_str)
+    pub(super) fn get(&self, key: &str) -> Option<&str> {
+        self.choices.get(key).map(String::as_str)
     }
 
-    /// Adds an answer to what the file holds by now: other processes may have written since it was read. Of two that write in the same
-    /// moment one may lose its answer, which it then finds again.
-    pub(super) fn put(&mut self, question: String, answer: &str) {
+    /// Adds a choice to those that the file holds by now: other processes may have written since it was read. Of two that write in the same
+    /// moment one may lose its choice, which the next process times again.
+    pub(super) fn put(&mut self, key: String, choice: &str) {
         if let Ok(others) = self.read() {
-            self.answers.extend(others);
+            self.choices.extend(others);
         }
-        self.answers.insert(question, answer.to_owned());
+        self.choices.insert(key, choice.to_owned());
         if !self.is_writable {
             return;
         }
-        let contents = Contents { made_on: self.identity.clone(), choices: self.answers.clone() };
+        let contents = Contents { made_on: self.identity.clone(), choices: self.choices.clone() };
         let written = serde_json::to_vec_pretty(&contents)
             .map_err(std::io::Error::from)
             .and_then(|text| write_atomically(&self.path, &text));
@@ -82,10 +82,10 @@ impl ChoicesFile {
         }
     }
 
-    fn read(&self) -> Result<Answers, String> {
+    fn read(&self) -> Result<Choices, String> {
         let text = match std::fs::read(&self.path) {
             Ok(text) => text,
-            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(Answers::new()),
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(Choices::new()),
             Err(error) => return Err(error.to_string()),
         };
         let Contents { made_on, choices } = serde_json::from_slice(&text).map_err(|error| error.to_string())?;

@@ -1,62 +1,30 @@
 //! One device, its pipelines, and the operations recorded but not yet submitted.
 
+mod buffers;
 mod guards;
 mod open;
-mod read;
+mod pipelines;
+mod recording;
 
 pub use open::OpenOptions;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use hashbrown::{Equivalent, HashMap};
-use smallvec::SmallVec;
+use hashbrown::HashMap;
 
-use guards::{GUARD_ELEMENTS, GUARD_WORD, POISON, POISON_WORD};
+use pipelines::Pipelines;
+use recording::BindGroups;
 
 use super::adapter::CooperativeMatrix;
 use super::autotune::Autotune;
-use super::buffer::{Bound, Buffer, DeviceId, let_go};
-use super::command::{Command, encode};
-use super::planning::Planning;
-use super::pulse::Pulse;
-use super::shader::{Grid, Indices, Shader, ShaderParams};
+use super::buffer::{Buffer, DeviceId};
+use super::cache::Cache;
+use super::choices::ChoicesFile;
+use super::command::Command;
+use super::dry_run::DryRun;
 use super::timing::Timing;
-use super::tuning::Tuner;
+use super::wait;
 use crate::error::{Error, Result};
-
-/// Bind groups kept for reuse: one for each step of a rollout, three for each minibatch step of small networks. Some come but once.
-const BIND_GROUPS_KEPT: usize = 1 << 14;
-
-#[derive(Clone, PartialEq, Eq, Hash)]
-struct PipelineKey {
-    shader: &'static str,
-    checked: bool,
-    entry: &'static str,
-    constants: SmallVec<[(&'static str, u64); 8]>,
-}
-
-#[derive(PartialEq, Eq, Hash)]
-struct BindGroupKey {
-    pipeline: usize,
-    params: Vec<u8>,
-    buffers: Vec<(u32, Bound)>,
-}
-
-/// A [`BindGroupKey`] that owns nothing, to look for one: thousands of dispatches of one update are recorded while the device waits.
-#[derive(Hash)]
-struct BindGroupQuery<'a> {
-    pipeline: usize,
-    params: &'a [u8],
-    buffers: &'a [(u32, Buffer<u32>)],
-}
-
-impl Equivalent<BindGroupKey> for BindGroupQuery<'_> {
-    fn equivalent(&self, key: &BindGroupKey) -> bool {
-        let same = |((at, buffer), (key_at, bound)): (&(u32, Buffer<u32>), &(u32, Bound))| at == key_at && buffer.is(bound);
-        (self.pipeline, self.params, self.buffers.len()) == (key.pipeline, key.params.as_slice(), key.buffers.len())
-            && self.buffers.iter().zip(&key.buffers).all(same)
-    }
-}
 
 /// Errors that wgpu reports through callbacks, kept until the next read-back or flush.
 #[derive(Default)]
@@ -78,14 +46,8 @@ pub struct Context {
     bounds_checks: bool,
     /// Whether shaders can be made with bounds checks.
     can_check_bounds: bool,
-    sources: HashMap<&'static str, String>,
-    /// By name, and whether with bounds checks.
-    modules: HashMap<(&'static str, bool), wgpu::ShaderModule>,
-    pipeline_ids: HashMap<PipelineKey, usize>,
-    pipelines: Vec<wgpu::ComputePipeline>,
-    bind_groups: HashMap<BindGroupKey, wgpu::BindGroup>,
-    /// [`let_go`], when bind groups of buffers that nobody has any more were last looked for.
-    let_go: u64,
+    pipelines: Pipelines,
+    bind_groups: BindGroups,
     commands: Vec<Command>,
     /// Whether a caller has, or had, something recorded here to submit: nobody says when that has been done.
     is_encoded_elsewhere: bool,
@@ -94,11 +56,11 @@ pub struct Context {
     scratch: HashMap<&'static str, Buffer<u32>>,
     reported: Arc<Mutex<Reported>>,
     /// Of a caller's device, which does not report here.
-    pulse: Option<Pulse>,
+    probe: Option<wgpu::Buffer>,
     timing: Option<Timing>,
     /// Where nothing is to run, and bytes are counted instead.
-    planning: Option<Planning>,
-    pub(super) tuner: Tuner,
+    dry_run: Option<DryRun>,
+    pub(super) cache: Cache,
 }
 
 impl std::fmt::Debug for Context {
@@ -114,7 +76,7 @@ impl Context {
     pub fn from_wgpu(device: wgpu::Device, queue: wgpu::Queue, name: String) -> Self {
         Self {
             device_id: DeviceId::of_callers(&device),
-            pulse: Some(Pulse::new(&device)),
+            probe: Some(wait::probe(&device)),
             limits: device.limits(),
             is_software: device.adapter_info().device_type == wgpu::DeviceType::Cpu,
             cooperative_matrix: Err("the device is a caller's own".to_owned()),
@@ -124,12 +86,8 @@ impl Context {
             guards: false,
             bounds_checks: cfg!(debug_assertions),
             can_check_bounds: true,
-            sources: HashMap::new(),
-            modules: HashMap::new(),
-            pipeline_ids: HashMap::new(),
-            pipelines: Vec::new(),
-            bind_groups: HashMap::new(),
-            let_go: let_go(),
+            pipelines: Pipelines::default(),
+            bind_groups: BindGroups::default(),
             commands: Vec::new(),
             is_encoded_elsewhere: false,
             staging: None,
@@ -137,28 +95,28 @@ impl Context {
             scratch: HashMap::new(),
             reported: Arc::default(),
             timing: None,
-            planning: None,
-            tuner: Tuner::new(Autotune::from_environment()),
+            dry_run: None,
+            cache: Cache::new(Autotune::from_environment()),
         }
     }
 
-    /// A context on the same device that makes, runs and reads nothing: it only counts the [bytes](Self::planned_bytes) asked of it.
+    /// A context on the same device for a dry run: it makes, runs and reads nothing, and only counts [bytes](Self::planned_bytes).
     pub(crate) fn planner(&self) -> Self {
         Self {
             device_id: self.device_id,
             guards: self.guards,
             bounds_checks: self.bounds_checks,
             can_check_bounds: self.can_check_bounds,
-            pulse: None,
-            planning: Some(Planning::new(&self.device)),
-            tuner: Tuner::new(Autotune::Off),
+            probe: None,
+            dry_run: Some(DryRun::new(&self.device)),
+            cache: Cache::new(Autotune::Off),
             ..Self::from_wgpu(self.device.clone(), self.queue.clone(), self.name.clone())
         }
     }
 
     /// Bytes of all buffers that were asked of a [planner](Self::planner), and none of anything else.
     pub(crate) fn planned_bytes(&self) -> u64 {
-        self.planning.as_ref().map_or(0, |planning| planning.bytes)
+        self.dry_run.as_ref().map_or(0, |dry_run| dry_run.bytes)
     }
 
     /// Bytes of the device's memory that are in use, by anybody who shares the device, as its allocator counts them: padding included, and
@@ -172,7 +130,7 @@ impl Context {
         &self.name
     }
 
-    /// What the adapter says of itself: kind, driver, API.
+    /// Kind, driver and API of the adapter, by its own account.
     pub fn adapter_info(&self) -> wgpu::AdapterInfo {
         self.device.adapter_info()
     }
@@ -197,27 +155,28 @@ impl Context {
         self.submissions
     }
 
-    /// Whether shaders recorded from now on check their indices even where those are [proven](Indices::Proven) to be in bounds. A context that was
-    /// [opened](OpenOptions) without bounds checks refuses to record shaders with them.
-    pub fn set_bounds_checks(&mut self, bounds_checks: bool) {
-        self.bounds_checks = bounds_checks;
+    /// Whether to time candidates, and where to cache the choices; at first, what [the environment](Autotune::from_environment) says.
+    /// Nothing is timed, read or written while indices are [checked](Self::set_bounds_checks) (the default with debug assertions), with
+    /// [guard regions](Self::set_guards), and for a [replaced](Self::replace_shader) shader.
+    ///
+    /// Timing submits work of its own to the queue and waits for it. What is recorded stays recorded.
+    pub fn set_autotune(&mut self, autotune: Autotune) {
+        self.cache = Cache::new(autotune);
     }
 
-    /// Whether `shader` would now be compiled with bounds checks: unless its indices are proven and checks are off. A text that replaced
-    /// the shader's has no proof, and a fault that guard regions are there to find would be undefined behaviour without checks.
-    pub fn checks_bounds(&self, shader: &Shader) -> bool {
-        let is_proven = shader.indices == Indices::Proven && !self.sources.contains_key(shader.name);
-        self.bounds_checks || self.guards || !is_proven
+    /// How many candidates were timed since [`set_autotune`](Self::set_autotune). A choice found in the folder costs none.
+    pub fn candidates_timed(&self) -> u64 {
+        self.cache.candidates_timed
     }
 
-    /// Whether what is found out about a shader may be used, kept and read back: not where faults are looked for.
-    pub(super) fn may_keep(&self, shader: &'static str) -> bool {
-        !(self.bounds_checks || self.guards || self.sources.contains_key(shader) || self.tuner.is_off())
+    /// The choices of all processes, if they are on disk.
+    pub(super) fn choices_file(&mut self) -> Option<&mut ChoicesFile> {
+        self.cache.file(&self.device)
     }
 
     /// Runs `act` on the device between what was submitted and what is recorded: neither takes notice, nothing of it is timed or counted,
     /// and it leaves only pipelines behind.
-    pub(super) fn aside<R>(&mut self, act: impl FnOnce(&mut Self) -> R) -> R {
+    pub(super) fn isolated<R>(&mut self, act: impl FnOnce(&mut Self) -> R) -> R {
         let recorded = (std::mem::take(&mut self.commands), std::mem::take(&mut self.bind_groups));
         let (staging, timing, submissions) = (self.staging.take(), self.timing.take(), self.submissions);
         let result = act(self);
@@ -243,7 +202,8 @@ impl Context {
     /// # Errors
     /// [`Error::Device`] from the device.
     pub fn take_gpu_seconds(&mut self) -> Result<Option<f64>> {
-        let seconds = self.timing.as_mut().map_or(Ok(None), |timing| timing.take_gpu_seconds(&self.device, &self.queue))?;
+        let Self { timing, device, queue, is_software, .. } = self;
+        let seconds = timing.as_mut().map_or(Ok(None), |timing| timing.take_gpu_seconds(device, queue, *is_software))?;
         self.raise_reported().map(|()| seconds)
     }
 
@@ -253,321 +213,9 @@ impl Context {
         self.timing.as_mut().and_then(Timing::take_encode_seconds)
     }
 
-    /// Replaces the text of the shader called `name`, for experiments and for tests that plant a fault.
-    pub fn replace_shader(&mut self, name: &'static str, source: String) {
-        self.sources.insert(name, source);
-        self.modules.retain(|&(shader, _), _| shader != name);
-        self.pipeline_ids.retain(|key, _| key.shader != name);
-    }
-
-    /// A new buffer of `len` zeros (NaN in guarded mode).
-    ///
-    /// # Errors
-    /// [`Error::Shape`] for zero elements, [`Error::LimitExceeded`] beyond the adapter's limits, [`Error::OutOfMemory`], [`Error::DeviceLost`].
-    pub fn alloc<T>(&mut self, len: usize) -> Result<Buffer<T>> {
-        self.require_alive()?;
-        if len == 0 {
-            return Err(Error::shape("len", "at least 1 element", len));
-        }
-        let (guard, size) = self.size_of_buffer(len)?;
-        let raw = self.create(size, Buffer::<T>::USAGES | wgpu::BufferUsages::UNIFORM, "storage")?;
-        if self.guards {
-            let mut words = vec![GUARD_WORD; len + 2 * GUARD_ELEMENTS];
-            words[GUARD_ELEMENTS..GUARD_ELEMENTS + len].fill(POISON_WORD);
-            self.write_bytes(&raw, 0, bytemuck::cast_slice(&words))?;
-        }
-        Ok(Buffer::guarded(raw, Some(self.device_id), len, guard, guard))
-    }
-
-    /// Bytes of a guard region, and of a buffer of `len` elements with its two, if the adapter allows as many.
-    fn size_of_buffer(&self, len: usize) -> Result<(u64, u64)> {
-        let guard = if self.guards { 4 * GUARD_ELEMENTS as u64 } else { 0 };
-        let size = (len as u64).saturating_mul(4).saturating_add(2 * guard);
-        for (limit, available) in [
-            ("max_storage_buffer_binding_size", self.limits.max_storage_buffer_binding_size),
-            ("max_buffer_size", self.limits.max_buffer_size),
-        ] {
-            if size > available {
-                return Err(Error::LimitExceeded { limit, needed: size, available });
-            }
-        }
-        Ok((guard, size))
-    }
-
-    /// Whether the adapter allows buffers of `len` elements.
-    pub(crate) fn allows(&self, len: usize) -> bool {
-        self.size_of_buffer(len).is_ok()
-    }
-
-    /// At least `len` elements that carry numbers from one dispatch of an operation to the next, kept under `name` because an allocation
-    /// an operation costs more than the operation. Outgrown ones live on in the commands that were recorded with them.
-    pub(crate) fn scratch<T>(&mut self, name: &'static str, len: usize) -> Result<Buffer<T>> {
-        if let Some(kept) = self.scratch.get(name).filter(|kept| kept.len() >= len) {
-            return Ok(kept.cast());
-        }
-        let made: Buffer<u32> = self.alloc(len)?;
-        self.scratch.insert(name, made.clone());
-        Ok(made.cast())
-    }
-
-    /// Lets go of bind groups, scratch and read-back buffers kept for reuse, and so of the buffers that only they hold.
-    pub fn release(&mut self) {
-        self.staging = None;
-        self.bind_groups.clear();
-        self.scratch.clear();
-    }
-
-    /// Lets go of the bind groups of buffers that nobody has any more, which would keep their memory.
-    fn drop_orphans(&mut self) {
-        let now = let_go();
-        if std::mem::replace(&mut self.let_go, now) != now {
-            self.bind_groups.retain(|key, _| key.buffers.iter().all(|(_, buffer)| buffer.is_alive()));
-        }
-    }
-
-    /// Every buffer that this context makes is made here.
-    fn create(&mut self, size: u64, usage: wgpu::BufferUsages, what: &str) -> Result<wgpu::Buffer> {
-        self.drop_orphans();
-        let size = self.planning.as_mut().map_or(size, |planning| planning.count(size));
-        let scope = self.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
-        let raw =
-            self.device.create_buffer(&wgpu::BufferDescriptor { label: Some(what), size, usage, mapped_at_creation: false });
-        match pollster::block_on(scope.pop()) {
-            None => Ok(raw),
-            Some(_) => Err(Error::OutOfMemory { what: what.to_owned(), needed: size }),
-        }
-    }
-
-    /// Writes `data` from element `offset` on. It takes effect in order with what is already recorded.
-    ///
-    /// # Errors
-    /// [`Error::Shape`] when it would run past the end, [`Error::DeviceLost`].
-    pub fn write<T: bytemuck::Pod>(&mut self, target: &Buffer<T>, offset: usize, data: &[T]) -> Result<()> {
-        self.require_alive()?;
-        self.require_own("target", target)?;
-        check_range("write", target.len(), offset, data.len())?;
-        self.write_bytes(target.raw(), target.head + 4 * offset as u64, bytemuck::cast_slice(data))
-    }
-
-    fn write_bytes(&mut self, target: &wgpu::Buffer, offset: u64, bytes: &[u8]) -> Result<()> {
-        if bytes.is_empty() {
-            return Ok(());
-        }
-        // A queue write runs before the next submission: before everything recorded, which may still need the old contents.
-        if self.commands.is_empty() && !self.is_encoded_elsewhere {
-            self.write_now(target, offset, bytes);
-            return Ok(());
-        }
-        let staging = self.create(bytes.len() as u64, wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST, "upload")?;
-        self.write_now(&staging, 0, bytes);
-        self.commands.push(Command::Copy {
-            source: staging,
-            source_offset: 0,
-            target: target.clone(),
-            target_offset: offset,
-            size: bytes.len() as u64,
-        });
-        Ok(())
-    }
-
-    fn write_now(&self, target: &wgpu::Buffer, offset: u64, bytes: &[u8]) {
-        if self.planning.is_none() {
-            self.queue.write_buffer(target, offset, bytes);
-        }
-    }
-
-    fn require_own<T>(&self, argument: &str, buffer: &Buffer<T>) -> Result<()> {
-        if buffer.is_of(self.device_id) {
-            Ok(())
-        } else {
-            Err(Error::value(argument, "a buffer of this device", "one of another"))
-        }
-    }
-
-    /// Records a copy of `len` elements.
-    ///
-    /// # Errors
-    /// [`Error::Shape`] when either range is outside its buffer, or both buffers are the same.
-    pub fn copy<T>(
-        &mut self,
-        source: &Buffer<T>,
-        source_offset: usize,
-        target: &Buffer<T>,
-        target_offset: usize,
-        len: usize,
-    ) -> Result<()> {
-        self.require_own("source", source)?;
-        self.require_own("target", target)?;
-        check_range("source", source.len(), source_offset, len)?;
-        check_range("target", target.len(), target_offset, len)?;
-        if source.raw() == target.raw() {
-            return Err(Error::shape("target", "another buffer than the source", "the same"));
-        }
-        self.commands.push(Command::Copy {
-            source: source.raw().clone(),
-            source_offset: source.head + 4 * source_offset as u64,
-            target: target.raw().clone(),
-            target_offset: target.head + 4 * target_offset as u64,
-            size: 4 * len as u64,
-        });
-        Ok(())
-    }
-
-    /// Records one dispatch. `buffers` are (binding, buffer) of group 0; `params` is the uniform at binding 0. Within the crate only: a
-    /// shader with proven indices relies on its kernel having checked the buffers' lengths.
-    ///
-    /// # Errors
-    /// [`Error::LimitExceeded`] for a grid beyond the adapter's limits, [`Error::Device`] when the shader does not compile,
-    /// [`Error::InvalidValue`] where it needs bounds checks and the context was opened without.
-    pub(crate) fn dispatch<P: ShaderParams>(
-        &mut self,
-        shader: Shader,
-        entry: &'static str,
-        constants: &[(&'static str, f64)],
-        params: &P,
-        buffers: &[(u32, Buffer<u32>)],
-        grid: Grid,
-    ) -> Result<()> {
-        if self.guards && shader.name != POISON {
-            self.poison_workgroup_memory()?;
-        }
-        let groups = self.fold(grid)?;
-        let pipeline = self.pipeline(shader, entry, constants)?;
-        let params = bytemuck::bytes_of(params);
-        let bind_group = match self.bind_groups.get(&BindGroupQuery { pipeline, params, buffers }) {
-            Some(known) => known.clone(),
-            None => {
-                for (binding, buffer) in buffers {
-                    self.require_own(&format!("binding {binding} of {}::{entry}", shader.name), buffer)?;
-                }
-                self.require_alive()?;
-                let made = self.bind(pipeline, params, buffers)?;
-                if self.bind_groups.len() >= BIND_GROUPS_KEPT {
-                    self.bind_groups.clear();
-                }
-                let bound = buffers.iter().map(|(at, buffer)| (*at, buffer.bound())).collect();
-                let key = BindGroupKey { pipeline, params: params.to_vec(), buffers: bound };
-                self.bind_groups.insert(key, made.clone());
-                made
-            }
-        };
-        self.commands.push(Command::Dispatch { pipeline, bind_group, groups });
-        Ok(())
-    }
-
-    fn bind(&mut self, pipeline: usize, params: &[u8], buffers: &[(u32, Buffer<u32>)]) -> Result<wgpu::BindGroup> {
-        let size = params.len().next_multiple_of(16) as u64;
-        if let Some(planning) = &mut self.planning {
-            planning.count(size);
-            return Ok(planning.bind_group.clone());
-        }
-        let uniform = self.create(size, wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST, "params")?;
-        self.write_now(&uniform, 0, params);
-        let mut entries = vec![wgpu::BindGroupEntry { binding: 0, resource: uniform.as_entire_binding() }];
-        entries.extend(buffers.iter().map(|(binding, b)| wgpu::BindGroupEntry { binding: *binding, resource: b.binding() }));
-        Ok(self.device.create_bind_group(&wgpu::BindGroupDescriptor {
-            label: None,
-            layout: &self.pipelines[pipeline].get_bind_group_layout(0),
-            entries: &entries,
-        }))
-    }
-
-    fn pipeline(&mut self, shader: Shader, entry: &'static str, constants: &[(&'static str, f64)]) -> Result<usize> {
-        let checked = self.checks_bounds(&shader);
-        let key = PipelineKey {
-            shader: shader.name,
-            checked,
-            entry,
-            constants: constants.iter().map(|(name, value)| (*name, value.to_bits())).collect(),
-        };
-        if let Some(&id) = self.pipeline_ids.get(&key) {
-            return Ok(id);
-        }
-        if checked && !self.can_check_bounds {
-            let wanted = "proven indices, its own text and no guard regions, or a context opened with bounds checks";
-            return Err(Error::value(format!("shader {}", shader.name), wanted, "a context opened without"));
-        }
-        if self.planning.is_some() {
-            let id = self.pipeline_ids.len();
-            self.pipeline_ids.insert(key, id);
-            return Ok(id);
-        }
-        let may_keep = self.may_keep(shader.name);
-        let scope = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
-        let module = self.modules.entry((shader.name, checked)).or_insert_with(|| {
-            let source = self.sources.get(shader.name).map_or(shader.source, String::as_str);
-            compile(&self.device, shader.name, source, checked)
-        });
-        let pipeline = self.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-            label: Some(entry),
-            layout: None,
-            module,
-            entry_point: Some(entry),
-            // Kernels write what they read.
-            compilation_options: wgpu::PipelineCompilationOptions { constants, zero_initialize_workgroup_memory: false },
-            cache: may_keep.then(|| self.tuner.pipeline_cache(&self.device)).flatten(),
-        });
-        if let Some(error) = pollster::block_on(scope.pop()) {
-            self.modules.remove(&(shader.name, checked));
-            self.require_alive()?;
-            return Err(Error::Device(format!("{}::{entry}: {error}", shader.name)));
-        }
-        self.pipelines.push(pipeline);
-        self.pipeline_ids.insert(key, self.pipelines.len() - 1);
-        Ok(self.pipelines.len() - 1)
-    }
-
-    fn fold(&self, grid: Grid) -> Result<[u32; 3]> {
-        let most = self.limits.max_compute_workgroups_per_dimension as usize;
-        let groups = match grid {
-            Grid::Linear(n) if n <= most => [n, 1, 1],
-            Grid::Linear(n) => [n.div_ceil(n.div_ceil(most)), n.div_ceil(most), 1],
-            Grid::Xyz(x, y, z) => [x, y, z],
-        };
-        if let Some(&needed) = groups.iter().find(|&&g| g > most) {
-            return Err(Error::LimitExceeded {
-                limit: "max_compute_workgroups_per_dimension",
-                needed: needed as u64,
-                available: most as u64,
-            });
-        }
-        Ok(groups.map(|g| g as u32))
-    }
-
-    /// Moves everything recorded into a caller's encoder. The caller submits it, before anything is read back or flushed that was recorded
-    /// afterwards; it is not timed.
-    pub fn encode_into(&mut self, encoder: &mut wgpu::CommandEncoder) {
-        self.is_encoded_elsewhere = true;
-        encode(&std::mem::take(&mut self.commands), &self.pipelines, encoder, None);
-    }
-
-    /// Submits everything recorded, without waiting for it.
-    ///
-    /// # Errors
-    /// Whatever the device reported since the last call.
-    pub fn flush(&mut self) -> Result<()> {
-        self.require_alive()?;
-        if self.planning.is_some() {
-            self.commands.clear();
-        }
-        self.drop_orphans();
-        if !self.commands.is_empty() {
-            let commands = std::mem::take(&mut self.commands);
-            let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-            let queries = self.timing.as_ref().and_then(Timing::queries);
-            encode(&commands, &self.pipelines, &mut encoder, queries);
-            if let Some(timing) = &mut self.timing
-                && commands.iter().any(Command::is_dispatch)
-            {
-                timing.keep(&mut encoder);
-            }
-            let encoded = encoder.finish();
-            self.timing.iter_mut().for_each(Timing::stop_host);
-            self.queue.submit([encoded]);
-            self.timing.iter_mut().for_each(Timing::resume_host);
-            self.submissions += 1;
-        }
-        self.raise_reported()
+    /// Waits for everything submitted.
+    pub(super) fn wait(&self) -> Result<()> {
+        wait::until_idle(&self.device, self.is_software)
     }
 
     pub(super) fn has_reported(&self) -> bool {
@@ -578,7 +226,7 @@ impl Context {
     /// [`Error::DeviceLost`] where that is known.
     fn require_alive(&self) -> Result<()> {
         let mut reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
-        if reported.lost.is_none() && self.pulse.as_ref().is_some_and(|pulse| pulse.has_stopped(&self.device)) {
+        if reported.lost.is_none() && self.probe.as_ref().is_some_and(|probe| wait::is_lost(&self.device, probe)) {
             reported.lost = Some("the caller's device was destroyed or lost".to_owned());
         }
         reported.lost.as_ref().map_or(Ok(()), |lost| Err(Error::DeviceLost(lost.clone())))
@@ -589,23 +237,4 @@ impl Context {
         let mut reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
         reported.error.take().map_or(Ok(()), |error| Err(Error::Device(error)))
     }
-}
-
-fn check_range(argument: &str, available: usize, offset: usize, len: usize) -> Result<()> {
-    if len > 0 && offset.checked_add(len).is_some_and(|end| end <= available) {
-        return Ok(());
-    }
-    Err(Error::shape(argument, format!("a non-empty range within {available} elements"), format!("{len} from {offset}")))
-}
-
-/// Compiles without naga's loop counters: every loop of ours counts up to a number the host has set, and the counters once made a kernel
-/// a hundred times slower. Bounds checks are left out only where [`Context::checks_bounds`] says so. A divisor of zero stays checked.
-#[allow(unsafe_code)]
-fn compile(device: &wgpu::Device, label: &str, source: &str, bounds_checks: bool) -> wgpu::ShaderModule {
-    let descriptor = wgpu::ShaderModuleDescriptor { label: Some(label), source: wgpu::ShaderSource::Wgsl(source.into()) };
-    let checks = wgpu::ShaderRuntimeChecks { bounds_checks, force_loop_bounding: false, ..wgpu::ShaderRuntimeChecks::checked() };
-    // SAFETY: loop bounding guards against endless loops, and no loop of ours is one. Bounds checks guard against indices beyond an array;
-    // where they are left out, the text is our own, its header says why there are none, and only our kernels dispatch it, each after it
-    // has checked the lengths of its buffers.
-    unsafe { device.create_shader_module_trusted(descriptor, checks) }
 }

@@ -3,8 +3,10 @@
 //! wgpu opens every device with `robustBufferAccess2` where there is one, and has the driver compare the address of each access with the buffer's
 //! size, also in shaders that were made without bounds checks.
 
-/// Opens `adapter` as [`wgpu::Adapter::request_device`] does, but without that. None, and a line in the log, where it cannot be had: with other APIs,
-/// which check only what wgpu writes into the shaders.
+use ash::vk;
+use wgpu::hal;
+
+/// Opens `adapter` as [`wgpu::Adapter::request_device`] does, but without that, or says why it cannot.
 ///
 /// # Safety
 /// wgpu adds no checks of its own to shaders of this device, whatever is asked of it: each has to keep its indices within its buffers.
@@ -12,108 +14,83 @@
 pub(super) unsafe fn open_unchecked(
     adapter: &wgpu::Adapter,
     descriptor: &wgpu::DeviceDescriptor<'_>,
-) -> Option<(wgpu::Device, wgpu::Queue)> {
-    #[cfg(any(windows, target_os = "linux", target_os = "android", target_os = "freebsd"))]
-    // SAFETY: the caller's promise is the one asked for.
-    match unsafe { vulkan::open_unchecked(adapter, descriptor) } {
-        Ok(opened) => return opened,
-        Err(error) => log::warn!("{}: the driver goes on checking accesses of buffers: {error}", adapter.get_info().name),
-    }
-    #[cfg(not(any(windows, target_os = "linux", target_os = "android", target_os = "freebsd")))]
-    let _ = (adapter, descriptor);
-    None
+) -> Result<(wgpu::Device, wgpu::Queue), String> {
+    // SAFETY: nothing of it is destroyed here.
+    let vulkan = unsafe { adapter.as_hal::<hal::api::Vulkan>() }.ok_or("it is not opened through Vulkan")?;
+    let extensions = vulkan.required_device_extensions(descriptor.required_features);
+    let names: Vec<_> = extensions.iter().map(|name| name.as_ptr()).collect();
+    // wgpu's own choice of a queue.
+    let (family, queue) = (0, 0);
+    let queues = [vk::DeviceQueueCreateInfo::default().queue_family_index(family).queue_priorities(&[1.0])];
+    let info = vk::DeviceCreateInfo::default().queue_create_infos(&queues).enabled_extension_names(&names);
+    let mut features = vulkan.physical_device_features(&extensions, descriptor.required_features);
+    let mut info = features.add_to_device_create(info);
+    let mut core = vk::PhysicalDeviceFeatures::default();
+    // SAFETY: wgpu has just made the chain, of structures that live in `features`, which nothing else refers to; `core` outlives `info`.
+    unsafe { clear_robust_buffer_access(&mut info, &mut core) };
+    let instance = vulkan.shared_instance().raw_instance();
+    // SAFETY: physical device, extensions and features are those that wgpu chose for this instance, less two features that no other needs.
+    let device = unsafe { instance.create_device(vulkan.raw_physical_device(), &info, None) }.map_err(|e| e.to_string())?;
+    let (limits, hints) = (&descriptor.required_limits, &descriptor.memory_hints);
+    // SAFETY: the device was made by this adapter with these extensions, features and queue, and is wgpu's from here on.
+    let opened =
+        unsafe { vulkan.device_from_raw(device, None, &extensions, descriptor.required_features, limits, hints, family, queue) };
+    let opened = opened.map_err(|e| e.to_string())?;
+    // SAFETY: the device was opened above with what the descriptor asks for.
+    unsafe { adapter.create_device_from_hal(opened, descriptor) }.map_err(|e| e.to_string())
 }
 
-#[cfg(any(windows, target_os = "linux", target_os = "android", target_os = "freebsd"))]
+/// `core` takes the place of the features that `info` points to.
+///
+/// # Safety
+/// All that `info` points to is valid, and what it chains may be written.
 #[allow(unsafe_code)]
-mod vulkan {
-    use ash::vk;
-    use wgpu::hal;
+unsafe fn clear_robust_buffer_access<'a>(info: &mut vk::DeviceCreateInfo<'a>, core: &'a mut vk::PhysicalDeviceFeatures) {
+    // SAFETY: null or valid.
+    if let Some(&enabled) = unsafe { info.p_enabled_features.as_ref() } {
+        *core = enabled.robust_buffer_access(false);
+        info.p_enabled_features = core;
+    }
+    let mut next = info.p_next.cast::<vk::BaseOutStructure<'_>>().cast_mut();
+    // SAFETY: every structure of a chain begins with its type and the next one's address.
+    while let Some(base) = unsafe { next.as_mut() } {
+        if base.s_type == vk::StructureType::PHYSICAL_DEVICE_ROBUSTNESS_2_FEATURES_EXT {
+            // SAFETY: its type says what it is.
+            unsafe { (*next.cast::<vk::PhysicalDeviceRobustness2FeaturesEXT<'_>>()).robust_buffer_access2 = vk::FALSE };
+        }
+        next = base.p_next;
+    }
+}
 
-    /// None for an adapter of another API.
-    ///
-    /// # Safety
-    /// That of [`open_unchecked`](super::open_unchecked).
-    pub(super) unsafe fn open_unchecked(
-        adapter: &wgpu::Adapter,
-        descriptor: &wgpu::DeviceDescriptor<'_>,
-    ) -> Result<Option<(wgpu::Device, wgpu::Queue)>, String> {
-        // SAFETY: nothing of it is destroyed here.
-        let Some(vulkan) = (unsafe { adapter.as_hal::<hal::api::Vulkan>() }) else { return Ok(None) };
-        let extensions = vulkan.required_device_extensions(descriptor.required_features);
-        let names: Vec<_> = extensions.iter().map(|name| name.as_ptr()).collect();
-        // wgpu's own choice of a queue.
-        let (family, queue) = (0, 0);
-        let queues = [vk::DeviceQueueCreateInfo::default().queue_family_index(family).queue_priorities(&[1.0])];
-        let info = vk::DeviceCreateInfo::default().queue_create_infos(&queues).enabled_extension_names(&names);
-        let mut features = vulkan.physical_device_features(&extensions, descriptor.required_features);
-        let mut info = features.add_to_device_create(info);
+#[cfg(test)]
+#[allow(unsafe_code)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn checks_of_buffers_are_turned_off_and_nothing_else() {
+        let enabled = vk::PhysicalDeviceFeatures::default().robust_buffer_access(true).shader_int64(true);
+        let mut images = vk::PhysicalDeviceImageRobustnessFeatures::default().robust_image_access(true);
+        let mut robustness =
+            vk::PhysicalDeviceRobustness2FeaturesEXT::default().robust_buffer_access2(true).robust_image_access2(true);
+        let mut halves = vk::PhysicalDeviceShaderFloat16Int8Features::default().shader_float16(true);
         let mut core = vk::PhysicalDeviceFeatures::default();
-        // SAFETY: wgpu has just made the chain, of structures that live in `features`, which nothing else refers to; `core` outlives `info`.
+        let mut info = vk::DeviceCreateInfo::default().enabled_features(&enabled);
+        info = info.push_next(&mut images).push_next(&mut robustness).push_next(&mut halves);
+        // SAFETY: all of it lives until the end of this function.
         unsafe { clear_robust_buffer_access(&mut info, &mut core) };
-        let instance = vulkan.shared_instance().raw_instance();
-        // SAFETY: physical device, extensions and features are those that wgpu chose for this instance, less two features that no other needs.
-        let device = unsafe { instance.create_device(vulkan.raw_physical_device(), &info, None) }.map_err(|e| e.to_string())?;
-        let (limits, hints) = (&descriptor.required_limits, &descriptor.memory_hints);
-        // SAFETY: the device was made by this adapter with these extensions, features and queue, and is wgpu's from here on.
-        let opened = unsafe {
-            vulkan.device_from_raw(device, None, &extensions, descriptor.required_features, limits, hints, family, queue)
-        };
-        let opened = opened.map_err(|e| e.to_string())?;
-        // SAFETY: the device was opened above with what the descriptor asks for.
-        unsafe { adapter.create_device_from_hal(opened, descriptor) }.map(Some).map_err(|e| e.to_string())
+        assert!(std::ptr::eq(info.p_enabled_features, &core));
+        assert_eq!((core.robust_buffer_access, core.shader_int64), (vk::FALSE, vk::TRUE));
+        assert_eq!((robustness.robust_buffer_access2, robustness.robust_image_access2), (vk::FALSE, vk::TRUE));
+        assert_eq!((images.robust_image_access, halves.shader_float16), (vk::TRUE, vk::TRUE));
     }
 
-    /// `core` takes the place of the features that `info` points to.
-    ///
-    /// # Safety
-    /// All that `info` points to is valid, and what it chains may be written.
-    unsafe fn clear_robust_buffer_access<'a>(info: &mut vk::DeviceCreateInfo<'a>, core: &'a mut vk::PhysicalDeviceFeatures) {
-        // SAFETY: null or valid.
-        if let Some(&enabled) = unsafe { info.p_enabled_features.as_ref() } {
-            *core = enabled.robust_buffer_access(false);
-            info.p_enabled_features = core;
-        }
-        let mut next = info.p_next.cast::<vk::BaseOutStructure<'_>>().cast_mut();
-        // SAFETY: every structure of a chain begins with its type and the next one's address.
-        while let Some(base) = unsafe { next.as_mut() } {
-            if base.s_type == vk::StructureType::PHYSICAL_DEVICE_ROBUSTNESS_2_FEATURES_EXT {
-                // SAFETY: its type says what it is.
-                unsafe { (*next.cast::<vk::PhysicalDeviceRobustness2FeaturesEXT<'_>>()).robust_buffer_access2 = vk::FALSE };
-            }
-            next = base.p_next;
-        }
-    }
-
-    #[cfg(test)]
-    mod tests {
-        use super::*;
-
-        #[test]
-        fn checks_of_buffers_are_turned_off_and_nothing_else() {
-            let enabled = vk::PhysicalDeviceFeatures::default().robust_buffer_access(true).shader_int64(true);
-            let mut images = vk::PhysicalDeviceImageRobustnessFeatures::default().robust_image_access(true);
-            let mut robustness =
-                vk::PhysicalDeviceRobustness2FeaturesEXT::default().robust_buffer_access2(true).robust_image_access2(true);
-            let mut halves = vk::PhysicalDeviceShaderFloat16Int8Features::default().shader_float16(true);
-            let mut core = vk::PhysicalDeviceFeatures::default();
-            let mut info = vk::DeviceCreateInfo::default().enabled_features(&enabled);
-            info = info.push_next(&mut images).push_next(&mut robustness).push_next(&mut halves);
-            // SAFETY: all of it lives until the end of this function.
-            unsafe { clear_robust_buffer_access(&mut info, &mut core) };
-            assert!(std::ptr::eq(info.p_enabled_features, &core));
-            assert_eq!((core.robust_buffer_access, core.shader_int64), (vk::FALSE, vk::TRUE));
-            assert_eq!((robustness.robust_buffer_access2, robustness.robust_image_access2), (vk::FALSE, vk::TRUE));
-            assert_eq!((images.robust_image_access, halves.shader_float16), (vk::TRUE, vk::TRUE));
-        }
-
-        #[test]
-        fn a_device_without_features_stays_one() {
-            let mut core = vk::PhysicalDeviceFeatures::default();
-            let mut info = vk::DeviceCreateInfo::default();
-            // SAFETY: both pointers are null.
-            unsafe { clear_robust_buffer_access(&mut info, &mut core) };
-            assert!(info.p_enabled_features.is_null() && info.p_next.is_null());
-        }
+    #[test]
+    fn a_device_without_features_stays_one() {
+        let mut core = vk::PhysicalDeviceFeatures::default();
+        let mut info = vk::DeviceCreateInfo::default();
+        // SAFETY: both pointers are null.
+        unsafe { clear_robust_buffer_access(&mut info, &mut core) };
+        assert!(info.p_enabled_features.is_null() && info.p_next.is_null());
     }
 }

@@ -1,9 +1,7 @@
 //! How long submissions take: on the device by timestamp queries, on the host up to each submission.
 
-use std::time::Instant;
-
-use super::poll::poll;
-use crate::error::{Error, Result};
+use super::wait::{self, Stopwatch};
+use crate::error::Result;
 
 /// Submissions that are timed between two readings of the clock; a sum over more would leave some out, so there is none.
 const MOST_SUBMISSIONS: usize = 256;
@@ -44,11 +42,16 @@ impl Timing {
 
     /// Waiting is over, or there was none: the host works again.
     pub(super) fn resume_host(&mut self) {
-        self.host.since = Instant::now();
+        self.host.since = Stopwatch::start();
     }
 
-    pub(super) fn take_gpu_seconds(&mut self, device: &wgpu::Device, queue: &wgpu::Queue) -> Result<Option<f64>> {
-        self.device.as_mut().map_or(Ok(None), |clock| clock.take_seconds(device, queue))
+    pub(super) fn take_gpu_seconds(
+        &mut self,
+        device: &wgpu::Device,
+        queue: &wgpu::Queue,
+        is_software: bool,
+    ) -> Result<Option<f64>> {
+        self.device.as_mut().map_or(Ok(None), |clock| clock.take_seconds(device, queue, is_software))
     }
 
     pub(super) fn take_encode_seconds(&mut self) -> Option<f64> {
@@ -110,7 +113,7 @@ impl DeviceClock {
         self.submissions += 1;
     }
 
-    fn take_seconds(&mut self, device: &wgpu::Device, queue: &wgpu::Queue) -> Result<Option<f64>> {
+    fn take_seconds(&mut self, device: &wgpu::Device, queue: &wgpu::Queue, is_software: bool) -> Result<Option<f64>> {
         let count = std::mem::take(&mut self.submissions);
         if count == 0 {
             return Ok(None);
@@ -120,12 +123,7 @@ impl DeviceClock {
         encoder.copy_buffer_to_buffer(&self.resolved, 0, &self.read_back, 0, size);
         encoder.clear_buffer(&self.resolved, 0, Some(size));
         queue.submit([encoder.finish()]);
-        self.read_back.map_async(wgpu::MapMode::Read, ..size, |_| {});
-        poll(device, wgpu::PollType::wait_indefinitely())?;
-        let view = self.read_back.get_mapped_range(..size).map_err(|e| Error::Device(e.to_string()))?;
-        let words: Vec<u64> = bytemuck::pod_collect_to_vec(&view);
-        drop(view);
-        self.read_back.unmap();
+        let words: Vec<u64> = wait::read(device, is_software, &self.read_back, size, bytemuck::pod_collect_to_vec)?;
         let ticks =
             words.chunks_exact(STRIDE as usize / 8).map(|stamps| ticks_between(stamps[0], stamps[1])).sum::<Option<u64>>();
         Ok(ticks.filter(|_| count <= MOST_SUBMISSIONS).map(|ticks| self.seconds_a_tick * ticks as f64))
@@ -139,18 +137,18 @@ fn ticks_between(begin: u64, end: u64) -> Option<u64> {
 
 /// The host's time up to each submission, without what lies between a submission and the end of waiting for it.
 struct HostClock {
-    since: Instant,
+    since: Stopwatch,
     seconds: f64,
     has_submitted: bool,
 }
 
 impl HostClock {
     fn new() -> Self {
-        Self { since: Instant::now(), seconds: 0.0, has_submitted: false }
+        Self { since: Stopwatch::start(), seconds: 0.0, has_submitted: false }
     }
 
     fn stop(&mut self) {
-        self.seconds += self.since.elapsed().as_secs_f64();
+        self.seconds += self.since.seconds();
         self.has_submitted = true;
     }
 }

@@ -1,22 +1,18 @@
-//! Which of several ways of computing the same bits is the fastest on this adapter.
+//! Which of several kernel candidates of the same bits is the fastest on this adapter.
 //!
-//! Only ways whose results are the same bits compete, so no choice, and no file of choices, can change a result. That the bits are the same
-//! is the kernel's claim, and is compared here before anything is timed, because a compiler may fuse products and sums in one way and not
-//! in another: what differs from the usual way, on this adapter, is left out.
+//! Only candidates whose results are the same bits compete, so no choice, and no file of choices, can change a result. That the bits are the
+//! same is the kernel's claim, and is compared here before anything is timed, because a compiler may fuse products and sums in one candidate and
+//! not in another: a candidate that differs from the default on this adapter is left out.
 
-use std::collections::HashMap;
-use std::time::Instant;
-
-use super::autotune::Autotune;
 use super::buffer::Buffer;
-use super::choices::ChoicesFile;
+use super::cache::TuningKey;
 use super::context::Context;
-use super::pipeline_store::PipelineStore;
+use super::wait::Stopwatch;
 use crate::error::Result;
 
 /// Multiply-adds of the smallest problem that is timed: below a millisecond on any GPU, a few on a software adapter.
 const FIRST_WORK: usize = 1 << 22;
-/// From one problem to the next larger, until the problem is whole or takes too long.
+/// From one problem to the next larger, until the problem has its full size or takes too long.
 const GROWTH: usize = 16;
 /// Seconds that a single run of the larger problem may take.
 const LONGEST_RUN: f64 = 0.025;
@@ -30,193 +26,132 @@ const SUBMISSION: f64 = 1e-3;
 const MOST_REPETITIONS: f64 = 32.0;
 /// A candidate this many times slower than the fastest has lost.
 const LOST: f64 = 2.0;
-/// Another way has to be faster than the usual one by this factor, so that noise does not choose.
+/// Another candidate has to be faster than the default by this factor, so that noise does not choose.
 const WORTH: f64 = 1.05;
-/// What an output holds before a candidate writes it: a NaN, so that one that writes nothing is noticed.
+/// The output before a candidate writes it: a NaN, so that one that writes nothing is noticed.
 const UNWRITTEN: u32 = 0x7fc0_beef;
-
-/// What is to be computed: an operation and its sizes.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) struct Question {
-    /// Kernel and operation.
-    pub operation: &'static str,
-    /// As coarse as a choice may be.
-    pub sizes: [usize; 3],
-}
-
-impl std::fmt::Display for Question {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let [rows, columns, depth] = self.sizes;
-        write!(f, "{} {rows}x{columns}x{depth}", self.operation)
-    }
-}
 
 /// Records one run of a candidate, by its index.
 type Record<'a> = Box<dyn Fn(&mut Context, usize) -> Result<()> + 'a>;
 
-/// A problem of bounded size, on buffers of its own.
-pub(crate) struct Trial<'a> {
+/// A problem of bounded size on which candidates are timed, on buffers of its own.
+pub(crate) struct TuningProblem<'a> {
     /// Records one run of a candidate, by its index.
     pub record: Record<'a>,
-    /// What all candidates write.
+    /// The output of every candidate.
     pub output: Buffer<f32>,
-    /// Whether a larger one would be no larger.
-    pub is_whole: bool,
+    /// Whether more work would make it no larger.
+    pub is_full_size: bool,
 }
 
-/// What a context has found, and what of it is kept.
-pub(super) struct Tuner {
-    autotune: Autotune,
-    answers: HashMap<Question, &'static str>,
-    /// Opened at the first question.
-    file: Option<ChoicesFile>,
-    /// Opened with the first pipeline.
-    pipelines: Option<Option<PipelineStore>>,
-    timed: u64,
-}
-
-impl Tuner {
-    pub(super) fn new(autotune: Autotune) -> Self {
-        Self { autotune, answers: HashMap::new(), file: None, pipelines: None, timed: 0 }
+/// The index of the candidate that is the fastest for this key on this adapter; `default` where nothing may be timed, or can be.
+/// `make_problem` makes one of at most about so many multiply-adds.
+pub(crate) fn fastest<'a>(
+    context: &mut Context,
+    shader: &'static str,
+    key: TuningKey,
+    candidates: &[&'static str],
+    default: usize,
+    make_problem: impl Fn(&mut Context, usize) -> Result<TuningProblem<'a>>,
+) -> usize {
+    if candidates.len() < 2 || !context.may_cache(shader) {
+        return default;
     }
-
-    pub(super) fn is_off(&self) -> bool {
-        self.autotune == Autotune::Off
+    let index_of = |name: &str| candidates.iter().position(|candidate| *candidate == name);
+    if let Some(known) = context.cache.choice(&key) {
+        return index_of(known).unwrap_or(default);
     }
-
-    /// The cache that a pipeline is to be made with.
-    pub(super) fn pipeline_cache(&mut self, device: &wgpu::Device) -> Option<&wgpu::PipelineCache> {
-        let folder = self.autotune.folder()?;
-        self.pipelines.get_or_insert_with(|| PipelineStore::open(device, folder)).as_ref().map(PipelineStore::cache)
-    }
-
-    fn file(&mut self, info: &wgpu::AdapterInfo) -> Option<&mut ChoicesFile> {
-        let folder = self.autotune.folder()?;
-        Some(self.file.get_or_insert_with(|| ChoicesFile::open(folder, info)))
-    }
-}
-
-impl Context {
-    /// Whether to time candidates, and where to keep what is found; at first, what [the environment](Autotune::from_environment) says.
-    /// Nothing is timed, read or written while indices are [checked](Self::set_bounds_checks) (the default with debug assertions), with
-    /// [guard regions](Self::set_guards), and for a [replaced](Self::replace_shader) shader.
-    ///
-    /// Timing submits work of its own to the queue and waits for it. What is recorded stays recorded.
-    pub fn set_autotune(&mut self, autotune: Autotune) {
-        self.tuner = Tuner::new(autotune);
-    }
-
-    /// Whether candidates are timed, and where what was found is kept.
-    pub fn autotune(&self) -> &Autotune {
-        &self.tuner.autotune
-    }
-
-    /// How many candidates were timed since [`set_autotune`](Self::set_autotune). A choice found in the folder costs none.
-    pub fn candidates_timed(&self) -> u64 {
-        self.tuner.timed
-    }
-
-    /// The index of the way in `ways` that answers the question fastest on this adapter; `usual` where nothing may be timed, or can be.
-    /// `prepare` makes a trial of at most about so many multiply-adds.
-    pub(crate) fn fastest<'a>(
-        &mut self,
-        shader: &'static str,
-        question: Question,
-        ways: &[&'static str],
-        usual: usize,
-        prepare: impl Fn(&mut Context, usize) -> Result<Trial<'a>>,
-    ) -> usize {
-        if ways.len() < 2 || !self.may_keep(shader) {
-            return usual;
-        }
-        let index_of = |name: &str| ways.iter().position(|way| *way == name);
-        if let Some(known) = self.tuner.answers.get(&question) {
-            return index_of(known).unwrap_or(usual);
-        }
-        let info = self.adapter_info();
-        let kept = self.tuner.file(&info).and_then(|file| file.get(&question.to_string()).and_then(index_of));
-        let answer = match kept {
-            Some(kept) => kept,
-            // What the device has to say of what was recorded before is the caller's to hear.
-            None if self.has_reported() => return usual,
-            None => match self.aside(|context| measure(context, ways, usual, prepare)) {
-                Ok(found) => {
-                    log::debug!("{question}: {}", ways[found]);
-                    if let Some(file) = self.tuner.file(&info) {
-                        file.put(question.to_string(), ways[found]);
-                    }
-                    found
+    let on_disk = context.choices_file().and_then(|file| file.get(&key.to_string()).and_then(index_of));
+    let choice = match on_disk {
+        Some(choice) => choice,
+        // An error of the device about work recorded before is the caller's to hear.
+        None if context.has_reported() => return default,
+        None => match context.isolated(|context| measure(context, candidates, default, make_problem)) {
+            Ok(found) => {
+                log::debug!("{key}: {}", candidates[found]);
+                if let Some(file) = context.choices_file() {
+                    file.put(key.to_string(), candidates[found]);
                 }
-                Err(error) => {
-                    log::debug!("{question} is not timed: {error}");
-                    usual
-                }
-            },
-        };
-        self.tuner.answers.insert(question, ways[answer]);
-        answer
-    }
+                found
+            }
+            Err(error) => {
+                log::debug!("{key} is not timed: {error}");
+                default
+            }
+        },
+    };
+    context.cache.choose(key, candidates[choice]);
+    choice
 }
 
 fn measure<'a>(
     context: &mut Context,
-    ways: &[&'static str],
-    usual: usize,
-    prepare: impl Fn(&mut Context, usize) -> Result<Trial<'a>>,
+    candidates: &[&'static str],
+    default: usize,
+    make_problem: impl Fn(&mut Context, usize) -> Result<TuningProblem<'a>>,
 ) -> Result<usize> {
     let mut work = FIRST_WORK;
-    let mut trial = prepare(context, work)?;
-    let able = with_the_usual_bits(context, &trial, ways, usual)?;
+    let mut problem = make_problem(context, work)?;
+    let able = with_the_default_bits(context, &problem, candidates, default)?;
     if able.len() < 2 {
-        return Ok(usual);
+        return Ok(default);
     }
-    context.tuner.timed += able.len() as u64;
+    context.cache.candidates_timed += able.len() as u64;
     loop {
         let mut once = Vec::new();
-        for &way in &able {
-            once.push((way, seconds(context, &trial, way, 1)?));
+        for &candidate in &able {
+            once.push((candidate, seconds(context, &problem, candidate, 1)?));
         }
         let slowest = once.iter().fold(0.0, |slowest: f64, &(_, seconds)| slowest.max(seconds));
-        if trial.is_whole || slowest * GROWTH as f64 > LONGEST_RUN {
-            return compete(context, &trial, once, usual);
+        if problem.is_full_size || slowest * GROWTH as f64 > LONGEST_RUN {
+            return compete(context, &problem, once, default);
         }
         work *= GROWTH;
-        match prepare(context, work) {
-            Ok(larger) => trial = larger,
-            Err(_) => return compete(context, &trial, once, usual),
+        match make_problem(context, work) {
+            Ok(larger) => problem = larger,
+            Err(_) => return compete(context, &problem, once, default),
         }
     }
 }
 
-/// The candidates that run at all and write what the usual one does. Compiles and warms up all of them.
-fn with_the_usual_bits(context: &mut Context, trial: &Trial<'_>, ways: &[&'static str], usual: usize) -> Result<Vec<usize>> {
-    let len = trial.output.len();
+/// The candidates that run at all and write the same bits as the default. Compiles and warms up all of them.
+fn with_the_default_bits(
+    context: &mut Context,
+    problem: &TuningProblem<'_>,
+    candidates: &[&'static str],
+    default: usize,
+) -> Result<Vec<usize>> {
+    let len = problem.output.len();
     let unwritten = vec![f32::from_bits(UNWRITTEN); len];
-    let mut bits_of = |way| -> Result<Vec<u32>> {
-        context.write(&trial.output, 0, &unwritten)?;
-        (trial.record)(context, way)?;
-        context.read(&trial.output.cast(), 0, len)
+    let mut bits_of = |candidate| -> Result<Vec<u32>> {
+        context.write(&problem.output, 0, &unwritten)?;
+        (problem.record)(context, candidate)?;
+        context.read(&problem.output.cast(), 0, len)
     };
-    let expected = bits_of(usual)?;
-    let is_able = |&way: &usize| {
-        way == usual
-            || match bits_of(way) {
+    let expected = bits_of(default)?;
+    let is_able = |&candidate: &usize| {
+        candidate == default
+            || match bits_of(candidate) {
                 Ok(bits) if bits == expected => true,
                 Ok(_) => {
-                    log::warn!("{} computes other bits than {} on this adapter: left out", ways[way], ways[usual]);
+                    log::warn!(
+                        "{} computes other bits than {} on this adapter: left out",
+                        candidates[candidate],
+                        candidates[default]
+                    );
                     false
                 }
                 Err(error) => {
-                    log::debug!("{} does not run here: {error}", ways[way]);
+                    log::debug!("{} does not run here: {error}", candidates[candidate]);
                     false
                 }
             }
     };
-    Ok((0..ways.len()).filter(is_able).collect())
+    Ok((0..candidates.len()).filter(is_able).collect())
 }
 
 /// Alternating rounds among those that have not lost by their first run; the least time counts.
-fn compete(context: &mut Context, trial: &Trial<'_>, once: Vec<(usize, f64)>, usual: usize) -> Result<usize> {
+fn compete(context: &mut Context, problem: &TuningProblem<'_>, once: Vec<(usize, f64)>, default: usize) -> Result<usize> {
     let first_runs = once.iter().map(|&(_, seconds)| seconds).fold(f64::INFINITY, f64::min);
     let repetitions = (SUBMISSION / first_runs).clamp(1.0, MOST_REPETITIONS) as usize;
     let mut times: Vec<(usize, f64)> = once.into_iter().filter(|&(_, seconds)| seconds <= LOST * first_runs).collect();
@@ -224,30 +159,30 @@ fn compete(context: &mut Context, trial: &Trial<'_>, once: Vec<(usize, f64)>, us
         return Ok(only);
     }
     times.iter_mut().for_each(|(_, least)| *least = f64::INFINITY);
-    let start = Instant::now();
+    let stopwatch = Stopwatch::start();
     for _ in 0..ROUNDS {
-        for (way, least) in &mut times {
-            *least = least.min(seconds(context, trial, *way, repetitions)?);
+        for (candidate, least) in &mut times {
+            *least = least.min(seconds(context, problem, *candidate, repetitions)?);
         }
-        if start.elapsed().as_secs_f64() > LONGEST_ROUNDS {
+        if stopwatch.seconds() > LONGEST_ROUNDS {
             break;
         }
     }
     let (fastest, least) =
-        times.iter().copied().fold((usual, f64::INFINITY), |best, time| if time.1 < best.1 { time } else { best });
-    let is_worth_it = !times.iter().any(|&(way, seconds)| way == usual && seconds < WORTH * least);
-    Ok(if is_worth_it { fastest } else { usual })
+        times.iter().copied().fold((default, f64::INFINITY), |best, time| if time.1 < best.1 { time } else { best });
+    let is_worth_it = !times.iter().any(|&(candidate, seconds)| candidate == default && seconds < WORTH * least);
+    Ok(if is_worth_it { fastest } else { default })
 }
 
 /// Seconds by the wall's clock for one of so many runs, submitted together.
-fn seconds(context: &mut Context, trial: &Trial<'_>, way: usize, repetitions: usize) -> Result<f64> {
+fn seconds(context: &mut Context, problem: &TuningProblem<'_>, candidate: usize, repetitions: usize) -> Result<f64> {
     for _ in 0..repetitions {
-        (trial.record)(context, way)?;
+        (problem.record)(context, candidate)?;
     }
-    let start = Instant::now();
+    let stopwatch = Stopwatch::start();
     context.flush()?;
     context.wait()?;
-    Ok(start.elapsed().as_secs_f64() / repetitions as f64)
+    Ok(stopwatch.seconds() / repetitions as f64)
 }
 
 #[cfg(test)]
@@ -255,7 +190,7 @@ mod tests {
     use super::*;
     use crate::common;
     use crate::error::Error;
-    use crate::gpu::{Grid, Indices, Shader, bind, shader_params};
+    use crate::gpu::{Autotune, Grid, Indices, Shader, bind, shader_params};
 
     /// Three ways of writing the same numbers, and two of failing to.
     const SHADER: Shader = Shader {
@@ -289,27 +224,27 @@ mod tests {
     }
 
     /// The winner among these entry points, of which the slow one takes longer than a busy machine lets anybody wait. None where there is no adapter and the tests may do without.
-    fn winner(ways: &[&'static str], usual: usize) -> Option<&'static str> {
+    fn winner(candidates: &[&'static str], default: usize) -> Option<&'static str> {
         let mut context = common::gpu()?.context;
         context.set_bounds_checks(false);
-        context.set_autotune(Autotune::Forgotten);
-        let prepare = |context: &mut Context, _| {
+        context.set_autotune(Autotune::InMemory);
+        let make_problem = |context: &mut Context, _| {
             let output = context.alloc::<f32>(LEN)?;
             let buffers = [bind(3, &output)];
-            let record = move |context: &mut Context, way: usize| {
-                context.dispatch(SHADER, ways[way], &[], &Ways { rounds: 100_000 }, &buffers, Grid::covering(LEN, 64))
+            let record = move |context: &mut Context, candidate: usize| {
+                context.dispatch(SHADER, candidates[candidate], &[], &Ways { rounds: 100_000 }, &buffers, Grid::covering(LEN, 64))
             };
-            Ok(Trial { record: Box::new(record), output, is_whole: true })
+            Ok(TuningProblem { record: Box::new(record), output, is_full_size: true })
         };
-        let question = Question { operation: "ways", sizes: [LEN, 1, 1] };
-        let found = context.fastest(SHADER.name, question.clone(), ways, usual, prepare);
-        let nobody_is_timed = |_: &mut Context, _| Err(Error::value("trial", "none", "a second one"));
-        assert_eq!(context.fastest(SHADER.name, question, ways, usual, nobody_is_timed), found);
-        Some(ways[found])
+        let key = TuningKey { operation: "ways", sizes: [LEN, 1, 1] };
+        let found = fastest(&mut context, SHADER.name, key.clone(), candidates, default, make_problem);
+        let nothing_is_timed = |_: &mut Context, _| Err(Error::value("problem", "none", "a second one"));
+        assert_eq!(fastest(&mut context, SHADER.name, key, candidates, default, nothing_is_timed), found);
+        Some(candidates[found])
     }
 
     #[test]
-    fn the_fastest_of_those_with_the_usual_bits_wins() {
+    fn the_fastest_of_those_with_the_default_bits_wins() {
         let Some(found) = winner(&["slow", "quick"], 0) else { return };
         assert_eq!(found, "quick");
         assert_eq!(winner(&["quick", "slow"], 0), Some("quick"));

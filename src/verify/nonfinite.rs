@@ -1,10 +1,10 @@
 //! Cases of [`kernels::nonfinite`](crate::kernels::nonfinite).
 
 use super::runner::Runner;
-use crate::layout::control;
 use crate::backend::NonfiniteOps;
 use crate::error::Result;
 use crate::kernels::nonfinite::{Unless, Watched};
+use crate::layout::control;
 
 /// Around the workgroup of 256, and beyond 65 535 workgroups of it.
 const EDGES: &[[usize; 1]] = &[[1], [2], [255], [256], [257], [1025], [65_536 * 256 + 1]];

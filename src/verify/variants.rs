@@ -50,12 +50,7 @@ pub fn variants(kernel: &str) -> &'static [KernelVariant] {
             }
         }
         "actor_critic" => {
-            const {
-                &[
-                    KernelVariant::form("by tile", Form::ByTile),
-                    KernelVariant::form("by layer", Form::ByLayer),
-                ]
-            }
+            const { &[KernelVariant::form("by tile", Form::ByTile), KernelVariant::form("by layer", Form::ByLayer)] }
         }
         "surrogate" => {
             const { &[PLAIN, KernelVariant::new("fused", Variant::Auto), KernelVariant::new("by tile", Variant::Fast)] }

@@ -6,7 +6,6 @@ mod common;
 mod faults;
 mod problem;
 
-use ppo_kernels::layout::{control, sample, stop};
 use ppo_kernels::Error;
 use ppo_kernels::backend::{
     ActorCriticOps, Backend, Cpu, CrossCheck, Drawn, Gpu, Head, Memory, Parameters, RolloutRows, Rows, Trace, TrainState, Variant,
@@ -14,6 +13,7 @@ use ppo_kernels::backend::{
 use ppo_kernels::kernels::actor_critic::{ActorCritic, Form};
 use ppo_kernels::kernels::linear::Activation;
 use ppo_kernels::kernels::surrogate::Surrogate;
+use ppo_kernels::layout::{control, sample, stop};
 
 use common::relative_error;
 use problem::{ACTED, Problem, Way, first_difference, problems};

@@ -58,7 +58,6 @@ impl<A: PolicyOps, B: PolicyOps> CrossCheck<A, B> {
     ) -> Result<()> {
         let drawn = self.a.read_words(&actions.a, offset, op.batch)?;
         let expected = self.b.read_words(&actions.b, offset, op.batch)?;
-        self.a.check_word_guards(&actions.a)?;
         if drawn == expected {
             return self.judge_words("categorical_sample", "actions", offset, &drawn, &expected);
         }

@@ -1,7 +1,7 @@
-//! Guarded mode, in which faults are looked for: what a kernel writes outside its buffers, and what it reads although nobody wrote it.
+//! Guarded mode finds two faults: a kernel writes outside its buffers, or reads memory that nobody wrote.
 
 use super::Context;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::gpu::buffer::{Buffer, bind};
 use crate::gpu::shader::{Grid, Indices, Shader, shader_params};
 
@@ -57,26 +57,24 @@ const WORKGROUPS_ON_SOFTWARE: usize = 64;
 const WORKGROUPS: usize = 2048;
 
 impl Context {
-    /// From now on, surrounds each new buffer with guard regions and fills it with NaN, see [`check_guards`](Self::check_guards), and leaves NaN
-    /// in workgroup memory before each dispatch.
+    /// From now on, surrounds each new buffer with guard regions and fills it with NaN, leaves NaN in workgroup memory before each dispatch,
+    /// and lets a [read-back](Self::read) fail where a guard region of the buffer was overwritten.
     pub fn set_guards(&mut self, guards: bool) {
         self.guards = guards;
     }
 
-    /// In guarded mode, the index of the first guard word near `buffer` that was overwritten: negative before the first element,
-    /// at least `len` after the last.
-    ///
-    /// # Errors
-    /// Those of [`read`](Self::read).
-    pub fn check_guards<T>(&mut self, buffer: &Buffer<T>) -> Result<Option<i64>> {
-        self.require_own("buffer", buffer)?;
-        if buffer.head == 0 {
-            return Ok(None);
+    /// Fails with the index of the first guard word that was overwritten: negative before the first element, at least `len` after the last.
+    pub(super) fn check_guards<T>(&mut self, buffer: &Buffer<T>) -> Result<()> {
+        if !buffer.is_guarded() || self.dry_run.is_some() {
+            return Ok(());
         }
         let words: Vec<u32> = self.read_bytes(&[(buffer.raw(), 0, buffer.raw().size())], bytemuck::pod_collect_to_vec)?;
         let data = GUARD_ELEMENTS..GUARD_ELEMENTS + buffer.len();
-        let broken = words.iter().enumerate().position(|(i, &w)| !data.contains(&i) && w != GUARD_WORD);
-        Ok(broken.map(|i| i as i64 - GUARD_ELEMENTS as i64))
+        let Some(broken) = words.iter().enumerate().position(|(i, &w)| !data.contains(&i) && w != GUARD_WORD) else {
+            return Ok(());
+        };
+        let at = broken as i64 - GUARD_ELEMENTS as i64;
+        Err(Error::Device(format!("a kernel wrote element {at} of a buffer of {} elements", buffer.len())))
     }
 
     /// Records a dispatch that leaves NaN in the device's workgroup memory. No API promises that the next one finds it there, but where memory is

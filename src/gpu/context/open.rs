@@ -3,26 +3,22 @@
 use std::sync::{Arc, PoisonError};
 
 use super::Context;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::gpu::adapter::{self, CooperativeMatrix, Selection};
 use crate::gpu::buffer::DeviceId;
+#[cfg(any(windows, target_os = "linux", target_os = "android", target_os = "freebsd"))]
 use crate::gpu::robustness;
+use crate::gpu::wait;
 
-/// How to open an adapter.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// How to open an adapter: by default without tensor cores, and with the driver's checks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct OpenOptions {
     /// For work on tensor cores too, where the adapter has them: see [`Context::cooperative_matrix`].
     pub tensor_cores: bool,
-    /// Whether shaders check their indices, which is for finding faults: [guard regions](Context::set_guards) and
-    /// [replaced shaders](Context::replace_shader) need it. Without, Vulkan's drivers are not asked to check accesses of buffers either.
-    pub bounds_checks: bool,
-}
-
-/// No tensor cores; bounds checks with debug assertions alone.
-impl Default for OpenOptions {
-    fn default() -> Self {
-        Self { tensor_cores: false, bounds_checks: cfg!(debug_assertions) }
-    }
+    /// Nobody checks accesses of buffers: neither shaders nor, on Vulkan, the driver (`robustBufferAccess`). The context refuses to record what
+    /// needs checks: [guard regions](Context::set_guards), [replaced shaders](Context::replace_shader) and shaders without
+    /// [proven indices](crate::gpu::Indices).
+    pub unchecked: bool,
 }
 
 impl Context {
@@ -47,7 +43,10 @@ impl Context {
         let useful = wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::PIPELINE_CACHE;
         let wanted = adapter.features() & useful;
         let (features, experimental_features) = match cooperative_matrix {
-            Ok(_) => (wanted | CooperativeMatrix::FEATURES, experimental_features()),
+            // SAFETY: what has to be acknowledged is that such a feature may have bugs that lead to undefined behaviour. Cooperative matrices are
+            // asked for by name only, their one kernel states its preconditions, and a self-test on the adapter at hand comes before any use.
+            #[allow(unsafe_code)]
+            Ok(_) => (wanted | CooperativeMatrix::FEATURES, unsafe { wgpu::ExperimentalFeatures::enabled() }),
             Err(_) => (wanted, wgpu::ExperimentalFeatures::disabled()),
         };
         let descriptor = wgpu::DeviceDescriptor {
@@ -58,17 +57,16 @@ impl Context {
             memory_hints: wgpu::MemoryHints::Performance,
             ..Default::default()
         };
-        let request = || pollster::block_on(adapter.request_device(&descriptor)).map_err(|e| Error::Device(e.to_string()));
-        let (device, queue) = match options.bounds_checks {
-            true => request()?,
-            false => open_unchecked(&adapter, &descriptor).map_or_else(request, Ok)?,
+        let (device, queue) = match options.unchecked {
+            true => open_unchecked(&adapter, &descriptor)?,
+            false => wait::request_device(&adapter, &descriptor)?,
         };
         let context = Self {
             device_id: DeviceId::of_opened(),
-            pulse: None,
+            probe: None,
             cooperative_matrix,
-            bounds_checks: options.bounds_checks,
-            can_check_bounds: options.bounds_checks,
+            bounds_checks: cfg!(debug_assertions) && !options.unchecked,
+            can_check_bounds: !options.unchecked,
             ..Self::from_wgpu(device, queue, adapter.get_info().name)
         };
         let reported = Arc::clone(&context.reported);
@@ -83,17 +81,16 @@ impl Context {
     }
 }
 
-/// wgpu's leave to use features that it calls experimental, of which this crate asks for cooperative matrices alone.
+/// Without the driver's checks of buffers; with them, and a warning, where that cannot be had: on APIs that check only what wgpu writes into shaders.
 #[allow(unsafe_code)]
-fn experimental_features() -> wgpu::ExperimentalFeatures {
-    // SAFETY: what has to be acknowledged is that such a feature may have bugs that lead to undefined behaviour. It is asked for by name only, its
-    // one kernel states its preconditions, and a self-test on the adapter at hand comes before any use.
-    unsafe { wgpu::ExperimentalFeatures::enabled() }
-}
-
-/// Without the driver's checks of buffers, where that can be had.
-#[allow(unsafe_code)]
-fn open_unchecked(adapter: &wgpu::Adapter, descriptor: &wgpu::DeviceDescriptor<'_>) -> Option<(wgpu::Device, wgpu::Queue)> {
+fn open_unchecked(adapter: &wgpu::Adapter, descriptor: &wgpu::DeviceDescriptor<'_>) -> Result<(wgpu::Device, wgpu::Queue)> {
+    #[cfg(any(windows, target_os = "linux", target_os = "android", target_os = "freebsd"))]
     // SAFETY: nobody but the context has the device, and it records no shader on it but our own, as they stand, whose indices their headers prove.
-    unsafe { robustness::open_unchecked(adapter, descriptor) }
+    let opened = unsafe { robustness::open_unchecked(adapter, descriptor) };
+    #[cfg(not(any(windows, target_os = "linux", target_os = "android", target_os = "freebsd")))]
+    let opened = Err("it is not opened through Vulkan");
+    opened.or_else(|reason| {
+        log::warn!("{}: the driver goes on checking accesses of buffers: {reason}", adapter.get_info().name);
+        wait::request_device(adapter, descriptor)
+    })
 }

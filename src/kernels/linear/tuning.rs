@@ -1,15 +1,15 @@
-//! Which way of sharing a matrix product among invocations is the fastest on the adapter at hand.
+//! Which kernel for a matrix product is the fastest on the adapter at hand.
 
 use super::binding::{LinearParams, Operation, Product, SHADER, record_product};
 use crate::error::{Error, Result};
-use crate::gpu::{Context, Question, Trial, bind};
+use crate::gpu::{Context, TuningKey, TuningProblem, bind, fastest};
 use crate::kernels::Constants;
 
-/// Multiply-adds below which starting a product takes longer than the product, whichever way.
+/// Multiply-adds below which starting a product takes longer than the product, whichever kernel it is.
 const LEAST_WORK: usize = 1 << 16;
-/// Elements that one trial may allocate: 128 MiB, what WebGPU promises to a binding.
+/// Elements that one problem may allocate: 128 MiB, what WebGPU promises to a binding.
 const MOST_ELEMENTS: usize = 1 << 25;
-/// Samples that a trial keeps of a batch that is too long for it: enough to fill tiles.
+/// Samples that a problem keeps of a batch that is too long for it: enough to fill tiles.
 const FEWEST_SAMPLES: usize = 16;
 
 impl Operation {
@@ -21,7 +21,7 @@ impl Operation {
         }
     }
 
-    /// The batch, by which a trial is made smaller.
+    /// The batch, by which a problem is made smaller.
     fn batch(self, params: &mut LinearParams) -> &mut u32 {
         match self {
             Operation::Forward | Operation::BackwardInput => &mut params.rows,
@@ -30,7 +30,7 @@ impl Operation {
     }
 }
 
-/// Elements of a trial's matrices.
+/// Elements of a problem's matrices.
 struct Sizes {
     /// a `[rows, depth]`
     a: usize,
@@ -56,37 +56,37 @@ fn work(params: &LinearParams) -> usize {
     [params.rows, params.columns, params.depth].into_iter().fold(1, |work, n| work.saturating_mul(n as usize))
 }
 
-/// The fastest way on this adapter; `usual` where nothing is to be timed.
+/// The fastest candidate on this adapter; `default` where nothing is to be timed.
 pub(super) fn tuned(
     context: &mut Context,
     operation: Operation,
     constants: Constants,
     params: &LinearParams,
-    usual: Product,
+    default: Product,
 ) -> Product {
-    let ways: Vec<_> = Product::candidates(context, params.rows as usize, params.columns as usize).collect();
-    let Some(index) = ways.iter().position(|&way| way == usual) else { return usual };
+    let candidates: Vec<_> = Product::candidates(context, params.rows as usize, params.columns as usize).collect();
+    let Some(index) = candidates.iter().position(|&candidate| candidate == default) else { return default };
     if work(params) < LEAST_WORK {
-        return usual;
+        return default;
     }
     let sizes = [params.rows, params.columns, params.depth].map(|size| (size as usize).next_power_of_two());
-    let names: Vec<_> = ways.iter().map(|way| way.name()).collect();
-    let question = Question { operation: operation.name(), sizes };
-    ways[context.fastest(SHADER.name, question, &names, index, |context, work| {
-        prepare(context, operation, constants, params, &ways, work)
+    let names: Vec<_> = candidates.iter().map(|candidate| candidate.name()).collect();
+    let key = TuningKey { operation: operation.name(), sizes };
+    candidates[fastest(context, SHADER.name, key, &names, index, |context, work| {
+        make_problem(context, operation, constants, params, &candidates, work)
     })]
 }
 
 /// The same product with a batch short enough for so much work and for memory, on numbers of its own.
-fn prepare<'a>(
+fn make_problem<'a>(
     context: &mut Context,
     operation: Operation,
     constants: Constants,
     params: &LinearParams,
-    ways: &'a [Product],
+    candidates: &'a [Product],
     work: usize,
-) -> Result<Trial<'a>> {
-    let (mut params, is_whole) = shortened(operation, params, work)?;
+) -> Result<TuningProblem<'a>> {
+    let (mut params, is_full_size) = shortened(operation, params, work)?;
     let sizes = Sizes::of(&params);
     let inputs = context.alloc::<f32>(sizes.inputs())?;
     let output = context.alloc::<f32>(sizes.output)?;
@@ -102,12 +102,13 @@ fn prepare<'a>(
     if operation == Operation::BackwardInput {
         buffers.push(bind(4, &inputs));
     }
-    let record =
-        move |context: &mut Context, way: usize| record_product(context, ways[way], operation, constants, &params, &buffers);
-    Ok(Trial { record: Box::new(record), output, is_whole })
+    let record = move |context: &mut Context, candidate: usize| {
+        record_product(context, candidates[candidate], operation, constants, &params, &buffers)
+    };
+    Ok(TuningProblem { record: Box::new(record), output, is_full_size })
 }
 
-/// With the longest batch that takes no more than so many multiply-adds and fits into a trial's memory, and whether more work would not
+/// With the longest batch that takes no more than so many multiply-adds and fits into a problem's memory, and whether more work would not
 /// lengthen it.
 fn shortened(operation: Operation, params: &LinearParams, most_work: usize) -> Result<(LinearParams, bool)> {
     let with_batch = |batch: usize| {
@@ -130,7 +131,10 @@ fn shortened(operation: Operation, params: &LinearParams, most_work: usize) -> R
     }
     if !fits(longest) {
         let sizes = Sizes::of(&with_batch(longest));
-        return Err(Error::OutOfMemory { what: "a trial".to_owned(), needed: 4 * (sizes.inputs() + sizes.output) as u64 });
+        return Err(Error::OutOfMemory {
+            what: "a problem to be timed".to_owned(),
+            needed: 4 * (sizes.inputs() + sizes.output) as u64,
+        });
     }
     let work_a_sample = work(params) / batch;
     let short = (most_work / work_a_sample).max(FEWEST_SAMPLES).min(longest);
@@ -166,32 +170,32 @@ mod tests {
     const CONSTANTS: Constants = &[("ACTIVATION", 0.0)];
 
     #[test]
-    fn a_kept_choice_is_followed() {
+    fn a_cached_choice_is_followed() {
         let folder = tempfile::tempdir().unwrap();
-        let tuned_anew = |usual| {
+        let tuned_anew = |default| {
             let mut context = common::gpu()?.context;
             context.set_bounds_checks(false);
-            context.set_autotune(Autotune::Kept(folder.path().to_owned()));
-            let way = tuned(&mut context, Operation::Forward, CONSTANTS, &FORWARD, usual);
-            Some((way, context.candidates_timed()))
+            context.set_autotune(Autotune::OnDisk(folder.path().to_owned()));
+            let found = tuned(&mut context, Operation::Forward, CONSTANTS, &FORWARD, default);
+            Some((found, context.candidates_timed()))
         };
         let Some((found, 2)) = tuned_anew(Product::Registers) else { return };
         let file = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path());
         let file = file.into_iter().find(|path| path.extension().is_some_and(|e| e == "json")).unwrap();
         let text = std::fs::read_to_string(&file).unwrap();
-        for (forced, usual) in [(Product::Plain, Product::Registers), (Product::Registers, Product::Plain)] {
-            let kept = common::plant(
+        for (forced, default) in [(Product::Plain, Product::Registers), (Product::Registers, Product::Plain)] {
+            let planted = common::plant(
                 &text,
                 &format!("1024x64x32\": \"{}\"", found.name()),
                 &format!("1024x64x32\": \"{}\"", forced.name()),
             );
-            std::fs::write(&file, kept).unwrap();
-            assert_eq!(tuned_anew(usual), Some((forced, 0)));
+            std::fs::write(&file, planted).unwrap();
+            assert_eq!(tuned_anew(default), Some((forced, 0)));
         }
     }
 
     #[test]
-    fn a_trial_is_as_large_as_work_and_memory_allow() {
+    fn a_problem_is_as_large_as_work_and_memory_allow() {
         let with = |rows, columns, depth| LinearParams { rows, columns, depth, ..FORWARD };
         let rows =
             |params: &LinearParams, work| shortened(Operation::Forward, params, work).map(|(short, whole)| (short.rows, whole));

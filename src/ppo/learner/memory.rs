@@ -1,7 +1,7 @@
 //! How much memory an update takes, from its configuration alone.
 
 use super::Learner;
-use crate::backend::{Backend, Memory, PlanMemory, Rehearsal};
+use crate::backend::{Backend, DryRun, Memory, MemoryPlanner};
 use crate::error::Result;
 use crate::ppo::{Config, Network, PolicyKind};
 
@@ -18,7 +18,7 @@ impl Update {
     }
 }
 
-impl Rehearsal for Update {
+impl DryRun for Update {
     fn allocate<M: Memory>(&self, memory: &mut M) -> Result<()> {
         let learner = self.learner(memory)?;
         learner.new_rollout(memory)?;
@@ -33,10 +33,10 @@ impl Rehearsal for Update {
     }
 }
 
-impl<B: PlanMemory> Learner<B> {
+impl<B: MemoryPlanner> Learner<B> {
     /// Bytes of `backend`'s memory that a learner of this configuration, its rollout and an update will take, before any is allocated: all
-    /// buffers, those for acting and its random numbers among them, and on a GPU what the update's operations keep beside them; see
-    /// [`PlanMemory::memory_bytes`]. Not counted are environments, copies on the host, the backend's pipelines, and, on a GPU, a uniform of
+    /// buffers, those for acting and its random numbers among them, and on a GPU the update's scratch buffers; see
+    /// [`MemoryPlanner::memory_bytes`]. Not counted are environments, copies on the host, the backend's pipelines, and, on a GPU, a uniform of
     /// less than 512 bytes for each dispatch of acting.
     ///
     /// # Errors

@@ -7,7 +7,7 @@ use crate::elementary::{ln_1p, vectorised};
 use crate::kernels::surrogate::Surrogate;
 use crate::layout::sample;
 use crate::real::Real;
-use crate::scratch::with_room;
+use crate::scratch::with_scratch;
 
 /// Actions from which on those of one sample lie side by side, instead of those of a tile's samples.
 const WIDE: usize = 48;
@@ -145,8 +145,8 @@ pub(crate) fn categorical_rows<T: Real>(
     let is_wide = width >= WIDE;
     let rows = if is_wide { (WIDE_TILE / stride).clamp(1, LANES) } else { LANES };
     let elements = if is_wide { rows * stride } else { width * LANES };
-    with_room(2 * elements, |room: &mut [T]| {
-        let (z, exps) = room.split_at_mut(elements);
+    with_scratch(2 * elements, |scratch: &mut [T]| {
+        let (z, exps) = scratch.split_at_mut(elements);
         let mut sums = LaneSums::new();
         for (tile, d_logits) in d_logits.chunks_mut(rows * width).enumerate() {
             let elements = tile * rows * width..tile * rows * width + d_logits.len();

@@ -8,7 +8,7 @@ use crate::kernels::surrogate::Surrogate;
 use crate::layout::sample;
 use crate::real::Real;
 use crate::reference::policy::gaussian::HALF_LOG_TWO_PI;
-use crate::scratch::with_room;
+use crate::scratch::with_scratch;
 
 /// Where the gradient with respect to the log-std goes.
 pub(crate) enum StdGradient<'a, T> {
@@ -29,8 +29,8 @@ pub(crate) fn gaussian_rows<T: Real>(
     d_mean: &mut [T],
     mut d_log_std: StdGradient<'_, T>,
 ) -> Sums {
-    with_room(2 * dim * LANES, |room: &mut [T]| {
-        let (z, inverse_stds) = room.split_at_mut(dim * LANES);
+    with_scratch(2 * dim * LANES, |scratch: &mut [T]| {
+        let (z, inverse_stds) = scratch.split_at_mut(dim * LANES);
         let mut log_stds = [0.0; LANES];
         if let StdGradient::Shared(shared) = &mut d_log_std {
             shared.fill(0.0);

@@ -17,7 +17,7 @@ use crate::kernels::policy::{Categorical, Gaussian};
 use crate::kernels::surrogate::Surrogate;
 use crate::layout::{control, sample, stat, stop, term};
 use crate::real::Real;
-use crate::scratch::with_room;
+use crate::scratch::with_scratch;
 
 /// Sums over samples, of what the statistics are means of.
 #[derive(Debug, Clone, Copy, Default, bytemuck::Pod, bytemuck::Zeroable)]
@@ -158,7 +158,7 @@ pub fn surrogate<T: Real>(
     let chunks = terms.par_chunks_mut(chunk * term::COLUMNS).zip(d_logp.par_chunks_mut(chunk));
     let chunks = chunks.zip(d_values.par_chunks_mut(chunk)).enumerate();
     // Kept before they are added: a parallel sum would have no fixed order.
-    let sums = with_room(op.batch.div_ceil(chunk), |parts: &mut [Sums]| {
+    let sums = with_scratch(op.batch.div_ceil(chunk), |parts: &mut [Sums]| {
         let chunks = chunks.zip(&mut *parts);
         chunks.for_each(|((c, ((terms, d_logp), d_values)), sums)| *sums = work(c * chunk, terms, d_logp, d_values));
         parts.iter().copied().sum::<Sums>()
@@ -240,7 +240,7 @@ pub fn surrogate_categorical<T: Real>(
     };
     let (d_logits, d_values) = (&mut d_logits[..op.batch * width], &mut d_values[..op.batch]);
     let chunks = d_logits.par_chunks_mut(chunk * width).zip(d_values.par_chunks_mut(chunk)).enumerate();
-    let sums = with_room(op.batch.div_ceil(chunk), |parts: &mut [Sums]| {
+    let sums = with_scratch(op.batch.div_ceil(chunk), |parts: &mut [Sums]| {
         chunks.zip(&mut *parts).for_each(|((c, (d_logits, d_values)), sums)| *sums = work(c, d_logits, d_values));
         parts.iter().copied().sum::<Sums>()
     });
@@ -275,13 +275,13 @@ pub fn surrogate_gaussian<T: Real>(
     let chunks = op.batch.div_ceil(chunk);
     let d_means = d_mean[..op.batch * dim].par_chunks_mut(chunk * dim);
     let outputs = d_means.zip(d_values[..op.batch].par_chunks_mut(chunk)).enumerate();
-    let sums = with_room(chunks, |parts: &mut [Sums]| {
+    let sums = with_scratch(chunks, |parts: &mut [Sums]| {
         if policy.state_dependent_std {
             let own = d_log_std[..op.batch * dim].par_chunks_mut(chunk * dim);
             let all = outputs.zip(own).zip(&mut *parts);
             all.for_each(|(((c, (d_mean, d_values)), own), sums)| *sums = work(c, d_mean, d_values, StdGradient::Own(own)));
         } else {
-            with_room(chunks * dim, |shared: &mut [f64]| {
+            with_scratch(chunks * dim, |shared: &mut [f64]| {
                 let all = outputs.zip(shared.par_chunks_mut(dim)).zip(&mut *parts);
                 all.for_each(|(((c, (d_mean, d_values)), shared), sums)| {
                     *sums = work(c, d_mean, d_values, StdGradient::Shared(shared));

@@ -1,10 +1,11 @@
-//! The driver's compiled pipelines, kept from one process to the next.
+//! The file of the driver's compiled pipelines, which the next process reads.
 
 use std::hash::{DefaultHasher, Hasher};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use super::autotune::{file_name, write_atomically};
+use super::wait::with_error_scope;
 
 /// Bytes of the checksum that stands before the driver's data.
 const CHECKSUM: usize = size_of::<u64>();
@@ -12,14 +13,14 @@ const CHECKSUM: usize = size_of::<u64>();
 const LARGEST: usize = 64 << 20;
 
 /// A pipeline cache, written when it is dropped with other contents than it was read with.
-pub(super) struct PipelineStore {
+pub(super) struct PipelineCacheFile {
     cache: wgpu::PipelineCache,
     path: PathBuf,
     /// Of the data it was made with.
     checksum: Option<u64>,
 }
 
-impl PipelineStore {
+impl PipelineCacheFile {
     /// None where the device was opened without the feature, which only Vulkan has.
     pub(super) fn open(device: &wgpu::Device, folder: &Path) -> Option<Self> {
         if !device.features().contains(wgpu::Features::PIPELINE_CACHE) {
@@ -39,7 +40,7 @@ impl PipelineStore {
     }
 }
 
-impl Drop for PipelineStore {
+impl Drop for PipelineCacheFile {
     fn drop(&mut self) {
         let Some(data) = self.cache.get_data() else { return };
         let checksum = checksum_of(&data);
@@ -48,7 +49,7 @@ impl Drop for PipelineStore {
         }
         let contents = [checksum.to_le_bytes().as_slice(), &data].concat();
         if let Err(error) = write_atomically(&self.path, &contents) {
-            log::warn!("pipelines are not kept: {}: {error}", self.path.display());
+            log::warn!("pipelines are not cached: {}: {error}", self.path.display());
         }
     }
 }
@@ -80,12 +81,14 @@ fn checksum_of(data: &[u8]) -> u64 {
 /// None, and a line in the log, where wgpu refuses the data: of another driver, say.
 #[allow(unsafe_code)]
 fn create(device: &wgpu::Device, data: Option<&[u8]>) -> Option<wgpu::PipelineCache> {
-    let scope = device.push_error_scope(wgpu::ErrorFilter::Validation);
     let descriptor = wgpu::PipelineCacheDescriptor { label: Some("ppo-kernels"), data, fallback: false };
     // SAFETY: data has to come from `get_data`. It is what `Drop` wrote, in a file named after adapter, driver and version, and its checksum
     // fits; wgpu and the driver then compare their own headers. Somebody could make a file that passes all of this, but only who may
     // write to the user's cache folder, and so could replace the user's programs as well.
-    let cache = unsafe { device.create_pipeline_cache(&descriptor) };
-    let refused = pollster::block_on(scope.pop()).inspect(|error| log::warn!("kept pipelines are ignored: {error}"));
+    let create = || unsafe { device.create_pipeline_cache(&descriptor) };
+    let (cache, refused) = with_error_scope(device, wgpu::ErrorFilter::Validation, create);
+    if let Some(error) = &refused {
+        log::warn!("cached pipelines are ignored: {error}");
+    }
     refused.is_none().then_some(cache)
 }

@@ -1,0 +1,163 @@
+//! Recording dispatches with their bind groups, and submitting everything recorded.
+
+use std::sync::Weak;
+
+use hashbrown::HashMap;
+use smallvec::SmallVec;
+
+use super::guards::POISON;
+use super::{Context, Timing};
+use crate::error::{Error, Result};
+use crate::gpu::buffer::{Allocation, Buffer, BufferKey, allocations_freed};
+use crate::gpu::command::{Command, encode};
+use crate::gpu::shader::{Grid, Shader, ShaderParams};
+
+/// Bind groups in the cache: one for each step of a rollout, three for each minibatch step of small networks. Some come but once.
+const MOST_BIND_GROUPS: usize = 1 << 14;
+
+#[derive(PartialEq, Eq, Hash)]
+struct BindGroupKey {
+    pipeline: usize,
+    params: SmallVec<[u8; 128]>,
+    buffers: SmallVec<[(u32, BufferKey); 10]>,
+}
+
+/// A cache of bind groups and their uniforms, each as long as somebody has all of its buffers.
+#[derive(Default)]
+pub(super) struct BindGroups {
+    made: HashMap<BindGroupKey, (wgpu::BindGroup, Vec<Weak<Allocation>>)>,
+    /// [`allocations_freed`], when stale ones were last looked for.
+    allocations_freed: u64,
+}
+
+impl BindGroups {
+    pub(super) fn clear(&mut self) {
+        self.made.clear();
+    }
+
+    /// Drops the bind groups of buffers that nobody has any more, which would hold their memory.
+    pub(super) fn drop_stale(&mut self) {
+        let now = allocations_freed();
+        if std::mem::replace(&mut self.allocations_freed, now) != now {
+            self.made.retain(|_, (_, allocations)| allocations.iter().all(|allocation| allocation.strong_count() > 0));
+        }
+    }
+}
+
+impl Context {
+    /// Records one dispatch. `buffers` are (binding, buffer) of group 0; `params` is the uniform at binding 0. Within the crate only: a
+    /// shader with proven indices relies on its kernel having checked the buffers' lengths.
+    ///
+    /// # Errors
+    /// [`Error::LimitExceeded`] for a grid beyond the adapter's limits, [`Error::Device`] when the shader does not compile,
+    /// [`Error::InvalidValue`] where it needs bounds checks and the context was opened without.
+    pub(crate) fn dispatch<P: ShaderParams>(
+        &mut self,
+        shader: Shader,
+        entry: &'static str,
+        constants: &[(&'static str, f64)],
+        params: &P,
+        buffers: &[(u32, Buffer<u32>)],
+        grid: Grid,
+    ) -> Result<()> {
+        if self.guards && shader.name != POISON {
+            self.poison_workgroup_memory()?;
+        }
+        let groups = self.fold(grid)?;
+        let pipeline = self.pipeline(shader, entry, constants)?;
+        let params = bytemuck::bytes_of(params);
+        let key = BindGroupKey {
+            pipeline,
+            params: SmallVec::from_slice(params),
+            buffers: buffers.iter().map(|(binding, buffer)| (*binding, buffer.key())).collect(),
+        };
+        let bind_group = match self.bind_groups.made.get(&key) {
+            Some((known, _)) => known.clone(),
+            None => {
+                for (binding, buffer) in buffers {
+                    self.require_own(&format!("binding {binding} of {}::{entry}", shader.name), buffer)?;
+                }
+                self.require_alive()?;
+                let made = self.bind(pipeline, params, buffers)?;
+                if self.bind_groups.made.len() >= MOST_BIND_GROUPS {
+                    self.bind_groups.clear();
+                }
+                let allocations = buffers.iter().map(|(_, buffer)| buffer.allocation()).collect();
+                self.bind_groups.made.insert(key, (made.clone(), allocations));
+                made
+            }
+        };
+        self.commands.push(Command::Dispatch { pipeline, bind_group, groups });
+        Ok(())
+    }
+
+    fn bind(&mut self, pipeline: usize, params: &[u8], buffers: &[(u32, Buffer<u32>)]) -> Result<wgpu::BindGroup> {
+        let size = params.len().next_multiple_of(16) as u64;
+        if let Some(dry_run) = &mut self.dry_run {
+            dry_run.count(size);
+            return Ok(dry_run.bind_group.clone());
+        }
+        let uniform = self.create(size, wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST, "params")?;
+        self.write_now(&uniform, 0, params);
+        let mut entries = vec![wgpu::BindGroupEntry { binding: 0, resource: uniform.as_entire_binding() }];
+        entries.extend(buffers.iter().map(|(binding, b)| wgpu::BindGroupEntry { binding: *binding, resource: b.binding() }));
+        Ok(self.device.create_bind_group(&wgpu::BindGroupDescriptor {
+            label: None,
+            layout: &self.pipelines.made[pipeline].get_bind_group_layout(0),
+            entries: &entries,
+        }))
+    }
+
+    fn fold(&self, grid: Grid) -> Result<[u32; 3]> {
+        let most = self.limits.max_compute_workgroups_per_dimension as usize;
+        let groups = match grid {
+            Grid::Linear(n) if n <= most => [n, 1, 1],
+            Grid::Linear(n) => [n.div_ceil(n.div_ceil(most)), n.div_ceil(most), 1],
+            Grid::Xyz(x, y, z) => [x, y, z],
+        };
+        if let Some(&needed) = groups.iter().find(|&&g| g > most) {
+            return Err(Error::LimitExceeded {
+                limit: "max_compute_workgroups_per_dimension",
+                needed: needed as u64,
+                available: most as u64,
+            });
+        }
+        Ok(groups.map(|g| g as u32))
+    }
+
+    /// Moves everything recorded into a caller's encoder. The caller submits it, before anything is read back or flushed that was recorded
+    /// afterwards; it is not timed.
+    pub fn encode_into(&mut self, encoder: &mut wgpu::CommandEncoder) {
+        self.is_encoded_elsewhere = true;
+        encode(&std::mem::take(&mut self.commands), &self.pipelines.made, encoder, None);
+    }
+
+    /// Submits everything recorded, without waiting for it.
+    ///
+    /// # Errors
+    /// Whatever the device reported since the last call.
+    pub fn flush(&mut self) -> Result<()> {
+        self.require_alive()?;
+        if self.dry_run.is_some() {
+            self.commands.clear();
+        }
+        self.bind_groups.drop_stale();
+        if !self.commands.is_empty() {
+            let commands = std::mem::take(&mut self.commands);
+            let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+            let queries = self.timing.as_ref().and_then(Timing::queries);
+            encode(&commands, &self.pipelines.made, &mut encoder, queries);
+            if let Some(timing) = &mut self.timing
+                && commands.iter().any(Command::is_dispatch)
+            {
+                timing.keep(&mut encoder);
+            }
+            let encoded = encoder.finish();
+            self.timing.iter_mut().for_each(Timing::stop_host);
+            self.queue.submit([encoded]);
+            self.timing.iter_mut().for_each(Timing::resume_host);
+            self.submissions += 1;
+        }
+        self.raise_reported()
+    }
+}
