@@ -20,6 +20,13 @@ impl<T> Length for crate::gpu::Buffer<T> {
     }
 }
 
+/// A length by itself, for checks without the buffer.
+impl Length for usize {
+    fn len(&self) -> usize {
+        *self
+    }
+}
+
 /// One buffer on two backends.
 #[derive(Debug)]
 pub struct Pair<X, Y> {

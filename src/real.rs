@@ -1,7 +1,5 @@
 //! The numbers a CPU backend computes in: `f32` (the same storage as the GPU) or `f64` (the oracle).
 
-use crate::elementary;
-
 /// `f32` or `f64`. Arithmetic comes from [`num_traits::Float`]; what it lacks is here.
 pub trait Real:
     num_traits::Float + bytemuck::Pod + std::fmt::Debug + Default + Send + Sync + std::iter::Sum + std::ops::AddAssign + 'static
@@ -16,12 +14,6 @@ pub trait Real:
     fn f64(self) -> f64;
     /// The complementary error function, 2/√π ∫ₓ^∞ e^(−t²) dt.
     fn erfc(self) -> Self;
-    /// e^x in a form that loops are vectorised with: for `f32` a polynomial with a relative error below 1.2e-7.
-    fn exp_in_loops(self) -> Self;
-    /// e^x − 1, likewise, below 1.8e-7.
-    fn exp_m1_in_loops(self) -> Self;
-    /// tanh x, likewise, below 2.4e-7.
-    fn tanh_in_loops(self) -> Self;
 }
 
 impl Real for f32 {
@@ -38,18 +30,6 @@ impl Real for f32 {
     fn erfc(self) -> Self {
         libm::erfcf(self)
     }
-    #[inline(always)]
-    fn exp_in_loops(self) -> Self {
-        elementary::exp(self)
-    }
-    #[inline(always)]
-    fn exp_m1_in_loops(self) -> Self {
-        elementary::exp_m1(self)
-    }
-    #[inline(always)]
-    fn tanh_in_loops(self) -> Self {
-        elementary::tanh(self)
-    }
 }
 
 impl Real for f64 {
@@ -65,17 +45,5 @@ impl Real for f64 {
     }
     fn erfc(self) -> Self {
         libm::erfc(self)
-    }
-    #[inline(always)]
-    fn exp_in_loops(self) -> Self {
-        self.exp()
-    }
-    #[inline(always)]
-    fn exp_m1_in_loops(self) -> Self {
-        self.exp_m1()
-    }
-    #[inline(always)]
-    fn tanh_in_loops(self) -> Self {
-        self.tanh()
     }
 }

@@ -20,10 +20,17 @@ use ppo_kernels::kernels::linear::{Activation, ForwardOperands, Linear, Product}
 use ppo_kernels::kernels::nonfinite::Watched;
 use ppo_kernels::kernels::normalize::{EpsilonMode, Normalize};
 use ppo_kernels::kernels::optimizer::{Adam, GradientNorm};
-use ppo_kernels::kernels::policy::{Categorical, Gaussian, KlArgument, SquashedGaussian};
+use ppo_kernels::kernels::policy::{
+    Categorical, CategoricalBackwardOperands, CategoricalDistributionOperands, CategoricalEvaluateOperands,
+    CategoricalKlBackwardOperands, CategoricalKlOperands, CategoricalSampleOperands, Gaussian, GaussianBackwardOperands,
+    GaussianEvaluateOperands, GaussianKlBackwardOperands, GaussianKlOperands, GaussianSampleOperands, KlArgument,
+    SquashedBackwardOperands, SquashedEvaluateOperands, SquashedGaussian,
+};
 use ppo_kernels::kernels::random::RandomStream;
 use ppo_kernels::kernels::shaders;
-use ppo_kernels::kernels::surrogate::{Surrogate, ValueLoss};
+use ppo_kernels::kernels::surrogate::{
+    Surrogate, SurrogateCategoricalOperands, SurrogateGaussianOperands, SurrogateOperands, ValueLoss,
+};
 use ppo_kernels::layout::{control, sample, schedule, stat, term};
 
 /// Uploads seeded inputs and collects the bits of outputs.
@@ -316,15 +323,76 @@ fn categorical(run: &mut Run<'_>) {
         let (mut mode, mut drawn) = (run.gpu.alloc_words(batch).unwrap(), run.gpu.alloc_words(batch + 3).unwrap());
         for mask in [None, Some(&mask)] {
             let outputs = (&mut log_probs, &mut probs, &mut logsumexp, &mut mode);
-            run.gpu.categorical_distribution(&op, &logits, mask, outputs.0, outputs.1, outputs.2, outputs.3).unwrap();
-            run.gpu.categorical_evaluate(&op, &logits, mask, &actions, &mut logp, &mut entropy).unwrap();
-            run.gpu.categorical_sample(&op, &logits, mask, &uniforms, 3, &mut drawn, &mut drawn_logp).unwrap();
-            run.gpu.categorical_backward(&op, &logits, mask, &actions, &d_logp, &d_entropy, &mut d_logits).unwrap();
+            run.gpu
+                .categorical_distribution(
+                    &op,
+                    CategoricalDistributionOperands {
+                        logits: &logits,
+                        mask,
+                        log_probs: outputs.0,
+                        probs: outputs.1,
+                        logsumexp: outputs.2,
+                        mode: outputs.3,
+                    },
+                )
+                .unwrap();
+            run.gpu
+                .categorical_evaluate(
+                    &op,
+                    CategoricalEvaluateOperands {
+                        logits: &logits,
+                        mask,
+                        actions: &actions,
+                        logp: &mut logp,
+                        entropy: &mut entropy,
+                    },
+                )
+                .unwrap();
+            run.gpu
+                .categorical_sample(
+                    &op,
+                    CategoricalSampleOperands {
+                        logits: &logits,
+                        mask,
+                        uniforms: &uniforms,
+                        offset: 3,
+                        actions: &mut drawn,
+                        logp: &mut drawn_logp,
+                    },
+                )
+                .unwrap();
+            run.gpu
+                .categorical_backward(
+                    &op,
+                    CategoricalBackwardOperands {
+                        logits: &logits,
+                        mask,
+                        actions: &actions,
+                        d_logp: &d_logp,
+                        d_entropy: &d_entropy,
+                        d_logits: &mut d_logits,
+                    },
+                )
+                .unwrap();
             run.keep(&[&log_probs, &probs, &logsumexp, &logp, &entropy, &drawn_logp, &d_logits]);
             run.keep_words(&mode);
             run.keep_words(&drawn);
-            run.gpu.categorical_kl(&op, &logits, &q_logits, mask, &mut entropy).unwrap();
-            run.gpu.categorical_kl_backward(&op, KlArgument::Q, &logits, &q_logits, mask, &d_logp, &mut d_logits).unwrap();
+            run.gpu
+                .categorical_kl(&op, CategoricalKlOperands { p_logits: &logits, q_logits: &q_logits, mask, kl: &mut entropy })
+                .unwrap();
+            run.gpu
+                .categorical_kl_backward(
+                    &op,
+                    KlArgument::Q,
+                    CategoricalKlBackwardOperands {
+                        p_logits: &logits,
+                        q_logits: &q_logits,
+                        mask,
+                        d_kl: &d_logp,
+                        d_logits: &mut d_logits,
+                    },
+                )
+                .unwrap();
             run.keep(&[&entropy, &d_logits]);
         }
     }
@@ -341,22 +409,94 @@ fn gaussian(run: &mut Run<'_>) {
         let (mut drawn, mut drawn_logp) = (run.output((batch + 4) * dim), run.output(batch + 4));
         let [mut logp, mut entropy] = [0; 2].map(|_| run.output(batch));
         let (mut d_mean, mut d_log_std) = (run.output(batch * dim), run.output(1 + op.log_std_len()));
-        run.gpu.gaussian_evaluate(&op, &mean, &log_std, &x, &mut logp, &mut entropy).unwrap();
-        run.gpu.gaussian_sample(&op, &mean, &log_std, &noise, 4, &mut drawn, &mut drawn_logp).unwrap();
+        run.gpu
+            .gaussian_evaluate(
+                &op,
+                GaussianEvaluateOperands { mean: &mean, log_std: &log_std, actions: &x, logp: &mut logp, entropy: &mut entropy },
+            )
+            .unwrap();
+        run.gpu
+            .gaussian_sample(
+                &op,
+                GaussianSampleOperands {
+                    mean: &mean,
+                    log_std: &log_std,
+                    noise: &noise,
+                    offset: 4,
+                    actions: &mut drawn,
+                    logp: &mut drawn_logp,
+                },
+            )
+            .unwrap();
         let gradients = (&mut d_mean, &mut d_log_std);
-        run.gpu.gaussian_backward(&op, &mean, &log_std, &x, &d_logp, &d_entropy, gradients.0, gradients.1, 1).unwrap();
+        run.gpu
+            .gaussian_backward(
+                &op,
+                GaussianBackwardOperands {
+                    mean: &mean,
+                    log_std: &log_std,
+                    actions: &x,
+                    d_logp: &d_logp,
+                    d_entropy: &d_entropy,
+                    d_mean: gradients.0,
+                    d_log_std: gradients.1,
+                    d_log_std_offset: 1,
+                },
+            )
+            .unwrap();
         run.keep(&[&logp, &entropy, &drawn, &drawn_logp, &d_mean, &d_log_std]);
         let distributions = [&mean, &log_std, &q_mean, &q_log_std];
         let [p, p_std, q, q_std] = distributions;
-        run.gpu.gaussian_kl(&op, p, p_std, q, q_std, &mut logp).unwrap();
+        run.gpu
+            .gaussian_kl(&op, GaussianKlOperands { p_mean: p, p_log_std: p_std, q_mean: q, q_log_std: q_std, kl: &mut logp })
+            .unwrap();
         let gradients = (&mut d_mean, &mut d_log_std);
-        run.gpu.gaussian_kl_backward(&op, KlArgument::P, p, p_std, q, q_std, &d_logp, gradients.0, gradients.1).unwrap();
+        run.gpu
+            .gaussian_kl_backward(
+                &op,
+                KlArgument::P,
+                GaussianKlBackwardOperands {
+                    p_mean: p,
+                    p_log_std: p_std,
+                    q_mean: q,
+                    q_log_std: q_std,
+                    d_kl: &d_logp,
+                    d_mean: gradients.0,
+                    d_log_std: gradients.1,
+                },
+            )
+            .unwrap();
         run.keep(&[&logp, &d_mean, &d_log_std]);
         let squashed = SquashedGaussian { gaussian: op, low: -2.0, high: 1.0 };
         let [mut actions, mut log_det] = [0; 2].map(|_| run.output(batch * dim));
-        run.gpu.squashed_gaussian_evaluate(&squashed, &mean, &log_std, &x, &mut actions, &mut log_det, &mut logp).unwrap();
+        run.gpu
+            .squashed_gaussian_evaluate(
+                &squashed,
+                SquashedEvaluateOperands {
+                    mean: &mean,
+                    log_std: &log_std,
+                    u: &x,
+                    actions: &mut actions,
+                    log_det: &mut log_det,
+                    logp: &mut logp,
+                },
+            )
+            .unwrap();
         let gradients = (&mut d_mean, &mut d_log_std);
-        run.gpu.squashed_gaussian_backward(&squashed, true, &mean, &log_std, &x, &d_logp, gradients.0, gradients.1).unwrap();
+        run.gpu
+            .squashed_gaussian_backward(
+                &squashed,
+                true,
+                SquashedBackwardOperands {
+                    mean: &mean,
+                    log_std: &log_std,
+                    u: &x,
+                    d_logp: &d_logp,
+                    d_mean: gradients.0,
+                    d_log_std: gradients.1,
+                },
+            )
+            .unwrap();
         run.keep(&[&actions, &log_det, &logp, &d_mean, &d_log_std]);
     }
 }
@@ -398,7 +538,21 @@ fn surrogate(run: &mut Run<'_>) {
     let [logp, entropy] = [0; 2].map(|_| run.floats(batch));
     let (mut terms, mut d_logp) = (run.output(batch * term::COLUMNS), run.output(batch));
     let outputs = (&mut terms, &mut d_logp, &mut d_values, &mut stats);
-    run.gpu.surrogate(&op, &logp, &entropy, &values, &samples, outputs.0, outputs.1, outputs.2, outputs.3).unwrap();
+    run.gpu
+        .surrogate(
+            &op,
+            SurrogateOperands {
+                logp: &logp,
+                entropy: &entropy,
+                values: &values,
+                samples: &samples,
+                terms: outputs.0,
+                d_logp: outputs.1,
+                d_values: outputs.2,
+                stats: outputs.3,
+            },
+        )
+        .unwrap();
     run.keep(&[&terms, &d_logp, &d_values, &stats]);
     for width in [3, 21, 130] {
         let policy = Categorical { batch, actions: width };
@@ -410,7 +564,20 @@ fn surrogate(run: &mut Run<'_>) {
             let outputs = (&mut d_logits, &mut d_values, &mut stats);
             let inputs = (&actions, &values, &samples);
             run.gpu
-                .surrogate_categorical(&op, &policy, &logits, mask, inputs.0, inputs.1, inputs.2, outputs.0, outputs.1, outputs.2)
+                .surrogate_categorical(
+                    &op,
+                    &policy,
+                    SurrogateCategoricalOperands {
+                        logits: &logits,
+                        mask,
+                        actions: inputs.0,
+                        values: inputs.1,
+                        samples: inputs.2,
+                        d_logits: outputs.0,
+                        d_values: outputs.1,
+                        stats: outputs.2,
+                    },
+                )
                 .unwrap();
             run.keep(&[&d_logits, &d_values, &stats]);
         }
@@ -424,16 +591,18 @@ fn surrogate(run: &mut Run<'_>) {
             .surrogate_gaussian(
                 &op,
                 &policy,
-                inputs.0,
-                inputs.1,
-                inputs.2,
-                inputs.3,
-                inputs.4,
-                gradients.0,
-                gradients.1,
-                1,
-                gradients.2,
-                &mut stats,
+                SurrogateGaussianOperands {
+                    mean: inputs.0,
+                    log_std: inputs.1,
+                    actions: inputs.2,
+                    values: inputs.3,
+                    samples: inputs.4,
+                    d_mean: gradients.0,
+                    d_log_std: gradients.1,
+                    d_log_std_offset: 1,
+                    d_values: gradients.2,
+                    stats: &mut stats,
+                },
             )
             .unwrap();
         run.keep(&[&d_mean, &d_log_std, &d_values, &stats]);

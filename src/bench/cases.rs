@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use super::inputs::Inputs;
-use super::losses::{self, Head};
 use super::measure::{Clocks, Effort, Samples, Timed};
 use super::peaks::{Benchmarked, Peaks};
 use super::{Record, record};
@@ -11,7 +10,6 @@ use crate::backend::{Backend, Cpu, CrossCheck};
 use crate::error::Result;
 use crate::kernels::nonfinite::Watched;
 use crate::kernels::optimizer::{Adam, GradientNorm};
-use crate::kernels::policy::{Categorical, Gaussian};
 use crate::layout::{control, schedule, stat};
 use crate::operations::{self, Call, Draw, Step, Work};
 
@@ -23,61 +21,30 @@ pub(super) struct Case {
 
 #[derive(Debug)]
 enum Kind {
-    /// Loss and gradient through a head.
-    Loss { head: Head, batch: usize },
     /// Clip and Adam over a flat buffer.
     Optimizer { len: usize },
     /// Looking for NaN.
     Nonfinite { len: usize },
-    /// Drawing actions from logits.
-    CategoricalSample { batch: usize, actions: usize },
-    /// Drawing actions from means.
-    GaussianSample { batch: usize, dim: usize },
 }
 
-const BATCHES: [usize; 2] = [1 << 14, 1 << 20];
-
-/// All cases; with `small` those that are done in no time.
-pub(super) fn all(small: bool) -> Vec<Case> {
+/// All cases, done in no time.
+pub(super) fn all() -> Vec<Case> {
     let mut cases = Vec::new();
     let mut add = |name: String, kind| cases.push(Case { name, kind });
-    let batches = &BATCHES[..if small { 1 } else { 2 }];
-    for actions in [2, 6, 18] {
-        for &batch in batches {
-            add(format!("loss_cat/A{actions}_B{batch}"), Kind::Loss { head: Head::Categorical { actions }, batch });
-        }
-    }
-    for dim in [6, 21] {
-        for &batch in batches {
-            add(format!("loss_gauss/A{dim}_B{batch}"), Kind::Loss { head: Head::Gaussian { dim }, batch });
-        }
-    }
-    let (batch, vocabulary) = (if small { 512 } else { 4096 }, 32_000);
-    add(format!("loss_token/N{batch}_V{vocabulary}"), Kind::Loss { head: Head::Tokens { vocabulary }, batch });
     // What an update needs besides, at the sizes of its larger workloads.
     for len in [20_000, 400_000] {
         add(format!("optimizer/P{len}"), Kind::Optimizer { len });
     }
     add("nonfinite/L8388608".to_owned(), Kind::Nonfinite { len: 1 << 23 });
-    add("sample_cat/A16_B2048".to_owned(), Kind::CategoricalSample { batch: 2048, actions: 16 });
-    add("sample_gauss/A12_B4096".to_owned(), Kind::GaussianSample { batch: 4096, dim: 12 });
     cases
 }
 
 impl Call for Case {
     fn work(&self) -> Work {
         let (flops, words, items) = match self.kind {
-            Kind::Loss { head, batch } => {
-                let items = if matches!(head, Head::Tokens { .. }) { "tokens_per_s" } else { "samples_per_s" };
-                (head.flops(batch), head.words(batch), (items, batch))
-            }
             // The norm reads the gradient once more: 2 and 12 operations.
             Kind::Optimizer { len } => (14.0 * len as f64, 8 * len, ("elements_per_s", len)),
             Kind::Nonfinite { len } => (0.0, len, ("elements_per_s", len)),
-            Kind::CategoricalSample { batch, actions } => {
-                (4.0 * (batch * actions) as f64, batch * (actions + 3), ("samples_per_s", batch))
-            }
-            Kind::GaussianSample { batch, dim } => (7.0 * (batch * dim) as f64, batch * (3 * dim + 1), ("samples_per_s", batch)),
         };
         Work { flops, bytes: 4.0 * words as f64, items: Some((items.0, items.1 as f64)) }
     }
@@ -85,27 +52,11 @@ impl Call for Case {
     fn prepare<B: Backend>(&self, buffers: &mut operations::Inputs<'_, B>) -> Result<Step<B>> {
         let (backend, mut inputs) = (&mut *buffers.backend, Inputs::new());
         match self.kind {
-            Kind::Loss { head, batch } => losses::prepare(backend, &mut inputs, head, batch),
             Kind::Optimizer { len } => optimizer(backend, &mut inputs, len),
             Kind::Nonfinite { len } => {
                 let x = backend.upload_floats(&inputs.floats(len, 1.0))?;
                 let mut control = backend.upload_words(&control::INITIAL)?;
                 Ok(Box::new(move |backend| backend.find_nonfinite(&[Watched { tensor: 1, len, x: &x }], &mut control)))
-            }
-            Kind::CategoricalSample { batch, actions } => {
-                let logits = backend.upload_floats(&inputs.floats(batch * actions, 1.0))?;
-                let uniforms = backend.upload_floats(&inputs.uniforms(batch))?;
-                let (mut drawn, mut logp) = (backend.alloc_words(batch)?, backend.alloc_floats(batch)?);
-                let op = Categorical { batch, actions };
-                Ok(Box::new(move |backend| backend.categorical_sample(&op, &logits, None, &uniforms, 0, &mut drawn, &mut logp)))
-            }
-            Kind::GaussianSample { batch, dim } => {
-                let mean = backend.upload_floats(&inputs.floats(batch * dim, 1.0))?;
-                let log_std = backend.upload_floats(&inputs.floats(dim, 0.3))?;
-                let noise = backend.upload_floats(&inputs.floats(batch * dim, 1.0))?;
-                let (mut drawn, mut logp) = (backend.alloc_floats(batch * dim)?, backend.alloc_floats(batch)?);
-                let op = Gaussian { batch, dim, state_dependent_std: false, log_std_offset: 0 };
-                Ok(Box::new(move |backend| backend.gaussian_sample(&op, &mean, &log_std, &noise, 0, &mut drawn, &mut logp)))
             }
         }
     }
@@ -192,22 +143,10 @@ pub(super) fn time<B: Benchmarked>(backend: &mut B, step: Step<B>, effort: Effor
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-
     #[test]
-    fn names_are_distinct_and_the_small_ones_are_a_part() {
-        let names = |small| all(small).into_iter().map(|case| case.name).collect::<Vec<_>>();
-        let (small, full) = (names(true), names(false));
-        let distinct: std::collections::BTreeSet<&String> = full.iter().collect();
-        assert_eq!(distinct.len(), full.len());
-        let token = |name: &&String| name.starts_with("loss_token");
-        assert!(small.iter().all(|name| full.contains(name) || token(&name)), "{small:?}");
-    }
-
-    #[test]
-    fn a_loss_moves_its_head_twice_and_six_numbers_a_sample() {
-        let work = |head| Case { name: String::new(), kind: Kind::Loss { head, batch: 10 } }.work();
-        assert_eq!(work(Head::Categorical { actions: 6 }).bytes, 4.0 * 10.0 * (12.0 + 1.0 + 6.0));
-        assert_eq!(work(Head::Gaussian { dim: 6 }).bytes, 4.0 * 10.0 * (18.0 + 6.0));
+    fn names_are_distinct() {
+        let names = crate::bench::names(&crate::bench::Options { only: String::new(), effort: Effort::Full, small: false });
+        let distinct: std::collections::BTreeSet<&String> = names.iter().collect();
+        assert_eq!(distinct.len(), names.len(), "{names:?}");
     }
 }

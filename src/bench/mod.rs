@@ -5,7 +5,6 @@
 
 mod cases;
 mod inputs;
-mod losses;
 mod measure;
 mod peaks;
 pub mod sweep;
@@ -161,8 +160,8 @@ pub fn names(options: &Options) -> Vec<String> {
 /// Shows every bench but whole updates to `list`.
 fn benches(list: &mut impl Benches) {
     operations::benches(list);
-    for case in cases::all(false) {
-        list.add(case.name.clone(), cases::all(true).iter().any(|small| small.name == case.name), case);
+    for case in cases::all() {
+        list.add(case.name.clone(), true, case);
     }
 }
 

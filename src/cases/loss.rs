@@ -6,7 +6,9 @@ use super::policy::Head;
 use crate::backend::Backend;
 use crate::error::Result;
 use crate::kernels::normalize::Normalize;
-use crate::kernels::surrogate::{Surrogate, ValueLoss};
+use crate::kernels::surrogate::{
+    Surrogate, SurrogateCategoricalOperands, SurrogateGaussianOperands, SurrogateOperands, ValueLoss,
+};
 use crate::layout::{sample, stat, term};
 use crate::ppo::{AdvantageScope, Config};
 
@@ -90,7 +92,19 @@ fn evaluate<B: Backend>(
     let [mut terms, mut stats] = [problem.room(batch * term::COLUMNS)?, problem.room(stat::COLUMNS)?];
     let [mut d_logp, mut d_values] = [problem.room(batch)?, problem.room(batch)?];
     let Problem { backend, .. } = problem;
-    backend.surrogate(op, logp, &entropy, values, samples, &mut terms, &mut d_logp, &mut d_values, &mut stats)?;
+    backend.surrogate(
+        op,
+        SurrogateOperands {
+            logp,
+            entropy: &entropy,
+            values,
+            samples,
+            terms: &mut terms,
+            d_logp: &mut d_logp,
+            d_values: &mut d_values,
+            stats: &mut stats,
+        },
+    )?;
     Ok(Evaluated { terms: problem.read(&terms)?, d_logp, d_values, stats: problem.read(&stats)? })
 }
 
@@ -240,14 +254,16 @@ pub(super) fn ppo_loss<B: Backend>(problem: &mut Problem<'_, B>) -> Result<()> {
             backend.surrogate_categorical(
                 &op,
                 policy,
-                logits,
-                None,
-                action,
-                &values,
-                &samples,
-                &mut d_logits,
-                &mut d_values,
-                &mut stats,
+                SurrogateCategoricalOperands {
+                    logits,
+                    mask: None,
+                    actions: action,
+                    values: &values,
+                    samples: &samples,
+                    d_logits: &mut d_logits,
+                    d_values: &mut d_values,
+                    stats: &mut stats,
+                },
             )?;
             gradients.push(("grad.logits", d_logits));
         }
@@ -257,16 +273,18 @@ pub(super) fn ppo_loss<B: Backend>(problem: &mut Problem<'_, B>) -> Result<()> {
             backend.surrogate_gaussian(
                 &op,
                 policy,
-                mean,
-                log_std,
-                action,
-                &values,
-                &samples,
-                &mut d_mean,
-                &mut d_log_std,
-                0,
-                &mut d_values,
-                &mut stats,
+                SurrogateGaussianOperands {
+                    mean,
+                    log_std,
+                    actions: action,
+                    values: &values,
+                    samples: &samples,
+                    d_mean: &mut d_mean,
+                    d_log_std: &mut d_log_std,
+                    d_log_std_offset: 0,
+                    d_values: &mut d_values,
+                    stats: &mut stats,
+                },
             )?;
             gradients.extend([("grad.mean", d_mean), ("grad.logstd", d_log_std)]);
         }

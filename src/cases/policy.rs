@@ -3,7 +3,12 @@
 use super::Problem;
 use crate::backend::Backend;
 use crate::error::{Error, Result};
-use crate::kernels::policy::{Categorical, Gaussian, KlArgument, SquashedGaussian};
+use crate::kernels::policy::{
+    Categorical, CategoricalBackwardOperands, CategoricalDistributionOperands, CategoricalEvaluateOperands,
+    CategoricalKlBackwardOperands, CategoricalKlOperands, Gaussian, GaussianBackwardOperands, GaussianEvaluateOperands,
+    GaussianKlBackwardOperands, GaussianKlOperands, GaussianSampleOperands, KlArgument, SquashedBackwardOperands,
+    SquashedEvaluateOperands, SquashedGaussian,
+};
 
 /// Everything about a batch of categorical distributions, `logits [batch, actions]`.
 pub(super) fn categorical<B: Backend>(problem: &mut Problem<'_, B>) -> Result<()> {
@@ -28,7 +33,17 @@ fn solve_categorical<B: Backend>(problem: &mut Problem<'_, B>, masked: bool) -> 
     let [mut log_probs, mut probs, mut logsumexp] = [problem.room(n)?, problem.room(n)?, problem.room(batch)?];
     let mut mode = problem.backend.alloc_words(batch)?;
     let Problem { backend, .. } = problem;
-    backend.categorical_distribution(&op, &logits, mask, &mut log_probs, &mut probs, &mut logsumexp, &mut mode)?;
+    backend.categorical_distribution(
+        &op,
+        CategoricalDistributionOperands {
+            logits: &logits,
+            mask,
+            log_probs: &mut log_probs,
+            probs: &mut probs,
+            logsumexp: &mut logsumexp,
+            mode: &mut mode,
+        },
+    )?;
     problem.keep("out.logsumexp", &logsumexp)?;
     problem.keep("out.log_probs", &log_probs)?;
     problem.keep("out.probs", &probs)?;
@@ -36,7 +51,10 @@ fn solve_categorical<B: Backend>(problem: &mut Problem<'_, B>, masked: bool) -> 
     problem.keep_values("out.mode", mode.into_iter().map(f64::from).collect());
 
     let [mut logp, mut entropy] = [problem.room(batch)?, problem.room(batch)?];
-    problem.backend.categorical_evaluate(&op, &logits, mask, &action, &mut logp, &mut entropy)?;
+    problem.backend.categorical_evaluate(
+        &op,
+        CategoricalEvaluateOperands { logits: &logits, mask, actions: &action, logp: &mut logp, entropy: &mut entropy },
+    )?;
     problem.keep("out.logp", &logp)?;
     problem.keep("out.entropy", &entropy)?;
 
@@ -44,19 +62,41 @@ fn solve_categorical<B: Backend>(problem: &mut Problem<'_, B>, masked: bool) -> 
     if problem.file.wants(&["grad.logits_of_logp", "grad.logits_of_entropy"]) {
         let (w, zeros) = (problem.input("w", &[batch])?, problem.filled(batch, 0.0)?);
         for (name, d_logp, d_entropy) in [("logp", &w, &zeros), ("entropy", &zeros, &w)] {
-            problem.backend.categorical_backward(&op, &logits, mask, &action, d_logp, d_entropy, &mut d_logits)?;
+            problem.backend.categorical_backward(
+                &op,
+                CategoricalBackwardOperands {
+                    logits: &logits,
+                    mask,
+                    actions: &action,
+                    d_logp,
+                    d_entropy,
+                    d_logits: &mut d_logits,
+                },
+            )?;
             problem.keep(format!("grad.logits_of_{name}"), &d_logits)?;
         }
     }
     let gradients = ["grad.logits_of_kl", "grad.q_logits_of_kl"];
     if problem.file.wants(&["out.kl"]) || problem.file.wants(&gradients) {
         let (q_logits, mut kl) = (problem.input("q_logits", &shape)?, problem.room(batch)?);
-        problem.backend.categorical_kl(&op, &logits, &q_logits, mask, &mut kl)?;
+        problem
+            .backend
+            .categorical_kl(&op, CategoricalKlOperands { p_logits: &logits, q_logits: &q_logits, mask, kl: &mut kl })?;
         problem.keep("out.kl", &kl)?;
         if problem.file.wants(&gradients) {
             let w = problem.input("w", &[batch])?;
             for (name, argument) in gradients.into_iter().zip([KlArgument::P, KlArgument::Q]) {
-                problem.backend.categorical_kl_backward(&op, argument, &logits, &q_logits, mask, &w, &mut d_logits)?;
+                problem.backend.categorical_kl_backward(
+                    &op,
+                    argument,
+                    CategoricalKlBackwardOperands {
+                        p_logits: &logits,
+                        q_logits: &q_logits,
+                        mask,
+                        d_kl: &w,
+                        d_logits: &mut d_logits,
+                    },
+                )?;
                 problem.keep(name, &d_logits)?;
             }
         }
@@ -76,7 +116,10 @@ pub(super) fn diag_gaussian<B: Backend>(problem: &mut Problem<'_, B>) -> Result<
     let log_std = problem.input("logstd", log_std_shape)?;
 
     let [mut logp, mut entropy] = [problem.room(batch)?, problem.room(batch)?];
-    problem.backend.gaussian_evaluate(&op, &mean, &log_std, &action, &mut logp, &mut entropy)?;
+    problem.backend.gaussian_evaluate(
+        &op,
+        GaussianEvaluateOperands { mean: &mean, log_std: &log_std, actions: &action, logp: &mut logp, entropy: &mut entropy },
+    )?;
     logp_per_dim(problem, &op, &mean, &action, log_std_shape)?;
     problem.keep("out.logp", &logp)?;
     problem.keep("out.entropy", &entropy)?;
@@ -85,25 +128,64 @@ pub(super) fn diag_gaussian<B: Backend>(problem: &mut Problem<'_, B>) -> Result<
     if file.wants(&["grad.mean_of_logp", "grad.logstd_of_logp", "grad.logstd_of_entropy"]) {
         let (w, zeros) = (problem.input("w", &[batch])?, problem.filled(batch, 0.0)?);
         let Problem { backend, .. } = problem;
-        backend.gaussian_backward(&op, &mean, &log_std, &action, &w, &zeros, &mut d_mean, &mut d_log_std, 0)?;
+        backend.gaussian_backward(
+            &op,
+            GaussianBackwardOperands {
+                mean: &mean,
+                log_std: &log_std,
+                actions: &action,
+                d_logp: &w,
+                d_entropy: &zeros,
+                d_mean: &mut d_mean,
+                d_log_std: &mut d_log_std,
+                d_log_std_offset: 0,
+            },
+        )?;
         problem.keep("grad.mean_of_logp", &d_mean)?;
         problem.keep("grad.logstd_of_logp", &d_log_std)?;
         let Problem { backend, .. } = problem;
-        backend.gaussian_backward(&op, &mean, &log_std, &action, &zeros, &w, &mut d_mean, &mut d_log_std, 0)?;
+        backend.gaussian_backward(
+            &op,
+            GaussianBackwardOperands {
+                mean: &mean,
+                log_std: &log_std,
+                actions: &action,
+                d_logp: &zeros,
+                d_entropy: &w,
+                d_mean: &mut d_mean,
+                d_log_std: &mut d_log_std,
+                d_log_std_offset: 0,
+            },
+        )?;
         problem.keep("grad.logstd_of_entropy", &d_log_std)?;
     }
     let gradients = ["grad.mean_of_kl", "grad.logstd_of_kl", "grad.q_mean_of_kl", "grad.q_logstd_of_kl"];
     if file.wants(&["out.kl"]) || file.wants(&gradients) {
         let (q_mean, q_log_std) = (problem.input("q_mean", &wide)?, problem.input("q_logstd", log_std_shape)?);
         let mut kl = problem.room(batch)?;
-        problem.backend.gaussian_kl(&op, &mean, &log_std, &q_mean, &q_log_std, &mut kl)?;
+        problem.backend.gaussian_kl(
+            &op,
+            GaussianKlOperands { p_mean: &mean, p_log_std: &log_std, q_mean: &q_mean, q_log_std: &q_log_std, kl: &mut kl },
+        )?;
         problem.keep("out.kl", &kl)?;
         if file.wants(&gradients) {
             let w = problem.input("w", &[batch])?;
             for (names, argument) in gradients.chunks(2).zip([KlArgument::P, KlArgument::Q]) {
                 let Problem { backend, .. } = problem;
                 let (to_mean, to_log_std) = (&mut d_mean, &mut d_log_std);
-                backend.gaussian_kl_backward(&op, argument, &mean, &log_std, &q_mean, &q_log_std, &w, to_mean, to_log_std)?;
+                backend.gaussian_kl_backward(
+                    &op,
+                    argument,
+                    GaussianKlBackwardOperands {
+                        p_mean: &mean,
+                        p_log_std: &log_std,
+                        q_mean: &q_mean,
+                        q_log_std: &q_log_std,
+                        d_kl: &w,
+                        d_mean: to_mean,
+                        d_log_std: to_log_std,
+                    },
+                )?;
                 problem.keep(names[0], &d_mean)?;
                 problem.keep(names[1], &d_log_std)?;
             }
@@ -126,7 +208,10 @@ fn logp_per_dim<B: Backend>(
     let each = problem.backend.upload_floats(&each)?;
     let alone = Gaussian { batch, dim: 1, state_dependent_std: true, log_std_offset: 0 };
     let [mut logp, mut entropy] = [problem.room(batch)?, problem.room(batch)?];
-    problem.backend.gaussian_evaluate(&alone, mean, &each, action, &mut logp, &mut entropy)?;
+    problem.backend.gaussian_evaluate(
+        &alone,
+        GaussianEvaluateOperands { mean, log_std: &each, actions: action, logp: &mut logp, entropy: &mut entropy },
+    )?;
     problem.keep("out.logp_per_dim", &logp)
 }
 
@@ -145,7 +230,17 @@ pub(super) fn tanh_gaussian<B: Backend>(problem: &mut Problem<'_, B>) -> Result<
 
     for (op, suffix) in [(plain, ""), (SquashedGaussian { low, high, ..plain }, "_scaled")] {
         let Problem { backend, .. } = problem;
-        backend.squashed_gaussian_evaluate(&op, &mean, &log_std, &u, &mut actions, &mut log_det, &mut logp)?;
+        backend.squashed_gaussian_evaluate(
+            &op,
+            SquashedEvaluateOperands {
+                mean: &mean,
+                log_std: &log_std,
+                u: &u,
+                actions: &mut actions,
+                log_det: &mut log_det,
+                logp: &mut logp,
+            },
+        )?;
         problem.keep(format!("out.action{suffix}"), &actions)?;
         if suffix.is_empty() {
             problem.keep("out.log_det", &log_det)?;
@@ -158,9 +253,29 @@ pub(super) fn tanh_gaussian<B: Backend>(problem: &mut Problem<'_, B>) -> Result<
     let gradients = ["grad.mean_of_logp_reparam", "grad.logstd_of_logp_reparam"];
     if file.wants(&["out.logp_reparam"]) || file.wants(&gradients) {
         let noise = problem.input("noise", &wide)?;
-        problem.backend.gaussian_sample(&gaussian, &mean, &log_std, &noise, 0, &mut moved, &mut logp)?;
+        problem.backend.gaussian_sample(
+            &gaussian,
+            GaussianSampleOperands {
+                mean: &mean,
+                log_std: &log_std,
+                noise: &noise,
+                offset: 0,
+                actions: &mut moved,
+                logp: &mut logp,
+            },
+        )?;
         let Problem { backend, .. } = problem;
-        backend.squashed_gaussian_evaluate(&plain, &mean, &log_std, &moved, &mut actions, &mut log_det, &mut logp)?;
+        backend.squashed_gaussian_evaluate(
+            &plain,
+            SquashedEvaluateOperands {
+                mean: &mean,
+                log_std: &log_std,
+                u: &moved,
+                actions: &mut actions,
+                log_det: &mut log_det,
+                logp: &mut logp,
+            },
+        )?;
         problem.keep("out.logp_reparam", &logp)?;
         if file.wants(&gradients) {
             squashed_gradients(problem, &plain, "_reparam", true, [&mean, &log_std, &moved])?;
@@ -181,7 +296,11 @@ fn squashed_gradients<B: Backend>(
     let w = problem.input("w", &[batch])?;
     let [mut d_mean, mut d_log_std] = [problem.room(batch * dim)?, problem.room(dim)?];
     let Problem { backend, .. } = problem;
-    backend.squashed_gaussian_backward(op, reparameterised, mean, log_std, u, &w, &mut d_mean, &mut d_log_std)?;
+    backend.squashed_gaussian_backward(
+        op,
+        reparameterised,
+        SquashedBackwardOperands { mean, log_std, u, d_logp: &w, d_mean: &mut d_mean, d_log_std: &mut d_log_std },
+    )?;
     problem.keep(format!("grad.mean_of_logp{suffix}"), &d_mean)?;
     problem.keep(format!("grad.logstd_of_logp{suffix}"), &d_log_std)
 }
@@ -229,10 +348,16 @@ impl<B: Backend> Head<B> {
         let Problem { backend, .. } = problem;
         match self {
             Head::Categorical { op, logits, action } => {
-                backend.categorical_evaluate(op, logits, None, action, &mut logp, &mut entropy)?;
+                backend.categorical_evaluate(
+                    op,
+                    CategoricalEvaluateOperands { logits, mask: None, actions: action, logp: &mut logp, entropy: &mut entropy },
+                )?;
             }
             Head::Gaussian { op, mean, log_std, action } => {
-                backend.gaussian_evaluate(op, mean, log_std, action, &mut logp, &mut entropy)?;
+                backend.gaussian_evaluate(
+                    op,
+                    GaussianEvaluateOperands { mean, log_std, actions: action, logp: &mut logp, entropy: &mut entropy },
+                )?;
             }
         }
         Ok((logp, entropy))
@@ -244,13 +369,35 @@ impl<B: Backend> Head<B> {
         match self {
             Head::Categorical { op, logits, action } => {
                 let mut d_logits = problem.room(op.elements())?;
-                problem.backend.categorical_backward(op, logits, None, action, d_logp, &no_entropy, &mut d_logits)?;
+                problem.backend.categorical_backward(
+                    op,
+                    CategoricalBackwardOperands {
+                        logits,
+                        mask: None,
+                        actions: action,
+                        d_logp,
+                        d_entropy: &no_entropy,
+                        d_logits: &mut d_logits,
+                    },
+                )?;
                 Ok(vec![("logits", problem.read(&d_logits)?)])
             }
             Head::Gaussian { op, mean, log_std, action } => {
                 let [mut d_mean, mut d_log_std] = [problem.room(op.elements())?, problem.room(op.dim)?];
                 let Problem { backend, .. } = problem;
-                backend.gaussian_backward(op, mean, log_std, action, d_logp, &no_entropy, &mut d_mean, &mut d_log_std, 0)?;
+                backend.gaussian_backward(
+                    op,
+                    GaussianBackwardOperands {
+                        mean,
+                        log_std,
+                        actions: action,
+                        d_logp,
+                        d_entropy: &no_entropy,
+                        d_mean: &mut d_mean,
+                        d_log_std: &mut d_log_std,
+                        d_log_std_offset: 0,
+                    },
+                )?;
                 Ok(vec![("mean", problem.read(&d_mean)?), ("logstd", problem.read(&d_log_std)?)])
             }
         }
@@ -264,15 +411,42 @@ impl<B: Backend> Head<B> {
         let gradients = match (self, new) {
             (Head::Categorical { op, logits: old, .. }, Head::Categorical { logits: new, .. }) => {
                 let mut d_logits = problem.room(op.elements())?;
-                problem.backend.categorical_kl(op, old, new, None, &mut kl)?;
-                problem.backend.categorical_kl_backward(op, KlArgument::Q, old, new, None, &d_kl, &mut d_logits)?;
+                problem
+                    .backend
+                    .categorical_kl(op, CategoricalKlOperands { p_logits: old, q_logits: new, mask: None, kl: &mut kl })?;
+                problem.backend.categorical_kl_backward(
+                    op,
+                    KlArgument::Q,
+                    CategoricalKlBackwardOperands {
+                        p_logits: old,
+                        q_logits: new,
+                        mask: None,
+                        d_kl: &d_kl,
+                        d_logits: &mut d_logits,
+                    },
+                )?;
                 vec![("logits", problem.read(&d_logits)?)]
             }
             (Head::Gaussian { op, mean: old, log_std: old_std, .. }, Head::Gaussian { mean: new, log_std: new_std, .. }) => {
                 let [mut d_mean, mut d_std] = [problem.room(op.elements())?, problem.room(op.dim)?];
                 let Problem { backend, .. } = problem;
-                backend.gaussian_kl(op, old, old_std, new, new_std, &mut kl)?;
-                backend.gaussian_kl_backward(op, KlArgument::Q, old, old_std, new, new_std, &d_kl, &mut d_mean, &mut d_std)?;
+                backend.gaussian_kl(
+                    op,
+                    GaussianKlOperands { p_mean: old, p_log_std: old_std, q_mean: new, q_log_std: new_std, kl: &mut kl },
+                )?;
+                backend.gaussian_kl_backward(
+                    op,
+                    KlArgument::Q,
+                    GaussianKlBackwardOperands {
+                        p_mean: old,
+                        p_log_std: old_std,
+                        q_mean: new,
+                        q_log_std: new_std,
+                        d_kl: &d_kl,
+                        d_mean: &mut d_mean,
+                        d_log_std: &mut d_std,
+                    },
+                )?;
                 vec![("mean", problem.read(&d_mean)?), ("logstd", problem.read(&d_std)?)]
             }
             _ => return Err(Error::value("policy", "two heads of the same kind", "a categorical and a Gaussian one")),

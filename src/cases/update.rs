@@ -7,7 +7,7 @@ use super::mlp::ACTIVATIONS;
 use crate::backend::Backend;
 use crate::error::{Error, Result};
 use crate::kernels::gather::Gather;
-use crate::kernels::policy::Categorical;
+use crate::kernels::policy::{Categorical, CategoricalEvaluateOperands, GaussianEvaluateOperands};
 use crate::layout::stat;
 use crate::ppo::{Actions, AdvantageScope, Config, Ends, Learner, Network, NetworkSpec, PolicyKind, Rollout};
 
@@ -81,14 +81,32 @@ fn keep_first<B: Backend>(
             let op = Categorical { batch: count, actions: n };
             let mut actions = problem.backend.alloc_words(count)?;
             problem.backend.gather_words(&gather(1), source, &learner.permutations, &mut actions)?;
-            problem.backend.categorical_evaluate(&op, head, None, &actions, &mut logp, &mut entropy)?;
+            problem.backend.categorical_evaluate(
+                &op,
+                CategoricalEvaluateOperands {
+                    logits: head,
+                    mask: None,
+                    actions: &actions,
+                    logp: &mut logp,
+                    entropy: &mut entropy,
+                },
+            )?;
         }
         (PolicyKind::Gaussian { dim }, Actions::Continuous(source)) => {
             let op = network.gaussian(count, dim);
             let mut actions = problem.room(count * dim)?;
             problem.backend.gather_floats(&gather(dim), source, &learner.permutations, &mut actions)?;
             let initial = problem.backend.upload_floats(initial)?;
-            problem.backend.gaussian_evaluate(&op, head, &initial, &actions, &mut logp, &mut entropy)?;
+            problem.backend.gaussian_evaluate(
+                &op,
+                GaussianEvaluateOperands {
+                    mean: head,
+                    log_std: &initial,
+                    actions: &actions,
+                    logp: &mut logp,
+                    entropy: &mut entropy,
+                },
+            )?;
         }
         _ => return Err(Error::value("actions", "the kind of actions the policy draws", "the other kind")),
     }

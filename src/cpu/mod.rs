@@ -4,4 +4,6 @@ pub(crate) mod actor_critic;
 pub(crate) mod advantage;
 pub(crate) mod gather;
 pub(crate) mod linear;
+pub(crate) mod policy;
 pub(crate) mod random;
+pub(crate) mod surrogate;

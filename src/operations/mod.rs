@@ -5,7 +5,9 @@ pub mod advantage;
 mod draw;
 pub mod gather;
 pub mod linear;
+pub mod policy;
 pub mod random;
+pub mod surrogate;
 
 pub use draw::Draw;
 
@@ -73,6 +75,8 @@ pub trait Benches {
 pub fn operations(list: &mut impl Operations) -> Result<()> {
     linear::operations(list)?;
     advantage::operations(list)?;
+    policy::operations(list)?;
+    surrogate::operations(list)?;
     gather::operations(list)?;
     random::operations(list)
 }
@@ -81,6 +85,8 @@ pub fn operations(list: &mut impl Operations) -> Result<()> {
 pub fn benches(list: &mut impl Benches) {
     linear::benches(list);
     advantage::benches(list);
+    policy::benches(list);
+    surrogate::benches(list);
     gather::benches(list);
     random::benches(list);
 }

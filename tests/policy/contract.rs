@@ -1,7 +1,12 @@
 //! Typed errors that name the argument.
 
 use ppo_kernels::backend::{Cpu, PolicyOps};
-use ppo_kernels::kernels::policy::{Categorical, Gaussian, KlArgument, SquashedGaussian};
+use ppo_kernels::kernels::policy::{
+    Categorical, CategoricalBackwardOperands, CategoricalDistributionOperands, CategoricalEvaluateOperands,
+    CategoricalKlBackwardOperands, CategoricalKlOperands, CategoricalSampleOperands, Gaussian, GaussianBackwardOperands,
+    GaussianEvaluateOperands, GaussianKlBackwardOperands, GaussianKlOperands, GaussianSampleOperands, KlArgument,
+    SquashedBackwardOperands, SquashedEvaluateOperands, SquashedGaussian,
+};
 use ppo_kernels::{Error, Result};
 
 use crate::common;
@@ -42,16 +47,45 @@ const OPERATIONS: &[Operation] = &[
         |cpu, n| {
             let [logits, mut log_probs, mut probs, mut logsumexp] = floats(n);
             let (mask, mut mode) = (words(n[4]), words(n[5]));
-            cpu.categorical_distribution(&ROWS, &logits, Some(&mask), &mut log_probs, &mut probs, &mut logsumexp, &mut mode)
+            cpu.categorical_distribution(
+                &ROWS,
+                CategoricalDistributionOperands {
+                    logits: &logits,
+                    mask: Some(&mask),
+                    log_probs: &mut log_probs,
+                    probs: &mut probs,
+                    logsumexp: &mut logsumexp,
+                    mode: &mut mode,
+                },
+            )
         },
     ),
     ("categorical_evaluate", &[("logits", 6), ("logp", 2), ("entropy", 2), ("mask", 6), ("actions", 2)], |cpu, n| {
         let [logits, mut logp, mut entropy] = floats(n);
-        cpu.categorical_evaluate(&ROWS, &logits, Some(&words(n[3])), &words(n[4]), &mut logp, &mut entropy)
+        cpu.categorical_evaluate(
+            &ROWS,
+            CategoricalEvaluateOperands {
+                logits: &logits,
+                mask: Some(&words(n[3])),
+                actions: &words(n[4]),
+                logp: &mut logp,
+                entropy: &mut entropy,
+            },
+        )
     }),
     ("categorical_sample", &[("logits", 6), ("uniforms", 5), ("logp", 5), ("mask", 6), ("actions", 5)], |cpu, n| {
         let [logits, uniforms, mut logp] = floats(n);
-        cpu.categorical_sample(&ROWS, &logits, Some(&words(n[3])), &uniforms, 3, &mut words(n[4]), &mut logp)
+        cpu.categorical_sample(
+            &ROWS,
+            CategoricalSampleOperands {
+                logits: &logits,
+                mask: Some(&words(n[3])),
+                uniforms: &uniforms,
+                offset: 3,
+                actions: &mut words(n[4]),
+                logp: &mut logp,
+            },
+        )
     }),
     (
         "categorical_backward",
@@ -59,36 +93,90 @@ const OPERATIONS: &[Operation] = &[
         |cpu, n| {
             let [logits, d_logp, d_entropy, mut d_logits] = floats(n);
             let (mask, actions) = (words(n[4]), words(n[5]));
-            cpu.categorical_backward(&ROWS, &logits, Some(&mask), &actions, &d_logp, &d_entropy, &mut d_logits)
+            cpu.categorical_backward(
+                &ROWS,
+                CategoricalBackwardOperands {
+                    logits: &logits,
+                    mask: Some(&mask),
+                    actions: &actions,
+                    d_logp: &d_logp,
+                    d_entropy: &d_entropy,
+                    d_logits: &mut d_logits,
+                },
+            )
         },
     ),
     ("categorical_kl", &[("p_logits", 6), ("q_logits", 6), ("kl", 2), ("mask", 6)], |cpu, n| {
         let [p, q, mut kl] = floats(n);
-        cpu.categorical_kl(&ROWS, &p, &q, Some(&words(n[3])), &mut kl)
+        cpu.categorical_kl(&ROWS, CategoricalKlOperands { p_logits: &p, q_logits: &q, mask: Some(&words(n[3])), kl: &mut kl })
     }),
     ("categorical_kl_backward", &[("p_logits", 6), ("q_logits", 6), ("d_kl", 2), ("d_logits", 6), ("mask", 6)], |cpu, n| {
         let [p, q, d_kl, mut d_logits] = floats(n);
-        cpu.categorical_kl_backward(&ROWS, KlArgument::Q, &p, &q, Some(&words(n[4])), &d_kl, &mut d_logits)
+        cpu.categorical_kl_backward(
+            &ROWS,
+            KlArgument::Q,
+            CategoricalKlBackwardOperands {
+                p_logits: &p,
+                q_logits: &q,
+                mask: Some(&words(n[4])),
+                d_kl: &d_kl,
+                d_logits: &mut d_logits,
+            },
+        )
     }),
     ("gaussian_evaluate", &[("mean", 6), ("log_std", 5), ("actions", 6), ("logp", 2), ("entropy", 2)], |cpu, n| {
         let [mean, log_std, actions, mut logp, mut entropy] = floats(n);
-        cpu.gaussian_evaluate(&SHARED, &mean, &log_std, &actions, &mut logp, &mut entropy)
+        cpu.gaussian_evaluate(
+            &SHARED,
+            GaussianEvaluateOperands {
+                mean: &mean,
+                log_std: &log_std,
+                actions: &actions,
+                logp: &mut logp,
+                entropy: &mut entropy,
+            },
+        )
     }),
     ("gaussian_sample", &[("mean", 6), ("log_std", 8), ("noise", 15), ("actions", 15), ("logp", 5)], |cpu, n| {
         let [mean, log_std, noise, mut actions, mut logp] = floats(n);
-        cpu.gaussian_sample(&OWN, &mean, &log_std, &noise, 3, &mut actions, &mut logp)
+        cpu.gaussian_sample(
+            &OWN,
+            GaussianSampleOperands {
+                mean: &mean,
+                log_std: &log_std,
+                noise: &noise,
+                offset: 3,
+                actions: &mut actions,
+                logp: &mut logp,
+            },
+        )
     }),
     (
         "gaussian_backward",
         &[("mean", 6), ("log_std", 5), ("actions", 6), ("d_logp", 2), ("d_entropy", 2), ("d_mean", 6), ("d_log_std", 4)],
         |cpu, n| {
             let [mean, log_std, actions, d_logp, d_entropy, mut d_mean, mut d_log_std] = floats(n);
-            cpu.gaussian_backward(&SHARED, &mean, &log_std, &actions, &d_logp, &d_entropy, &mut d_mean, &mut d_log_std, 1)
+            cpu.gaussian_backward(
+                &SHARED,
+                GaussianBackwardOperands {
+                    mean: &mean,
+                    log_std: &log_std,
+                    actions: &actions,
+                    d_logp: &d_logp,
+                    d_entropy: &d_entropy,
+                    d_mean: &mut d_mean,
+                    d_log_std: &mut d_log_std,
+                    d_log_std_offset: 1,
+                },
+            )
         },
     ),
     ("gaussian_kl", &[("p_mean", 6), ("p_log_std", 5), ("q_mean", 6), ("q_log_std", 5), ("kl", 2)], |cpu, n| {
         let [p_mean, p_log_std, q_mean, q_log_std, mut kl] = floats(n);
-        cpu.gaussian_kl(&SHARED, &p_mean, &p_log_std, &q_mean, &q_log_std, &mut kl)
+        cpu.gaussian_kl(
+            &SHARED,
+            GaussianKlOperands { p_mean: &p_mean, p_log_std: &p_log_std, q_mean: &q_mean, q_log_std: &q_log_std, kl: &mut kl },
+        )
     }),
     (
         "gaussian_kl_backward",
@@ -96,7 +184,19 @@ const OPERATIONS: &[Operation] = &[
         |cpu, n| {
             let [p_mean, p_log_std, q_mean, q_log_std, d_kl, mut d_mean, mut d_log_std] = floats(n);
             let argument = KlArgument::P;
-            cpu.gaussian_kl_backward(&OWN, argument, &p_mean, &p_log_std, &q_mean, &q_log_std, &d_kl, &mut d_mean, &mut d_log_std)
+            cpu.gaussian_kl_backward(
+                &OWN,
+                argument,
+                GaussianKlBackwardOperands {
+                    p_mean: &p_mean,
+                    p_log_std: &p_log_std,
+                    q_mean: &q_mean,
+                    q_log_std: &q_log_std,
+                    d_kl: &d_kl,
+                    d_mean: &mut d_mean,
+                    d_log_std: &mut d_log_std,
+                },
+            )
         },
     ),
     (
@@ -104,7 +204,17 @@ const OPERATIONS: &[Operation] = &[
         &[("mean", 6), ("log_std", 8), ("u", 6), ("actions", 6), ("log_det", 6), ("logp", 2)],
         |cpu, n| {
             let [mean, log_std, u, mut actions, mut log_det, mut logp] = floats(n);
-            cpu.squashed_gaussian_evaluate(&SQUASHED, &mean, &log_std, &u, &mut actions, &mut log_det, &mut logp)
+            cpu.squashed_gaussian_evaluate(
+                &SQUASHED,
+                SquashedEvaluateOperands {
+                    mean: &mean,
+                    log_std: &log_std,
+                    u: &u,
+                    actions: &mut actions,
+                    log_det: &mut log_det,
+                    logp: &mut logp,
+                },
+            )
         },
     ),
     (
@@ -112,7 +222,18 @@ const OPERATIONS: &[Operation] = &[
         &[("mean", 6), ("log_std", 8), ("u", 6), ("d_logp", 2), ("d_mean", 6), ("d_log_std", 6)],
         |cpu, n| {
             let [mean, log_std, u, d_logp, mut d_mean, mut d_log_std] = floats(n);
-            cpu.squashed_gaussian_backward(&SQUASHED, true, &mean, &log_std, &u, &d_logp, &mut d_mean, &mut d_log_std)
+            cpu.squashed_gaussian_backward(
+                &SQUASHED,
+                true,
+                SquashedBackwardOperands {
+                    mean: &mean,
+                    log_std: &log_std,
+                    u: &u,
+                    d_logp: &d_logp,
+                    d_mean: &mut d_mean,
+                    d_log_std: &mut d_log_std,
+                },
+            )
         },
     ),
 ];
@@ -144,18 +265,47 @@ fn refuses<B: PolicyOps>(backend: &mut B) {
         let logits = backend.upload_floats(&[0.0; 6]).unwrap();
         let (actions, mut logp, mut entropy) =
             (backend.upload_words(&[0; 2]).unwrap(), backend.alloc_floats(2).unwrap(), backend.alloc_floats(2).unwrap());
-        let result = backend.categorical_evaluate(&op, &logits, None, &actions, &mut logp, &mut entropy);
+        let result = backend.categorical_evaluate(
+            &op,
+            CategoricalEvaluateOperands {
+                logits: &logits,
+                mask: None,
+                actions: &actions,
+                logp: &mut logp,
+                entropy: &mut entropy,
+            },
+        );
         assert_eq!(named_argument(result), argument, "{op:?}");
         let uniforms = backend.upload_floats(&[0.5; 2]).unwrap();
         let mut drawn = backend.alloc_words(2).unwrap();
-        let result = backend.categorical_sample(&op, &logits, None, &uniforms, 0, &mut drawn, &mut logp);
+        let result = backend.categorical_sample(
+            &op,
+            CategoricalSampleOperands {
+                logits: &logits,
+                mask: None,
+                uniforms: &uniforms,
+                offset: 0,
+                actions: &mut drawn,
+                logp: &mut logp,
+            },
+        );
         assert_eq!(named_argument(result), argument, "{op:?}");
     }
     let logits = backend.upload_floats(&[0.0; 6]).unwrap();
     let uniforms = backend.upload_floats(&[0.5; 2]).unwrap();
     let (mut drawn, mut logp) = (backend.alloc_words(2).unwrap(), backend.alloc_floats(2).unwrap());
     for offset in [usize::MAX, u32::MAX as usize] {
-        let result = backend.categorical_sample(&rows.op, &logits, None, &uniforms, offset, &mut drawn, &mut logp);
+        let result = backend.categorical_sample(
+            &rows.op,
+            CategoricalSampleOperands {
+                logits: &logits,
+                mask: None,
+                uniforms: &uniforms,
+                offset,
+                actions: &mut drawn,
+                logp: &mut logp,
+            },
+        );
         assert_eq!(named_argument(result), "offset");
     }
 
@@ -171,7 +321,10 @@ fn refuses<B: PolicyOps>(backend: &mut B) {
         let mean = backend.upload_floats(&[0.0; 6]).unwrap();
         let log_std = backend.upload_floats(&[0.0; 5]).unwrap();
         let (mut logp, mut entropy) = (backend.alloc_floats(2).unwrap(), backend.alloc_floats(2).unwrap());
-        let result = backend.gaussian_evaluate(&op, &mean, &log_std, &mean, &mut logp, &mut entropy);
+        let result = backend.gaussian_evaluate(
+            &op,
+            GaussianEvaluateOperands { mean: &mean, log_std: &log_std, actions: &mean, logp: &mut logp, entropy: &mut entropy },
+        );
         assert_eq!(named_argument(result), argument, "{op:?}");
     }
     let mean = backend.upload_floats(&[0.0; 6]).unwrap();
@@ -179,8 +332,19 @@ fn refuses<B: PolicyOps>(backend: &mut B) {
     let narrow = backend.upload_floats(&[0.0; 2]).unwrap();
     let [mut d_mean, mut d_log_std] = [6, 3].map(|n| backend.alloc_floats(n).unwrap());
     for (offset, argument) in [(1, "d_log_std"), (usize::MAX, "d_log_std_offset")] {
-        let result =
-            backend.gaussian_backward(&fits.op, &mean, &log_std, &mean, &narrow, &narrow, &mut d_mean, &mut d_log_std, offset);
+        let result = backend.gaussian_backward(
+            &fits.op,
+            GaussianBackwardOperands {
+                mean: &mean,
+                log_std: &log_std,
+                actions: &mean,
+                d_logp: &narrow,
+                d_entropy: &narrow,
+                d_mean: &mut d_mean,
+                d_log_std: &mut d_log_std,
+                d_log_std_offset: offset,
+            },
+        );
         assert_eq!(named_argument(result), argument);
     }
 

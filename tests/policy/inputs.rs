@@ -3,7 +3,12 @@
 use ppo_kernels::Result;
 use ppo_kernels::backend::{Memory, PolicyOps};
 use ppo_kernels::kernels::policy::tolerance::CategoricalBounds;
-use ppo_kernels::kernels::policy::{Categorical, Gaussian, KlArgument, SquashedGaussian};
+use ppo_kernels::kernels::policy::{
+    Categorical, CategoricalBackwardOperands, CategoricalDistributionOperands, CategoricalEvaluateOperands,
+    CategoricalKlBackwardOperands, CategoricalKlOperands, CategoricalSampleOperands, Gaussian, GaussianBackwardOperands,
+    GaussianEvaluateOperands, GaussianKlBackwardOperands, GaussianKlOperands, GaussianSampleOperands, KlArgument,
+    SquashedBackwardOperands, SquashedEvaluateOperands, SquashedGaussian,
+};
 use ppo_kernels::tolerance::{F32_ROUNDOFF, Tolerance};
 
 use crate::common::Draw;
@@ -119,12 +124,14 @@ impl Rows {
         let (mut logsumexp, mut mode) = (backend.alloc_floats(batch)?, backend.alloc_words(batch)?);
         backend.categorical_distribution(
             &self.op,
-            &logits,
-            mask.as_ref(),
-            &mut log_probs,
-            &mut probs,
-            &mut logsumexp,
-            &mut mode,
+            CategoricalDistributionOperands {
+                logits: &logits,
+                mask: mask.as_ref(),
+                log_probs: &mut log_probs,
+                probs: &mut probs,
+                logsumexp: &mut logsumexp,
+                mode: &mut mode,
+            },
         )?;
         Ok(Distribution {
             log_probs: backend.read_f64(&log_probs, 0, n)?,
@@ -140,7 +147,16 @@ impl Rows {
         let (logits, mask) = (upload(backend, &self.logits)?, self.mask(backend)?);
         let actions = backend.upload_words(&self.actions)?;
         let (mut logp, mut entropy) = (backend.alloc_floats(batch)?, backend.alloc_floats(batch)?);
-        backend.categorical_evaluate(&self.op, &logits, mask.as_ref(), &actions, &mut logp, &mut entropy)?;
+        backend.categorical_evaluate(
+            &self.op,
+            CategoricalEvaluateOperands {
+                logits: &logits,
+                mask: mask.as_ref(),
+                actions: &actions,
+                logp: &mut logp,
+                entropy: &mut entropy,
+            },
+        )?;
         Ok((backend.read_f64(&logp, 0, batch)?, backend.read_f64(&entropy, 0, batch)?))
     }
 
@@ -151,7 +167,17 @@ impl Rows {
         let mut uniforms = backend.alloc_floats(offset + batch)?;
         backend.write_f64(&mut uniforms, offset, &self.uniforms)?;
         let (mut actions, mut logp) = (backend.alloc_words(offset + batch)?, backend.alloc_floats(offset + batch)?);
-        backend.categorical_sample(&self.op, &logits, mask.as_ref(), &uniforms, offset, &mut actions, &mut logp)?;
+        backend.categorical_sample(
+            &self.op,
+            CategoricalSampleOperands {
+                logits: &logits,
+                mask: mask.as_ref(),
+                uniforms: &uniforms,
+                offset,
+                actions: &mut actions,
+                logp: &mut logp,
+            },
+        )?;
         Ok((backend.read_words(&actions, offset, batch)?, backend.read_f64(&logp, offset, batch)?))
     }
 
@@ -160,14 +186,25 @@ impl Rows {
         let actions = backend.upload_words(&self.actions)?;
         let (d_logp, d_entropy) = (upload(backend, &self.d_logp)?, upload(backend, &self.d_entropy)?);
         let mut d_logits = backend.alloc_floats(self.logits.len())?;
-        backend.categorical_backward(&self.op, &logits, mask.as_ref(), &actions, &d_logp, &d_entropy, &mut d_logits)?;
+        backend.categorical_backward(
+            &self.op,
+            CategoricalBackwardOperands {
+                logits: &logits,
+                mask: mask.as_ref(),
+                actions: &actions,
+                d_logp: &d_logp,
+                d_entropy: &d_entropy,
+                d_logits: &mut d_logits,
+            },
+        )?;
         backend.read_f64(&d_logits, 0, self.logits.len())
     }
 
     pub fn kl<B: PolicyOps>(&self, backend: &mut B) -> Result<Vec<f64>> {
         let (p, q, mask) = (upload(backend, &self.logits)?, upload(backend, &self.q_logits)?, self.mask(backend)?);
         let mut kl = backend.alloc_floats(self.op.batch)?;
-        backend.categorical_kl(&self.op, &p, &q, mask.as_ref(), &mut kl)?;
+        backend
+            .categorical_kl(&self.op, CategoricalKlOperands { p_logits: &p, q_logits: &q, mask: mask.as_ref(), kl: &mut kl })?;
         backend.read_f64(&kl, 0, self.op.batch)
     }
 
@@ -175,7 +212,17 @@ impl Rows {
         let (p, q, mask) = (upload(backend, &self.logits)?, upload(backend, &self.q_logits)?, self.mask(backend)?);
         let d_kl = upload(backend, &self.d_kl)?;
         let mut d_logits = backend.alloc_floats(self.logits.len())?;
-        backend.categorical_kl_backward(&self.op, argument, &p, &q, mask.as_ref(), &d_kl, &mut d_logits)?;
+        backend.categorical_kl_backward(
+            &self.op,
+            argument,
+            CategoricalKlBackwardOperands {
+                p_logits: &p,
+                q_logits: &q,
+                mask: mask.as_ref(),
+                d_kl: &d_kl,
+                d_logits: &mut d_logits,
+            },
+        )?;
         backend.read_f64(&d_logits, 0, self.logits.len())
     }
 
@@ -270,7 +317,10 @@ impl Normals {
         let batch = self.op.batch;
         let [mean, log_std, x] = self.inputs(backend)?;
         let (mut logp, mut entropy) = (backend.alloc_floats(batch)?, backend.alloc_floats(batch)?);
-        backend.gaussian_evaluate(&self.op, &mean, &log_std, &x, &mut logp, &mut entropy)?;
+        backend.gaussian_evaluate(
+            &self.op,
+            GaussianEvaluateOperands { mean: &mean, log_std: &log_std, actions: &x, logp: &mut logp, entropy: &mut entropy },
+        )?;
         Ok((backend.read_f64(&logp, 0, batch)?, backend.read_f64(&entropy, 0, batch)?))
     }
 
@@ -282,7 +332,17 @@ impl Normals {
         backend.write_f64(&mut noise, offset * dim, &self.x)?;
         let mut actions = backend.alloc_floats((offset + batch) * dim)?;
         let mut logp = backend.alloc_floats(offset + batch)?;
-        backend.gaussian_sample(&self.op, &mean, &log_std, &noise, offset, &mut actions, &mut logp)?;
+        backend.gaussian_sample(
+            &self.op,
+            GaussianSampleOperands {
+                mean: &mean,
+                log_std: &log_std,
+                noise: &noise,
+                offset,
+                actions: &mut actions,
+                logp: &mut logp,
+            },
+        )?;
         Ok((backend.read_f64(&actions, offset * dim, batch * dim)?, backend.read_f64(&logp, offset, batch)?))
     }
 
@@ -293,7 +353,19 @@ impl Normals {
         let (d_logp, d_entropy) = (upload(backend, &self.d_logp)?, upload(backend, &self.d_entropy)?);
         let offset = self.d_log_std_offset;
         let (mut d_mean, mut d_log_std) = (backend.alloc_floats(n)?, backend.alloc_floats(offset + log_stds)?);
-        backend.gaussian_backward(&self.op, &mean, &log_std, &x, &d_logp, &d_entropy, &mut d_mean, &mut d_log_std, offset)?;
+        backend.gaussian_backward(
+            &self.op,
+            GaussianBackwardOperands {
+                mean: &mean,
+                log_std: &log_std,
+                actions: &x,
+                d_logp: &d_logp,
+                d_entropy: &d_entropy,
+                d_mean: &mut d_mean,
+                d_log_std: &mut d_log_std,
+                d_log_std_offset: offset,
+            },
+        )?;
         Ok((backend.read_f64(&d_mean, 0, n)?, backend.read_f64(&d_log_std, offset, log_stds)?))
     }
 
@@ -301,7 +373,10 @@ impl Normals {
         let (p_mean, p_log_std) = (upload(backend, &self.mean)?, upload(backend, &self.log_std)?);
         let (q_mean, q_log_std) = (upload(backend, &self.q_mean)?, upload(backend, &self.q_log_std)?);
         let mut kl = backend.alloc_floats(self.op.batch)?;
-        backend.gaussian_kl(&self.op, &p_mean, &p_log_std, &q_mean, &q_log_std, &mut kl)?;
+        backend.gaussian_kl(
+            &self.op,
+            GaussianKlOperands { p_mean: &p_mean, p_log_std: &p_log_std, q_mean: &q_mean, q_log_std: &q_log_std, kl: &mut kl },
+        )?;
         backend.read_f64(&kl, 0, self.op.batch)
     }
 
@@ -315,13 +390,15 @@ impl Normals {
         backend.gaussian_kl_backward(
             &self.op,
             argument,
-            &p_mean,
-            &p_log_std,
-            &q_mean,
-            &q_log_std,
-            &d_kl,
-            &mut d_mean,
-            &mut d_log_std,
+            GaussianKlBackwardOperands {
+                p_mean: &p_mean,
+                p_log_std: &p_log_std,
+                q_mean: &q_mean,
+                q_log_std: &q_log_std,
+                d_kl: &d_kl,
+                d_mean: &mut d_mean,
+                d_log_std: &mut d_log_std,
+            },
         )?;
         Ok((backend.read_f64(&d_mean, 0, n)?, backend.read_f64(&d_log_std, 0, log_stds)?))
     }
@@ -332,7 +409,17 @@ impl Normals {
         let [mean, log_std, u] = self.inputs(backend)?;
         let [mut actions, mut log_det] = [backend.alloc_floats(n)?, backend.alloc_floats(n)?];
         let mut logp = backend.alloc_floats(batch)?;
-        backend.squashed_gaussian_evaluate(&self.squashed(), &mean, &log_std, &u, &mut actions, &mut log_det, &mut logp)?;
+        backend.squashed_gaussian_evaluate(
+            &self.squashed(),
+            SquashedEvaluateOperands {
+                mean: &mean,
+                log_std: &log_std,
+                u: &u,
+                actions: &mut actions,
+                log_det: &mut log_det,
+                logp: &mut logp,
+            },
+        )?;
         Ok([backend.read_f64(&actions, 0, n)?, backend.read_f64(&log_det, 0, n)?, backend.read_f64(&logp, 0, batch)?])
     }
 
@@ -345,12 +432,14 @@ impl Normals {
         backend.squashed_gaussian_backward(
             &self.squashed(),
             reparameterised,
-            &mean,
-            &log_std,
-            &u,
-            &d_logp,
-            &mut d_mean,
-            &mut d_log_std,
+            SquashedBackwardOperands {
+                mean: &mean,
+                log_std: &log_std,
+                u: &u,
+                d_logp: &d_logp,
+                d_mean: &mut d_mean,
+                d_log_std: &mut d_log_std,
+            },
         )?;
         Ok((backend.read_f64(&d_mean, 0, n)?, backend.read_f64(&d_log_std, 0, log_stds)?))
     }

@@ -9,6 +9,7 @@ mod gradients;
 mod inputs;
 mod masks;
 mod sampling;
+mod zz_bits;
 
 use std::f64::consts::LN_2;
 

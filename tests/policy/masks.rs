@@ -3,7 +3,7 @@
 use ppo_kernels::Error;
 use ppo_kernels::backend::{Cpu, CrossCheck, SurrogateOps, Variant};
 use ppo_kernels::kernels::policy::{Categorical, KlArgument};
-use ppo_kernels::kernels::surrogate::{Surrogate, ValueLoss};
+use ppo_kernels::kernels::surrogate::{Surrogate, SurrogateCategoricalOperands, ValueLoss};
 use ppo_kernels::layout::{sample, stat};
 
 use crate::inputs::{Rows, assert_within, upload};
@@ -204,14 +204,16 @@ fn through_the_objective<B: SurrogateOps>(backend: &mut B, rows: &Rows, old_logp
         .surrogate_categorical(
             &op,
             &policy,
-            &logits,
-            mask.as_ref(),
-            &actions,
-            &values,
-            &samples,
-            &mut d_logits,
-            &mut d_values,
-            &mut stats,
+            SurrogateCategoricalOperands {
+                logits: &logits,
+                mask: mask.as_ref(),
+                actions: &actions,
+                values: &values,
+                samples: &samples,
+                d_logits: &mut d_logits,
+                d_values: &mut d_values,
+                stats: &mut stats,
+            },
         )
         .unwrap();
     let stats = backend.read_f64(&stats, 0, stat::COLUMNS).unwrap();

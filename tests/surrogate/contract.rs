@@ -3,7 +3,9 @@
 use ppo_kernels::Error;
 use ppo_kernels::backend::{Cpu, Memory, SurrogateOps};
 use ppo_kernels::kernels::policy::{Categorical, Gaussian};
-use ppo_kernels::kernels::surrogate::{Surrogate, ValueLoss};
+use ppo_kernels::kernels::surrogate::{
+    Surrogate, SurrogateCategoricalOperands, SurrogateGaussianOperands, SurrogateOperands, ValueLoss,
+};
 use ppo_kernels::layout::{control, sample, stat, term};
 
 use crate::CLIPPED;
@@ -32,7 +34,19 @@ fn names_the_coefficient_that_does_not_fit() {
         let mut terms = cpu.alloc_floats(term::COLUMNS).unwrap();
         let mut stats = cpu.alloc_floats(stat::COLUMNS).unwrap();
         let (mut d_logp, mut d_values) = (one.clone(), one.clone());
-        let result = cpu.surrogate(&op, &one, &one, &one, &samples, &mut terms, &mut d_logp, &mut d_values, &mut stats);
+        let result = cpu.surrogate(
+            &op,
+            SurrogateOperands {
+                logp: &one,
+                entropy: &one,
+                values: &one,
+                samples: &samples,
+                terms: &mut terms,
+                d_logp: &mut d_logp,
+                d_values: &mut d_values,
+                stats: &mut stats,
+            },
+        );
         assert_eq!(named_argument(result), argument, "{op:?}");
     }
 }
@@ -62,16 +76,18 @@ fn names_the_buffer_that_does_not_fit() {
         let result = cpu.surrogate_gaussian(
             &op,
             &policy,
-            &head,
-            &log_std,
-            &actions,
-            &values,
-            &samples,
-            &mut d_head,
-            &mut d_log_std,
-            0,
-            &mut d_values,
-            &mut stats,
+            SurrogateGaussianOperands {
+                mean: &head,
+                log_std: &log_std,
+                actions: &actions,
+                values: &values,
+                samples: &samples,
+                d_mean: &mut d_head,
+                d_log_std: &mut d_log_std,
+                d_log_std_offset: 0,
+                d_values: &mut d_values,
+                stats: &mut stats,
+            },
         );
         assert_eq!(named_argument(result), names[short].replace("head", "mean"));
         if names[short] != "actions" {
@@ -79,14 +95,16 @@ fn names_the_buffer_that_does_not_fit() {
             let result = cpu.surrogate_categorical(
                 &op,
                 &policy,
-                &head,
-                None,
-                &vec![0; 2],
-                &values,
-                &samples,
-                &mut d_head,
-                &mut d_values,
-                &mut stats,
+                SurrogateCategoricalOperands {
+                    logits: &head,
+                    mask: None,
+                    actions: &vec![0; 2],
+                    values: &values,
+                    samples: &samples,
+                    d_logits: &mut d_head,
+                    d_values: &mut d_values,
+                    stats: &mut stats,
+                },
             );
             assert_eq!(named_argument(result), names[short].replace("head", "logits"));
         }
@@ -107,14 +125,16 @@ fn names_the_buffer_that_does_not_fit() {
         let result = cpu.surrogate_categorical(
             &op,
             &policy,
-            &head,
-            Some(&mask),
-            &words,
-            &values,
-            &samples,
-            &mut d_head,
-            &mut d_values,
-            &mut stats,
+            SurrogateCategoricalOperands {
+                logits: &head,
+                mask: Some(&mask),
+                actions: &words,
+                values: &values,
+                samples: &samples,
+                d_logits: &mut d_head,
+                d_values: &mut d_values,
+                stats: &mut stats,
+            },
         );
         assert_eq!(named_argument(result), argument);
     }
@@ -132,16 +152,18 @@ fn names_the_buffer_that_does_not_fit() {
         let result = cpu.surrogate_gaussian(
             &op,
             &policy,
-            &head,
-            &log_std,
-            &head,
-            &values,
-            &samples,
-            &mut d_head,
-            &mut d_log_std,
-            d_log_std_offset,
-            &mut d_values,
-            &mut stats,
+            SurrogateGaussianOperands {
+                mean: &head,
+                log_std: &log_std,
+                actions: &head,
+                values: &values,
+                samples: &samples,
+                d_mean: &mut d_head,
+                d_log_std: &mut d_log_std,
+                d_log_std_offset,
+                d_values: &mut d_values,
+                stats: &mut stats,
+            },
         );
         assert_eq!(named_argument(result), argument, "{policy:?}");
     }

@@ -1,12 +1,15 @@
 //! Seeded inputs, and running each form of the operation on them.
 
 use ppo_kernels::backend::{Memory, SurrogateOps};
-use ppo_kernels::kernels::policy::{Categorical, Gaussian};
-use ppo_kernels::kernels::surrogate::Surrogate;
+use ppo_kernels::kernels::policy::{
+    Categorical, CategoricalBackwardOperands, CategoricalEvaluateOperands, Gaussian, GaussianBackwardOperands,
+    GaussianEvaluateOperands,
+};
+use ppo_kernels::kernels::surrogate::{Surrogate, SurrogateGaussianOperands, SurrogateOperands};
 use ppo_kernels::layout::{sample, stat, term};
 
 use crate::common::Draw;
-use crate::{Outputs, categorical, elementwise};
+use crate::categorical;
 
 /// What the composition hands on after the loss.
 struct Between<B: Memory> {
@@ -110,16 +113,18 @@ impl Inputs {
         backend.surrogate_gaussian(
             &op,
             &policy,
-            &mean,
-            &log_std,
-            &actions,
-            &values,
-            &samples,
-            &mut d_mean,
-            &mut d_log_std,
-            3,
-            &mut d_values,
-            &mut stats,
+            SurrogateGaussianOperands {
+                mean: &mean,
+                log_std: &log_std,
+                actions: &actions,
+                values: &values,
+                samples: &samples,
+                d_mean: &mut d_mean,
+                d_log_std: &mut d_log_std,
+                d_log_std_offset: 3,
+                d_values: &mut d_values,
+                stats: &mut stats,
+            },
         )?;
         Ok([
             backend.read_f64(&stats, 0, stat::COLUMNS)?,
@@ -143,10 +148,23 @@ impl Inputs {
         let actions = backend.upload_words(&self.actions)?;
         let mut logp = backend.alloc_floats(self.batch)?;
         let mut entropy = backend.alloc_floats(self.batch)?;
-        backend.categorical_evaluate(&policy, &logits, mask, &actions, &mut logp, &mut entropy)?;
+        backend.categorical_evaluate(
+            &policy,
+            CategoricalEvaluateOperands { logits: &logits, mask, actions: &actions, logp: &mut logp, entropy: &mut entropy },
+        )?;
         let between = self.between(backend, op, &logp, &entropy)?;
         let mut d_logits = backend.alloc_floats(self.head.len())?;
-        backend.categorical_backward(&policy, &logits, mask, &actions, &between.d_logp, &between.d_entropy, &mut d_logits)?;
+        backend.categorical_backward(
+            &policy,
+            CategoricalBackwardOperands {
+                logits: &logits,
+                mask,
+                actions: &actions,
+                d_logp: &between.d_logp,
+                d_entropy: &between.d_entropy,
+                d_logits: &mut d_logits,
+            },
+        )?;
         Ok([between.stats, backend.read_f64(&d_logits, 0, self.head.len())?, between.d_values])
     }
 
@@ -164,12 +182,33 @@ impl Inputs {
         let actions = backend.upload_floats(&self.gaussian_actions)?;
         let mut logp = backend.alloc_floats(self.batch)?;
         let mut entropy = backend.alloc_floats(self.batch)?;
-        backend.gaussian_evaluate(&policy, &mean, &log_std, &actions, &mut logp, &mut entropy)?;
+        backend.gaussian_evaluate(
+            &policy,
+            GaussianEvaluateOperands {
+                mean: &mean,
+                log_std: &log_std,
+                actions: &actions,
+                logp: &mut logp,
+                entropy: &mut entropy,
+            },
+        )?;
         let between = self.between(backend, op, &logp, &entropy)?;
         let mut d_mean = backend.alloc_floats(self.head.len())?;
         let mut d_log_std = backend.alloc_floats(log_stds)?;
         let Between { d_logp, d_entropy, .. } = &between;
-        backend.gaussian_backward(&policy, &mean, &log_std, &actions, d_logp, d_entropy, &mut d_mean, &mut d_log_std, 0)?;
+        backend.gaussian_backward(
+            &policy,
+            GaussianBackwardOperands {
+                mean: &mean,
+                log_std: &log_std,
+                actions: &actions,
+                d_logp,
+                d_entropy,
+                d_mean: &mut d_mean,
+                d_log_std: &mut d_log_std,
+                d_log_std_offset: 0,
+            },
+        )?;
         let d_mean = backend.read_f64(&d_mean, 0, self.head.len())?;
         Ok([between.stats, d_mean, backend.read_f64(&d_log_std, 0, log_stds)?, between.d_values])
     }
@@ -188,21 +227,23 @@ impl Inputs {
         let mut d_logp = backend.alloc_floats(self.batch)?;
         let mut d_values = backend.alloc_floats(self.batch)?;
         let mut stats = backend.upload_floats(&[0.0; stat::COLUMNS])?;
-        backend.surrogate(&op, logp, entropy, &values, &samples, &mut terms, &mut d_logp, &mut d_values, &mut stats)?;
+        backend.surrogate(
+            &op,
+            SurrogateOperands {
+                logp,
+                entropy,
+                values: &values,
+                samples: &samples,
+                terms: &mut terms,
+                d_logp: &mut d_logp,
+                d_values: &mut d_values,
+                stats: &mut stats,
+            },
+        )?;
         let mut d_entropy = backend.alloc_floats(self.batch)?;
         backend.write_f64(&mut d_entropy, 0, &vec![-op.ent_coef / self.batch as f64; self.batch])?;
         let stats = backend.read_f64(&stats, 0, stat::COLUMNS)?;
         let d_values = backend.read_f64(&d_values, 0, self.batch)?;
         Ok(Between { d_logp, d_entropy, d_values, stats })
-    }
-
-    pub fn elementwise<B: SurrogateOps>(&self, backend: &mut B, op: &Surrogate) -> Outputs {
-        let rows: Vec<[f32; 6]> = (0..self.batch)
-            .map(|i| {
-                let sample = &self.samples[i * sample::COLUMNS..][..sample::COLUMNS];
-                [0.0, self.values[i], sample[0], sample[1], sample[2], sample[3]]
-            })
-            .collect();
-        elementwise(backend, op, &rows)
     }
 }

@@ -5,10 +5,13 @@ mod agreement;
 mod common;
 mod contract;
 mod inputs;
+mod zz_bits;
 
 use ppo_kernels::backend::{Cpu, SurrogateOps};
 use ppo_kernels::kernels::policy::{Categorical, Gaussian};
-use ppo_kernels::kernels::surrogate::{Surrogate, ValueLoss};
+use ppo_kernels::kernels::surrogate::{
+    Surrogate, SurrogateCategoricalOperands, SurrogateGaussianOperands, SurrogateOperands, ValueLoss,
+};
 use ppo_kernels::layout::{control, stat, stop, term};
 
 on_every_backend!(
@@ -77,7 +80,21 @@ fn elementwise<B: SurrogateOps>(backend: &mut B, op: &Surrogate, rows: &[[f32; 6
     let mut d_logp = backend.alloc_floats(rows.len()).unwrap();
     let mut d_values = backend.alloc_floats(rows.len()).unwrap();
     let mut stats = backend.upload_floats(&[0.0; stat::COLUMNS]).unwrap();
-    backend.surrogate(&op, &logp, &entropy, &values, &samples, &mut terms, &mut d_logp, &mut d_values, &mut stats).unwrap();
+    backend
+        .surrogate(
+            &op,
+            SurrogateOperands {
+                logp: &logp,
+                entropy: &entropy,
+                values: &values,
+                samples: &samples,
+                terms: &mut terms,
+                d_logp: &mut d_logp,
+                d_values: &mut d_values,
+                stats: &mut stats,
+            },
+        )
+        .unwrap();
     Outputs {
         terms: backend.read_f64(&terms, 0, rows.len() * term::COLUMNS).unwrap(),
         d_logp: backend.read_f64(&d_logp, 0, rows.len()).unwrap(),
@@ -119,14 +136,16 @@ fn gives_the_clipped_losses_of_rlax<B: SurrogateOps>(backend: &mut B) {
             .surrogate_categorical(
                 &op,
                 &policy,
-                &logits,
-                None,
-                &action_words,
-                &values,
-                &samples,
-                &mut d_logits,
-                &mut d_values,
-                &mut stats,
+                SurrogateCategoricalOperands {
+                    logits: &logits,
+                    mask: None,
+                    actions: &action_words,
+                    values: &values,
+                    samples: &samples,
+                    d_logits: &mut d_logits,
+                    d_values: &mut d_values,
+                    stats: &mut stats,
+                },
             )
             .unwrap();
         // Within their tolerance of 1e-4: by hand the first is -(0.3 + 0.2 + 0.1 e^-2)/3 = -0.171178.
@@ -303,7 +322,21 @@ fn a_term_whose_coefficient_is_zero_stays_out_even_if_infinite<B: SurrogateOps>(
     let entropy = backend.upload_floats(&[f32::INFINITY]).unwrap();
     let [mut terms, mut d_logp, mut d_values, mut stats] =
         [term::COLUMNS, 1, 1, stat::COLUMNS].map(|len| backend.alloc_floats(len).unwrap());
-    backend.surrogate(&PLAIN, &logp, &entropy, &values, &samples, &mut terms, &mut d_logp, &mut d_values, &mut stats).unwrap();
+    backend
+        .surrogate(
+            &PLAIN,
+            SurrogateOperands {
+                logp: &logp,
+                entropy: &entropy,
+                values: &values,
+                samples: &samples,
+                terms: &mut terms,
+                d_logp: &mut d_logp,
+                d_values: &mut d_values,
+                stats: &mut stats,
+            },
+        )
+        .unwrap();
     assert_eq!(backend.read_f64(&stats, stat::LOSS, 1).unwrap(), [-1.0]);
 }
 
@@ -332,16 +365,18 @@ fn a_sample_without_gradient_adds_none_however_far_its_action<B: SurrogateOps>(b
         .surrogate_gaussian(
             &op,
             &policy,
-            &mean,
-            &log_std,
-            &actions,
-            &values,
-            &samples,
-            &mut d_mean,
-            &mut d_log_std,
-            0,
-            &mut d_values,
-            &mut stats,
+            SurrogateGaussianOperands {
+                mean: &mean,
+                log_std: &log_std,
+                actions: &actions,
+                values: &values,
+                samples: &samples,
+                d_mean: &mut d_mean,
+                d_log_std: &mut d_log_std,
+                d_log_std_offset: 0,
+                d_values: &mut d_values,
+                stats: &mut stats,
+            },
         )
         .unwrap();
     // d_logp of the second is -1/2.
@@ -401,14 +436,16 @@ fn categorical<B: SurrogateOps>(
     backend.surrogate_categorical(
         &op,
         &policy,
-        &logits_buffer,
-        mask.as_ref(),
-        &action_words,
-        &values,
-        &samples,
-        &mut d_logits,
-        &mut d_values,
-        &mut stats,
+        SurrogateCategoricalOperands {
+            logits: &logits_buffer,
+            mask: mask.as_ref(),
+            actions: &action_words,
+            values: &values,
+            samples: &samples,
+            d_logits: &mut d_logits,
+            d_values: &mut d_values,
+            stats: &mut stats,
+        },
     )?;
     Ok((
         backend.read_f64(&stats, 0, stat::COLUMNS)?,
@@ -476,16 +513,18 @@ fn writes_its_own_columns_and_elements_only<B: SurrogateOps>(backend: &mut B) {
         .surrogate_gaussian(
             &op,
             &policy,
-            &mean,
-            &log_std,
-            &actions,
-            &values,
-            &samples,
-            &mut d_mean,
-            &mut d_log_std,
-            2,
-            &mut d_values,
-            &mut stats,
+            SurrogateGaussianOperands {
+                mean: &mean,
+                log_std: &log_std,
+                actions: &actions,
+                values: &values,
+                samples: &samples,
+                d_mean: &mut d_mean,
+                d_log_std: &mut d_log_std,
+                d_log_std_offset: 2,
+                d_values: &mut d_values,
+                stats: &mut stats,
+            },
         )
         .unwrap();
     let mut changed = |buffer: &B::Floats, len: usize| -> Vec<usize> {

@@ -1,6 +1,9 @@
 //! Recording `shaders/surrogate/`.
 
-use super::{SUMS, Surrogate, ValueLoss, WORKGROUP_SIZE, check_stop_on_kl, lanes};
+use super::{
+    SUMS, Surrogate, SurrogateCategoricalOperands, SurrogateGaussianOperands, SurrogateOperands, ValueLoss, WORKGROUP_SIZE,
+    check_stop_on_kl, lanes,
+};
 use crate::error::Result;
 use crate::gpu::{Buffer, Context, Field, Grid, Indices, Shader, ShaderParams, bind, shader_params};
 use crate::kernels::ShaderInfo;
@@ -174,17 +177,10 @@ impl SurrogateParams {
 pub(crate) fn record_elementwise(
     context: &mut Context,
     op: &Surrogate,
-    logp: &Buffer<f32>,
-    entropy: &Buffer<f32>,
-    values: &Buffer<f32>,
-    samples: &Buffer<f32>,
-    terms: &Buffer<f32>,
-    d_logp: &Buffer<f32>,
-    d_values: &Buffer<f32>,
-    stats: &Buffer<f32>,
+    operands: &SurrogateOperands<'_, Buffer<f32>>,
 ) -> Result<()> {
-    let vectors = [("logp", logp.len()), ("entropy", entropy.len()), ("d_logp", d_logp.len())];
-    op.check_elementwise(vectors, values.len(), samples.len(), terms.len(), d_values.len(), stats.len())?;
+    op.check_elementwise(operands)?;
+    let SurrogateOperands { logp, entropy, values, samples, terms, d_logp, d_values, stats } = operands;
     let params = SurrogateParams::new(op, 1, WORKGROUP_SIZE);
     let partials = params.partials(context)?;
     let buffers = [
@@ -219,15 +215,9 @@ pub(crate) fn record_categorical(
     variant: Variant,
     op: &Surrogate,
     policy: &Categorical,
-    logits: &Buffer<f32>,
-    mask: Option<&Buffer<u32>>,
-    actions: &Buffer<u32>,
-    values: &Buffer<f32>,
-    samples: &Buffer<f32>,
-    d_logits: &Buffer<f32>,
-    d_values: &Buffer<f32>,
-    stats: &Buffer<f32>,
+    operands: &SurrogateCategoricalOperands<'_, Buffer<f32>, Buffer<u32>>,
 ) -> Result<()> {
+    let SurrogateCategoricalOperands { logits, mask, actions, values, samples, d_logits, d_values, stats } = operands;
     let lanes = lanes(policy.actions);
     let masked = ("MASKED", f64::from(u8::from(mask.is_some())));
     let by_rows = SurrogateParams::new(op, policy.actions, WORKGROUP_SIZE / lanes);
@@ -257,22 +247,25 @@ pub(crate) fn record_gaussian(
     variant: Variant,
     op: &Surrogate,
     policy: &Gaussian,
-    mean: &Buffer<f32>,
-    log_std: &Buffer<f32>,
-    actions: &Buffer<f32>,
-    values: &Buffer<f32>,
-    samples: &Buffer<f32>,
-    d_mean: &Buffer<f32>,
-    d_log_std: &Buffer<f32>,
-    d_log_std_offset: usize,
-    d_values: &Buffer<f32>,
-    stats: &Buffer<f32>,
+    operands: &SurrogateGaussianOperands<'_, Buffer<f32>>,
 ) -> Result<()> {
+    let SurrogateGaussianOperands {
+        mean,
+        log_std,
+        actions,
+        values,
+        samples,
+        d_mean,
+        d_log_std,
+        d_log_std_offset,
+        d_values,
+        stats,
+    } = operands;
     require_size("columns of partials", SurrogateParams::partial_width(policy.dim, true))?;
     let by_rows = SurrogateParams {
         partial_width: SurrogateParams::partial_width(policy.dim, true) as u32,
         log_std_offset: policy.log_std_offset as u32,
-        d_log_std_offset: d_log_std_offset as u32,
+        d_log_std_offset: *d_log_std_offset as u32,
         ..SurrogateParams::new(op, policy.dim, WORKGROUP_SIZE)
     };
     let (shader, entry, constants, params) = if goes_by_tile(context, variant, policy.dim) {
