@@ -12,9 +12,7 @@ use crate::kernels::policy::{Categorical, Gaussian};
 use crate::kernels::policy::{
     CategoricalBackwardOperands, CategoricalEvaluateOperands, GaussianBackwardOperands, GaussianEvaluateOperands,
 };
-use crate::kernels::surrogate::{
-    self as kernels, Surrogate, SurrogateCategoricalOperands, SurrogateGaussianOperands, SurrogateOperands,
-};
+use crate::kernels::surrogate::{self as kernels, CategoricalOperands, GaussianOperands, Surrogate, SurrogateOperands};
 use crate::layout::{control, sample, stat, term};
 use crate::reference::surrogate as reference;
 use crate::tolerance::Tolerance;
@@ -41,7 +39,7 @@ pub trait SurrogateOps: PolicyOps {
         &mut self,
         op: &Surrogate,
         policy: &Categorical,
-        operands: SurrogateCategoricalOperands<'_, Self::Floats, Self::Words>,
+        operands: CategoricalOperands<'_, Self::Floats, Self::Words>,
     ) -> Result<()>;
 
     /// The same through a Gaussian head.
@@ -52,7 +50,7 @@ pub trait SurrogateOps: PolicyOps {
         &mut self,
         op: &Surrogate,
         policy: &Gaussian,
-        operands: SurrogateGaussianOperands<'_, Self::Floats>,
+        operands: GaussianOperands<'_, Self::Floats>,
     ) -> Result<()>;
 
     /// Sets `control[STOP]` to [`TARGET_KL`](crate::layout::stop::TARGET_KL) if it is 0 and approx_kl (k3) of row `stats_row` is greater
@@ -109,13 +107,13 @@ impl SurrogateOps for Gpu {
         &mut self,
         op: &Surrogate,
         policy: &Categorical,
-        operands: SurrogateCategoricalOperands<'_, Buffer<f32>, Buffer<u32>>,
+        operands: CategoricalOperands<'_, Buffer<f32>, Buffer<u32>>,
     ) -> Result<()> {
         op.check_categorical(policy, &operands)?;
         if self.variant != Variant::Plain {
             return kernels::record_categorical(&mut self.context, self.variant, op, policy, &operands);
         }
-        let SurrogateCategoricalOperands { logits, mask, actions, values, samples, d_logits, d_values, stats } = operands;
+        let CategoricalOperands { logits, mask, actions, values, samples, d_logits, d_values, stats } = operands;
         let mut between = Between::new(self, op)?;
         let (logp, entropy) = (&mut between.logp, &mut between.entropy);
         self.categorical_evaluate(policy, CategoricalEvaluateOperands { logits, mask, actions, logp, entropy })?;
@@ -128,25 +126,15 @@ impl SurrogateOps for Gpu {
         &mut self,
         op: &Surrogate,
         policy: &Gaussian,
-        operands: SurrogateGaussianOperands<'_, Buffer<f32>>,
+        operands: GaussianOperands<'_, Buffer<f32>>,
     ) -> Result<()> {
         op.check_gaussian(policy, &operands)?;
         // With a log-std that depends on the state, the fused kernel would need a ninth storage buffer, one more than WebGPU promises.
         if self.variant != Variant::Plain && !policy.state_dependent_std {
             return kernels::record_gaussian(&mut self.context, self.variant, op, policy, &operands);
         }
-        let SurrogateGaussianOperands {
-            mean,
-            log_std,
-            actions,
-            values,
-            samples,
-            d_mean,
-            d_log_std,
-            d_log_std_offset,
-            d_values,
-            stats,
-        } = operands;
+        let GaussianOperands { mean, log_std, actions, values, samples, d_mean, d_log_std, d_log_std_offset, d_values, stats } =
+            operands;
         let mut between = Between::new(self, op)?;
         let (logp, entropy) = (&mut between.logp, &mut between.entropy);
         self.gaussian_evaluate(policy, GaussianEvaluateOperands { mean, log_std, actions, logp, entropy })?;
@@ -176,7 +164,7 @@ macro_rules! on_the_host {
                 &mut self,
                 op: &Surrogate,
                 policy: &Categorical,
-                operands: SurrogateCategoricalOperands<'_, Vec<$real>, Vec<u32>>,
+                operands: CategoricalOperands<'_, Vec<$real>, Vec<u32>>,
             ) -> Result<()> {
                 op.check_categorical(policy, &operands)?;
                 $arithmetic::surrogate_categorical(op, policy, operands);
@@ -187,7 +175,7 @@ macro_rules! on_the_host {
                 &mut self,
                 op: &Surrogate,
                 policy: &Gaussian,
-                operands: SurrogateGaussianOperands<'_, Vec<$real>>,
+                operands: GaussianOperands<'_, Vec<$real>>,
             ) -> Result<()> {
                 op.check_gaussian(policy, &operands)?;
                 $arithmetic::surrogate_gaussian(op, policy, operands);
@@ -246,13 +234,13 @@ impl<A: SurrogateOps, B: SurrogateOps> SurrogateOps for CrossCheck<A, B> {
         &mut self,
         op: &Surrogate,
         policy: &Categorical,
-        mut operands: SurrogateCategoricalOperands<'_, Self::Floats, Self::Words>,
+        mut operands: CategoricalOperands<'_, Self::Floats, Self::Words>,
     ) -> Result<()> {
         const OPERATION: &str = "surrogate_categorical";
         let (a, b) = operands.sides();
         self.a.surrogate_categorical(op, policy, a)?;
         self.b.surrogate_categorical(op, policy, b)?;
-        let SurrogateCategoricalOperands { logits, mask, actions, values, samples, d_logits, d_values, stats } = operands;
+        let CategoricalOperands { logits, mask, actions, values, samples, d_logits, d_values, stats } = operands;
         let (batch, elements) = (op.batch, op.batch * policy.actions);
         let logits = self.b.read_f64(&logits.b, 0, elements)?;
         let mask = mask.map(|mask| self.b.read_words(&mask.b, 0, elements)).transpose()?;
@@ -269,24 +257,14 @@ impl<A: SurrogateOps, B: SurrogateOps> SurrogateOps for CrossCheck<A, B> {
         &mut self,
         op: &Surrogate,
         policy: &Gaussian,
-        mut operands: SurrogateGaussianOperands<'_, Self::Floats>,
+        mut operands: GaussianOperands<'_, Self::Floats>,
     ) -> Result<()> {
         const OPERATION: &str = "surrogate_gaussian";
         let (a, b) = operands.sides();
         self.a.surrogate_gaussian(op, policy, a)?;
         self.b.surrogate_gaussian(op, policy, b)?;
-        let SurrogateGaussianOperands {
-            mean,
-            log_std,
-            actions,
-            values,
-            samples,
-            d_mean,
-            d_log_std,
-            d_log_std_offset,
-            d_values,
-            stats,
-        } = operands;
+        let GaussianOperands { mean, log_std, actions, values, samples, d_mean, d_log_std, d_log_std_offset, d_values, stats } =
+            operands;
         let (batch, elements, log_stds) = (op.batch, op.batch * policy.dim, policy.log_std_len());
         let [mean, actions] = [mean, actions].map(|buffer| self.b.read_f64(&buffer.b, 0, elements));
         let log_std = self.b.read_f64(&log_std.b, policy.log_std_offset, log_stds)?;

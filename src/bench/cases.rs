@@ -143,9 +143,11 @@ pub(super) fn time<B: Benchmarked>(backend: &mut B, step: Step<B>, effort: Effor
 
 #[cfg(test)]
 mod tests {
+    use crate::bench::{Effort, Options, names};
+
     #[test]
     fn names_are_distinct() {
-        let names = crate::bench::names(&crate::bench::Options { only: String::new(), effort: Effort::Full, small: false });
+        let names = names(&Options { only: String::new(), effort: Effort::FULL, small: false });
         let distinct: std::collections::BTreeSet<&String> = names.iter().collect();
         assert_eq!(distinct.len(), names.len(), "{names:?}");
     }

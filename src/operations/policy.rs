@@ -29,36 +29,17 @@ const ROWS: Domain = Domain {
         &[63, 65],
         &[3, 257],
         &[2, 1025],
-        &[65, 1025],
+        &[9, 1025],
         &[65_600, 65],
         &[4_194_400, 1],
     ],
 };
 
-/// `[batch, dim]`: around workgroups of 64 and 256.
-const OWN_LOG_STDS: Domain = Domain {
+/// `[batch, dim]`: around workgroups of 64 and 256. A batch that shares its log-std is one part, two, or parts of more than 64 rows.
+const MEANS: Domain = Domain {
     kernel: "policy",
     sizes: &["batch", "dim"],
     most: &[1000, 70],
-    edges: &[
-        &[1, 1],
-        &[1, 17],
-        &[63, 3],
-        &[64, 2],
-        &[65, 1],
-        &[255, 2],
-        &[256, 1],
-        &[257, 3],
-        &[7, 63],
-        &[8, 64],
-        &[257, 65],
-        &[1025, 6],
-        &[4_194_400, 1],
-    ],
-};
-
-/// Also one part of the batch that shares the log-std, two, and parts of more than 64 rows.
-const SHARED_LOG_STD: Domain = Domain {
     edges: &[
         &[1, 1],
         &[1, 17],
@@ -73,8 +54,8 @@ const SHARED_LOG_STD: Domain = Domain {
         &[257, 65],
         &[1025, 6],
         &[65_537, 1],
+        &[4_194_400, 1],
     ],
-    ..OWN_LOG_STDS
 };
 
 #[derive(Debug, Clone, Copy)]
@@ -123,15 +104,14 @@ impl Rows {
         inputs.upload(&data)
     }
 
+    fn uniforms<B: Backend>(&self, inputs: &mut Inputs<'_, B>) -> Result<B::Floats> {
+        let data = inputs.draw.uniforms(self.offset + self.op.batch);
+        inputs.upload(&data)
+    }
+
     /// Some rows of few actions have no valid one.
     fn mask<B: Backend>(&self, inputs: &mut Inputs<'_, B>) -> Result<Option<B::Words>> {
         self.masked.then(|| inputs.flags(self.op.elements(), 0.7)).transpose()
-    }
-
-    /// `flops` a logit; `wide` tensors of them and `narrow` of one number a row.
-    fn work(&self, flops: usize, wide: usize, narrow: usize) -> Work {
-        let (n, batch) = (self.op.elements(), self.op.batch);
-        Work::new(flops * n, wide * n + narrow * batch, ("samples_per_s", batch))
     }
 }
 
@@ -149,8 +129,6 @@ struct Normals<const OWN: bool> {
 }
 
 impl<const OWN: bool> Normals<OWN> {
-    const DOMAIN: &'static Domain = if OWN { &OWN_LOG_STDS } else { &SHARED_LOG_STD };
-
     fn draw(sizes: &[usize], draw: &mut Draw) -> Self {
         let (batch, dim) = (sizes[0], sizes[1]);
         let (low, high) = draw.one(&[(-1.0, 1.0), (-2.0, 2.0), (-0.5, 2.25), (0.0, 3.0)]);
@@ -191,304 +169,200 @@ impl<const OWN: bool> Normals<OWN> {
         }
         inputs.upload(&data)
     }
-
-    fn work(&self, flops: usize, wide: usize, narrow: usize) -> Work {
-        let (n, batch) = (self.op.elements(), self.op.batch);
-        Work::new(flops * n, wide * n + narrow * batch, ("samples_per_s", batch))
-    }
 }
 
-macro_rules! categorical {
-    ($operation:ident, $name:literal) => {
-        #[doc = concat!("[`", $name, "`](crate::backend::PolicyOps::", $name, ").")]
+/// An operation of the list: the buffers that it reads, a mask, a number, and the buffers that it writes, each with how it is made; what is
+/// passed before them; FLOPs an element, and tensors of one number an element and a row.
+macro_rules! operation {
+    (
+        $operation:ident $([$own:ident])? ($drawn_as:ty): $method:ident, $operands:ident, $domain:expr;
+        |$drawn:ident, $inputs:ident| pass $($argument:expr),+;
+        read $($input:ident: $read:expr),+;
+        $(mask $mask:ident: $flags:expr;)?
+        $(size $size:ident: $number:expr;)?
+        write $($output:ident: $write:expr),+;
+        work $flops:literal, $wide:literal, $narrow:literal;
+    ) => {
+        #[doc = concat!("[`", stringify!($method), "`](crate::backend::PolicyOps::", stringify!($method), ").")]
         #[derive(Debug)]
-        pub struct $operation(Rows);
+        pub struct $operation $(<const $own: bool>)? ($drawn_as);
 
-        impl Operation for $operation {
-            const NAME: &'static str = $name;
-            const DOMAIN: &'static Domain = &ROWS;
+        impl $(<const $own: bool>)? Operation for $operation $(<$own>)? {
+            const NAME: &'static str = stringify!($method);
+            const DOMAIN: &'static Domain = $domain;
 
             fn draw(sizes: &[usize], draw: &mut Draw) -> Self {
-                Self(Rows::draw(sizes, draw))
+                Self(<$drawn_as>::draw(sizes, draw))
+            }
+        }
+
+        impl $(<const $own: bool>)? Call for $operation $(<$own>)? {
+            fn prepare<B: Backend>(&self, $inputs: &mut Inputs<'_, B>) -> Result<Step<B>> {
+                let $drawn = self.0;
+                $(let $input = $read?;)+
+                $(let $mask = $flags?;)?
+                $(let mut $output = $write?;)+
+                Ok(Box::new(move |backend| {
+                    let operands = $operands {
+                        $($input: &$input,)+
+                        $($mask: $mask.as_ref(),)?
+                        $($size: $number,)?
+                        $($output: &mut $output,)+
+                    };
+                    backend.$method($($argument,)+ operands)
+                }))
+            }
+
+            fn work(&self) -> Work {
+                let (n, batch) = (self.0.op.elements(), self.0.op.batch);
+                Work::new($flops * n, $wide * n + $narrow * batch, ("samples_per_s", batch))
             }
         }
     };
 }
 
-macro_rules! gaussian {
-    ($operation:ident, $name:literal) => {
-        #[doc = concat!("[`", $name, "`](crate::backend::PolicyOps::", $name, "), the log-std depending on the state or not.")]
-        #[derive(Debug)]
-        pub struct $operation<const OWN: bool>(Normals<OWN>);
-
-        impl<const OWN: bool> Operation for $operation<OWN> {
-            const NAME: &'static str = $name;
-            const DOMAIN: &'static Domain = Normals::<OWN>::DOMAIN;
-
-            fn draw(sizes: &[usize], draw: &mut Draw) -> Self {
-                Self(Normals::draw(sizes, draw))
-            }
-        }
-    };
+operation! {
+    CategoricalDistribution(Rows): categorical_distribution, CategoricalDistributionOperands, &ROWS;
+    |rows, inputs| pass &rows.op;
+    read logits: rows.logits(inputs);
+    mask mask: rows.mask(inputs);
+    write
+        log_probs: inputs.output(rows.op.elements()),
+        probs: inputs.output(rows.op.elements()),
+        logsumexp: inputs.output(rows.op.batch),
+        mode: inputs.output_words(rows.op.batch);
+    work 6, 3, 2;
 }
 
-categorical!(CategoricalDistribution, "categorical_distribution");
-
-impl Call for CategoricalDistribution {
-    fn prepare<B: Backend>(&self, inputs: &mut Inputs<'_, B>) -> Result<Step<B>> {
-        let Rows { op, .. } = self.0;
-        let (logits, mask) = (self.0.logits(inputs)?, self.0.mask(inputs)?);
-        let [mut log_probs, mut probs] = [inputs.output(op.elements())?, inputs.output(op.elements())?];
-        let (mut logsumexp, mut mode) = (inputs.output(op.batch)?, inputs.output_words(op.batch)?);
-        Ok(Box::new(move |backend| {
-            let (logits, mask, log_probs, probs) = (&logits, mask.as_ref(), &mut log_probs, &mut probs);
-            let (logsumexp, mode) = (&mut logsumexp, &mut mode);
-            let operands = CategoricalDistributionOperands { logits, mask, log_probs, probs, logsumexp, mode };
-            backend.categorical_distribution(&op, operands)
-        }))
-    }
-
-    fn work(&self) -> Work {
-        self.0.work(6, 3, 2)
-    }
+operation! {
+    CategoricalEvaluate(Rows): categorical_evaluate, CategoricalEvaluateOperands, &ROWS;
+    |rows, inputs| pass &rows.op;
+    read logits: rows.logits(inputs), actions: inputs.words(rows.op.batch, rows.op.actions);
+    mask mask: rows.mask(inputs);
+    write logp: inputs.output(rows.op.batch), entropy: inputs.output(rows.op.batch);
+    work 8, 1, 3;
 }
 
-categorical!(CategoricalEvaluate, "categorical_evaluate");
-
-impl Call for CategoricalEvaluate {
-    fn prepare<B: Backend>(&self, inputs: &mut Inputs<'_, B>) -> Result<Step<B>> {
-        let Rows { op, .. } = self.0;
-        let (logits, mask, actions) = (self.0.logits(inputs)?, self.0.mask(inputs)?, inputs.words(op.batch, op.actions)?);
-        let [mut logp, mut entropy] = [inputs.output(op.batch)?, inputs.output(op.batch)?];
-        Ok(Box::new(move |backend| {
-            let (logits, mask, actions, logp, entropy) = (&logits, mask.as_ref(), &actions, &mut logp, &mut entropy);
-            backend.categorical_evaluate(&op, CategoricalEvaluateOperands { logits, mask, actions, logp, entropy })
-        }))
-    }
-
-    fn work(&self) -> Work {
-        self.0.work(8, 1, 3)
-    }
+operation! {
+    CategoricalSample(Rows): categorical_sample, CategoricalSampleOperands, &ROWS;
+    |rows, inputs| pass &rows.op;
+    read logits: rows.logits(inputs), uniforms: rows.uniforms(inputs);
+    mask mask: rows.mask(inputs);
+    size offset: rows.offset;
+    write actions: inputs.output_words(rows.offset + rows.op.batch), logp: inputs.output(rows.offset + rows.op.batch);
+    work 4, 1, 3;
 }
 
-categorical!(CategoricalSample, "categorical_sample");
-
-impl Call for CategoricalSample {
-    fn prepare<B: Backend>(&self, inputs: &mut Inputs<'_, B>) -> Result<Step<B>> {
-        let Rows { op, offset, .. } = self.0;
-        let (logits, mask) = (self.0.logits(inputs)?, self.0.mask(inputs)?);
-        let uniforms = inputs.draw.uniforms(offset + op.batch);
-        let uniforms = inputs.upload(&uniforms)?;
-        let (mut actions, mut logp) = (inputs.output_words(offset + op.batch)?, inputs.output(offset + op.batch)?);
-        Ok(Box::new(move |backend| {
-            let (logits, mask, uniforms, actions, logp) = (&logits, mask.as_ref(), &uniforms, &mut actions, &mut logp);
-            backend.categorical_sample(&op, CategoricalSampleOperands { logits, mask, uniforms, offset, actions, logp })
-        }))
-    }
-
-    fn work(&self) -> Work {
-        self.0.work(4, 1, 3)
-    }
+operation! {
+    CategoricalBackward(Rows): categorical_backward, CategoricalBackwardOperands, &ROWS;
+    |rows, inputs| pass &rows.op;
+    read
+        logits: rows.logits(inputs),
+        actions: inputs.words(rows.op.batch, rows.op.actions),
+        d_logp: inputs.floats(rows.op.batch, 1.0),
+        d_entropy: inputs.floats(rows.op.batch, 0.1);
+    mask mask: rows.mask(inputs);
+    write d_logits: inputs.output(rows.op.elements());
+    work 12, 2, 3;
 }
 
-categorical!(CategoricalBackward, "categorical_backward");
-
-impl Call for CategoricalBackward {
-    fn prepare<B: Backend>(&self, inputs: &mut Inputs<'_, B>) -> Result<Step<B>> {
-        let Rows { op, .. } = self.0;
-        let (logits, mask, actions) = (self.0.logits(inputs)?, self.0.mask(inputs)?, inputs.words(op.batch, op.actions)?);
-        let [d_logp, d_entropy] = [inputs.floats(op.batch, 1.0)?, inputs.floats(op.batch, 0.1)?];
-        let mut d_logits = inputs.output(op.elements())?;
-        Ok(Box::new(move |backend| {
-            let (logits, mask, actions, d_logits) = (&logits, mask.as_ref(), &actions, &mut d_logits);
-            let (d_logp, d_entropy) = (&d_logp, &d_entropy);
-            let operands = CategoricalBackwardOperands { logits, mask, actions, d_logp, d_entropy, d_logits };
-            backend.categorical_backward(&op, operands)
-        }))
-    }
-
-    fn work(&self) -> Work {
-        self.0.work(12, 2, 3)
-    }
+operation! {
+    CategoricalKl(Rows): categorical_kl, CategoricalKlOperands, &ROWS;
+    |rows, inputs| pass &rows.op;
+    read p_logits: rows.logits(inputs), q_logits: rows.logits(inputs);
+    mask mask: rows.mask(inputs);
+    write kl: inputs.output(rows.op.batch);
+    work 12, 2, 1;
 }
 
-categorical!(CategoricalKl, "categorical_kl");
-
-impl Call for CategoricalKl {
-    fn prepare<B: Backend>(&self, inputs: &mut Inputs<'_, B>) -> Result<Step<B>> {
-        let Rows { op, .. } = self.0;
-        let [p_logits, q_logits] = [self.0.logits(inputs)?, self.0.logits(inputs)?];
-        let (mask, mut kl) = (self.0.mask(inputs)?, inputs.output(op.batch)?);
-        Ok(Box::new(move |backend| {
-            let (p_logits, q_logits, mask, kl) = (&p_logits, &q_logits, mask.as_ref(), &mut kl);
-            backend.categorical_kl(&op, CategoricalKlOperands { p_logits, q_logits, mask, kl })
-        }))
-    }
-
-    fn work(&self) -> Work {
-        self.0.work(12, 2, 1)
-    }
+operation! {
+    CategoricalKlBackward(Rows): categorical_kl_backward, CategoricalKlBackwardOperands, &ROWS;
+    |rows, inputs| pass &rows.op, rows.argument;
+    read p_logits: rows.logits(inputs), q_logits: rows.logits(inputs), d_kl: inputs.floats(rows.op.batch, 1.0);
+    mask mask: rows.mask(inputs);
+    write d_logits: inputs.output(rows.op.elements());
+    work 16, 3, 1;
 }
 
-categorical!(CategoricalKlBackward, "categorical_kl_backward");
-
-impl Call for CategoricalKlBackward {
-    fn prepare<B: Backend>(&self, inputs: &mut Inputs<'_, B>) -> Result<Step<B>> {
-        let Rows { op, argument, .. } = self.0;
-        let [p_logits, q_logits] = [self.0.logits(inputs)?, self.0.logits(inputs)?];
-        let (mask, d_kl) = (self.0.mask(inputs)?, inputs.floats(op.batch, 1.0)?);
-        let mut d_logits = inputs.output(op.elements())?;
-        Ok(Box::new(move |backend| {
-            let (p_logits, q_logits, mask, d_kl, d_logits) = (&p_logits, &q_logits, mask.as_ref(), &d_kl, &mut d_logits);
-            let operands = CategoricalKlBackwardOperands { p_logits, q_logits, mask, d_kl, d_logits };
-            backend.categorical_kl_backward(&op, argument, operands)
-        }))
-    }
-
-    fn work(&self) -> Work {
-        self.0.work(16, 3, 1)
-    }
+operation! {
+    GaussianEvaluate[OWN](Normals<OWN>): gaussian_evaluate, GaussianEvaluateOperands, &MEANS;
+    |rows, inputs| pass &rows.op;
+    read mean: rows.means(inputs), log_std: rows.log_std(inputs), actions: rows.x(inputs, rows.op.batch);
+    write logp: inputs.output(rows.op.batch), entropy: inputs.output(rows.op.batch);
+    work 8, 2, 2;
 }
 
-gaussian!(GaussianEvaluate, "gaussian_evaluate");
-
-impl<const OWN: bool> Call for GaussianEvaluate<OWN> {
-    fn prepare<B: Backend>(&self, inputs: &mut Inputs<'_, B>) -> Result<Step<B>> {
-        let Normals { op, .. } = self.0;
-        let (mean, log_std, actions) = (self.0.means(inputs)?, self.0.log_std(inputs)?, self.0.x(inputs, op.batch)?);
-        let [mut logp, mut entropy] = [inputs.output(op.batch)?, inputs.output(op.batch)?];
-        Ok(Box::new(move |backend| {
-            let (mean, log_std, actions, logp, entropy) = (&mean, &log_std, &actions, &mut logp, &mut entropy);
-            backend.gaussian_evaluate(&op, GaussianEvaluateOperands { mean, log_std, actions, logp, entropy })
-        }))
-    }
-
-    fn work(&self) -> Work {
-        self.0.work(8, 2, 2)
-    }
+operation! {
+    GaussianSample[OWN](Normals<OWN>): gaussian_sample, GaussianSampleOperands, &MEANS;
+    |rows, inputs| pass &rows.op;
+    read mean: rows.means(inputs), log_std: rows.log_std(inputs), noise: rows.x(inputs, rows.offset + rows.op.batch);
+    size offset: rows.offset;
+    write
+        actions: inputs.output((rows.offset + rows.op.batch) * rows.op.dim),
+        logp: inputs.output(rows.offset + rows.op.batch);
+    work 7, 3, 1;
 }
 
-gaussian!(GaussianSample, "gaussian_sample");
-
-impl<const OWN: bool> Call for GaussianSample<OWN> {
-    fn prepare<B: Backend>(&self, inputs: &mut Inputs<'_, B>) -> Result<Step<B>> {
-        let Normals { op, offset, .. } = self.0;
-        let rows = offset + op.batch;
-        let (mean, log_std, noise) = (self.0.means(inputs)?, self.0.log_std(inputs)?, self.0.x(inputs, rows)?);
-        let (mut actions, mut logp) = (inputs.output(rows * op.dim)?, inputs.output(rows)?);
-        Ok(Box::new(move |backend| {
-            let (mean, log_std, noise, actions, logp) = (&mean, &log_std, &noise, &mut actions, &mut logp);
-            backend.gaussian_sample(&op, GaussianSampleOperands { mean, log_std, noise, offset, actions, logp })
-        }))
-    }
-
-    fn work(&self) -> Work {
-        self.0.work(7, 3, 1)
-    }
+operation! {
+    GaussianBackward[OWN](Normals<OWN>): gaussian_backward, GaussianBackwardOperands, &MEANS;
+    |rows, inputs| pass &rows.op;
+    read
+        mean: rows.means(inputs),
+        log_std: rows.log_std(inputs),
+        actions: rows.x(inputs, rows.op.batch),
+        d_logp: inputs.floats(rows.op.batch, 1.0),
+        d_entropy: inputs.floats(rows.op.batch, 0.1);
+    size d_log_std_offset: rows.offset;
+    write d_mean: inputs.output(rows.op.elements()), d_log_std: inputs.output(rows.offset + rows.op.log_std_len());
+    work 9, 3, 2;
 }
 
-gaussian!(GaussianBackward, "gaussian_backward");
-
-impl<const OWN: bool> Call for GaussianBackward<OWN> {
-    fn prepare<B: Backend>(&self, inputs: &mut Inputs<'_, B>) -> Result<Step<B>> {
-        let Normals { op, offset: d_log_std_offset, .. } = self.0;
-        let (mean, log_std, actions) = (self.0.means(inputs)?, self.0.log_std(inputs)?, self.0.x(inputs, op.batch)?);
-        let [d_logp, d_entropy] = [inputs.floats(op.batch, 1.0)?, inputs.floats(op.batch, 0.1)?];
-        let mut d_mean = inputs.output(op.elements())?;
-        let mut d_log_std = inputs.output(d_log_std_offset + op.log_std_len())?;
-        Ok(Box::new(move |backend| {
-            let (mean, log_std, actions, d_logp, d_entropy) = (&mean, &log_std, &actions, &d_logp, &d_entropy);
-            let (d_mean, d_log_std) = (&mut d_mean, &mut d_log_std);
-            let operands =
-                GaussianBackwardOperands { mean, log_std, actions, d_logp, d_entropy, d_mean, d_log_std, d_log_std_offset };
-            backend.gaussian_backward(&op, operands)
-        }))
-    }
-
-    fn work(&self) -> Work {
-        self.0.work(9, 3, 2)
-    }
+operation! {
+    GaussianKl[OWN](Normals<OWN>): gaussian_kl, GaussianKlOperands, &MEANS;
+    |rows, inputs| pass &rows.op;
+    read
+        p_mean: rows.means(inputs),
+        p_log_std: rows.log_std(inputs),
+        q_mean: rows.means(inputs),
+        q_log_std: rows.log_std(inputs);
+    write kl: inputs.output(rows.op.batch);
+    work 11, 2, 1;
 }
 
-gaussian!(GaussianKl, "gaussian_kl");
-
-impl<const OWN: bool> Call for GaussianKl<OWN> {
-    fn prepare<B: Backend>(&self, inputs: &mut Inputs<'_, B>) -> Result<Step<B>> {
-        let Normals { op, .. } = self.0;
-        let [p_mean, p_log_std] = [self.0.means(inputs)?, self.0.log_std(inputs)?];
-        let [q_mean, q_log_std] = [self.0.means(inputs)?, self.0.log_std(inputs)?];
-        let mut kl = inputs.output(op.batch)?;
-        Ok(Box::new(move |backend| {
-            let (p_mean, p_log_std, q_mean, q_log_std, kl) = (&p_mean, &p_log_std, &q_mean, &q_log_std, &mut kl);
-            backend.gaussian_kl(&op, GaussianKlOperands { p_mean, p_log_std, q_mean, q_log_std, kl })
-        }))
-    }
-
-    fn work(&self) -> Work {
-        self.0.work(11, 2, 1)
-    }
+operation! {
+    GaussianKlBackward[OWN](Normals<OWN>): gaussian_kl_backward, GaussianKlBackwardOperands, &MEANS;
+    |rows, inputs| pass &rows.op, rows.argument;
+    read
+        p_mean: rows.means(inputs),
+        p_log_std: rows.log_std(inputs),
+        q_mean: rows.means(inputs),
+        q_log_std: rows.log_std(inputs),
+        d_kl: inputs.floats(rows.op.batch, 1.0);
+    write d_mean: inputs.output(rows.op.elements()), d_log_std: inputs.output(rows.op.log_std_len());
+    work 11, 3, 1;
 }
 
-gaussian!(GaussianKlBackward, "gaussian_kl_backward");
-
-impl<const OWN: bool> Call for GaussianKlBackward<OWN> {
-    fn prepare<B: Backend>(&self, inputs: &mut Inputs<'_, B>) -> Result<Step<B>> {
-        let Normals { op, argument, .. } = self.0;
-        let [p_mean, p_log_std] = [self.0.means(inputs)?, self.0.log_std(inputs)?];
-        let [q_mean, q_log_std] = [self.0.means(inputs)?, self.0.log_std(inputs)?];
-        let d_kl = inputs.floats(op.batch, 1.0)?;
-        let [mut d_mean, mut d_log_std] = [inputs.output(op.elements())?, inputs.output(op.log_std_len())?];
-        Ok(Box::new(move |backend| {
-            let (p_mean, p_log_std, q_mean, q_log_std) = (&p_mean, &p_log_std, &q_mean, &q_log_std);
-            let (d_kl, d_mean, d_log_std) = (&d_kl, &mut d_mean, &mut d_log_std);
-            let operands = GaussianKlBackwardOperands { p_mean, p_log_std, q_mean, q_log_std, d_kl, d_mean, d_log_std };
-            backend.gaussian_kl_backward(&op, argument, operands)
-        }))
-    }
-
-    fn work(&self) -> Work {
-        self.0.work(11, 3, 1)
-    }
+operation! {
+    SquashedEvaluate[OWN](Normals<OWN>): squashed_gaussian_evaluate, SquashedEvaluateOperands, &MEANS;
+    |rows, inputs| pass &rows.squashed();
+    read mean: rows.means(inputs), log_std: rows.log_std(inputs), u: rows.x(inputs, rows.op.batch);
+    write
+        actions: inputs.output(rows.op.elements()),
+        log_det: inputs.output(rows.op.elements()),
+        logp: inputs.output(rows.op.batch);
+    work 20, 4, 1;
 }
 
-gaussian!(SquashedEvaluate, "squashed_gaussian_evaluate");
-
-impl<const OWN: bool> Call for SquashedEvaluate<OWN> {
-    fn prepare<B: Backend>(&self, inputs: &mut Inputs<'_, B>) -> Result<Step<B>> {
-        let (op, n, batch) = (self.0.squashed(), self.0.op.elements(), self.0.op.batch);
-        let (mean, log_std, u) = (self.0.means(inputs)?, self.0.log_std(inputs)?, self.0.x(inputs, batch)?);
-        let [mut actions, mut log_det, mut logp] = [inputs.output(n)?, inputs.output(n)?, inputs.output(batch)?];
-        Ok(Box::new(move |backend| {
-            let (mean, log_std, u) = (&mean, &log_std, &u);
-            let (actions, log_det, logp) = (&mut actions, &mut log_det, &mut logp);
-            backend.squashed_gaussian_evaluate(&op, SquashedEvaluateOperands { mean, log_std, u, actions, log_det, logp })
-        }))
-    }
-
-    fn work(&self) -> Work {
-        self.0.work(20, 4, 1)
-    }
-}
-
-gaussian!(SquashedBackward, "squashed_gaussian_backward");
-
-impl<const OWN: bool> Call for SquashedBackward<OWN> {
-    fn prepare<B: Backend>(&self, inputs: &mut Inputs<'_, B>) -> Result<Step<B>> {
-        let (op, Normals { op: gaussian, reparameterised, .. }) = (self.0.squashed(), self.0);
-        let (mean, log_std, u) = (self.0.means(inputs)?, self.0.log_std(inputs)?, self.0.x(inputs, gaussian.batch)?);
-        let d_logp = inputs.floats(gaussian.batch, 1.0)?;
-        let [mut d_mean, mut d_log_std] = [inputs.output(gaussian.elements())?, inputs.output(gaussian.log_std_len())?];
-        Ok(Box::new(move |backend| {
-            let (mean, log_std, u, d_logp) = (&mean, &log_std, &u, &d_logp);
-            let (d_mean, d_log_std) = (&mut d_mean, &mut d_log_std);
-            let operands = SquashedBackwardOperands { mean, log_std, u, d_logp, d_mean, d_log_std };
-            backend.squashed_gaussian_backward(&op, reparameterised, operands)
-        }))
-    }
-
-    fn work(&self) -> Work {
-        self.0.work(9, 3, 1)
-    }
+operation! {
+    SquashedBackward[OWN](Normals<OWN>): squashed_gaussian_backward, SquashedBackwardOperands, &MEANS;
+    |rows, inputs| pass &rows.squashed(), rows.reparameterised;
+    read
+        mean: rows.means(inputs),
+        log_std: rows.log_std(inputs),
+        u: rows.x(inputs, rows.op.batch),
+        d_logp: inputs.floats(rows.op.batch, 1.0);
+    write d_mean: inputs.output(rows.op.elements()), d_log_std: inputs.output(rows.op.log_std_len());
+    work 9, 3, 1;
 }
 
 fn gaussians<const OWN: bool>(list: &mut impl Operations) -> Result<()> {

@@ -5,9 +5,7 @@ use crate::backend::{Backend, Memory};
 use crate::error::Result;
 use crate::kernels::normalize::{EpsilonMode, Normalize};
 use crate::kernels::policy::{Categorical, Gaussian, HALF_LOG_TWO_PI};
-use crate::kernels::surrogate::{
-    Surrogate, SurrogateCategoricalOperands, SurrogateGaussianOperands, SurrogateOperands, ValueLoss,
-};
+use crate::kernels::surrogate::{CategoricalOperands, GaussianOperands, Surrogate, SurrogateOperands, ValueLoss};
 use crate::layout::{control, sample, stat, stop, term};
 
 /// Around workgroups of 256, and the 32 rows of partial sums that one invocation adds up.
@@ -18,7 +16,10 @@ const SAMPLES: Domain = Domain {
     edges: &[&[1], &[63], &[64], &[65], &[255], &[256], &[257], &[4097], &[8191], &[8193]],
 };
 
-/// One, 8 and 32 invocations a row, each around workgroups; tiles of 64 rows of up to 49, and more of them than there are workgroups.
+/// More tiles of 64 rows than there are workgroups.
+const MANY_TILES: &[usize] = &[64 * 2048 + 65, 2];
+
+/// One, 8 and 32 invocations a row, each around workgroups; tiles of rows of up to 49.
 const ROWS: Domain = Domain {
     kernel: "surrogate",
     sizes: &["batch", "actions"],
@@ -41,7 +42,7 @@ const ROWS: Domain = Domain {
         &[9, 1025],
         &[4097, 2],
         &[8193, 5],
-        &[64 * 2048 + 65, 2],
+        MANY_TILES,
     ],
 };
 
@@ -64,11 +65,11 @@ const MEANS: Domain = Domain {
         &[3, 50],
         &[3, 255],
         &[5, 256],
-        &[300, 257],
+        &[99, 257],
         &[2, 600],
         &[1, 4001],
         &[4097, 2],
-        &[64 * 2048 + 65, 2],
+        MANY_TILES,
     ],
 };
 
@@ -308,7 +309,7 @@ impl Call for ThroughCategorical {
         let logits = inputs.draw.long(n, self.scale);
         let mask = self.masked.then(|| inputs.draw.flags(n.max(1), 0.7));
         let actions = inputs.draw.words(policy.batch.max(1), policy.actions.max(1));
-        let logp = categorical_logp(policy.actions, &logits, mask.as_deref(), &actions);
+        let logp = categorical_logp(policy.actions, &logits, mask.as_deref(), &actions[..policy.batch]);
         let [mut samples, values] = self.spread.samples(inputs, &logp)?;
         let (logits, actions) = (inputs.upload(&logits)?, inputs.backend.upload_words(&actions)?);
         let mask = mask.map(|mask| inputs.backend.upload_words(&mask)).transpose()?;
@@ -320,7 +321,7 @@ impl Call for ThroughCategorical {
             }
             let (logits, mask, actions, values, samples) = (&logits, mask.as_ref(), &actions, &values, &samples);
             let (d_logits, d_values, stats) = (&mut d_logits, &mut d_values, &mut stats);
-            let operands = SurrogateCategoricalOperands { logits, mask, actions, values, samples, d_logits, d_values, stats };
+            let operands = CategoricalOperands { logits, mask, actions, values, samples, d_logits, d_values, stats };
             backend.surrogate_categorical(&op, &policy, operands)
         }))
     }
@@ -381,7 +382,7 @@ impl<const OWN: bool> Call for ThroughGaussian<OWN> {
             if let Some(Normalization { op, moments }) = &mut normalization {
                 backend.normalize(op, &mut samples, moments)?;
             }
-            let operands = SurrogateGaussianOperands {
+            let operands = GaussianOperands {
                 mean: &mean,
                 log_std: &log_std,
                 actions: &actions,

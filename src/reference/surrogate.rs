@@ -6,7 +6,7 @@ use crate::kernels::policy::{
     GaussianEvaluateOperands,
 };
 use crate::kernels::surrogate::{
-    CriticLoss, PolicyLoss, Surrogate, SurrogateCategoricalOperands, SurrogateGaussianOperands, SurrogateOperands, ValueLoss,
+    CategoricalOperands, CriticLoss, GaussianOperands, PolicyLoss, Surrogate, SurrogateOperands, ValueLoss,
 };
 use crate::layout::{control, sample, stat, stop, term};
 use crate::real::Real;
@@ -106,12 +106,8 @@ fn between<T: Real>(op: &Surrogate) -> [Vec<T>; 5] {
 }
 
 /// Through a categorical head: its evaluation, the loss, and back.
-pub fn surrogate_categorical<T: Real>(
-    op: &Surrogate,
-    policy: &Categorical,
-    operands: SurrogateCategoricalOperands<'_, Vec<T>, Vec<u32>>,
-) {
-    let SurrogateCategoricalOperands { logits, mask, actions, values, samples, d_logits, d_values, stats } = operands;
+pub fn surrogate_categorical<T: Real>(op: &Surrogate, policy: &Categorical, operands: CategoricalOperands<'_, Vec<T>, Vec<u32>>) {
+    let CategoricalOperands { logits, mask, actions, values, samples, d_logits, d_values, stats } = operands;
     let [logp, entropy, terms, d_logp, d_entropy] = &mut between(op);
     categorical::evaluate(policy, CategoricalEvaluateOperands { logits, mask, actions, logp, entropy });
     surrogate(op, SurrogateOperands { logp, entropy, values, samples, terms, d_logp, d_values, stats });
@@ -119,19 +115,9 @@ pub fn surrogate_categorical<T: Real>(
 }
 
 /// Through a diagonal Gaussian head.
-pub fn surrogate_gaussian<T: Real>(op: &Surrogate, policy: &Gaussian, operands: SurrogateGaussianOperands<'_, Vec<T>>) {
-    let SurrogateGaussianOperands {
-        mean,
-        log_std,
-        actions,
-        values,
-        samples,
-        d_mean,
-        d_log_std,
-        d_log_std_offset,
-        d_values,
-        stats,
-    } = operands;
+pub fn surrogate_gaussian<T: Real>(op: &Surrogate, policy: &Gaussian, operands: GaussianOperands<'_, Vec<T>>) {
+    let GaussianOperands { mean, log_std, actions, values, samples, d_mean, d_log_std, d_log_std_offset, d_values, stats } =
+        operands;
     let [logp, entropy, terms, d_logp, d_entropy] = &mut between(op);
     gaussian::evaluate(policy, GaussianEvaluateOperands { mean, log_std, actions, logp, entropy });
     surrogate(op, SurrogateOperands { logp, entropy, values, samples, terms, d_logp, d_values, stats });

@@ -2,9 +2,7 @@
 
 use ppo_kernels::backend::{Cpu, SurrogateOps, Variant};
 use ppo_kernels::kernels::policy::{Categorical, Gaussian};
-use ppo_kernels::kernels::surrogate::{
-    Surrogate, SurrogateCategoricalOperands, SurrogateGaussianOperands, SurrogateOperands, ValueLoss,
-};
+use ppo_kernels::kernels::surrogate::{CategoricalOperands, GaussianOperands, Surrogate, SurrogateOperands, ValueLoss};
 use ppo_kernels::layout::{stat, term};
 
 use crate::common::{self, check_gradient, checked, expect_mismatch, plant, relative_error};
@@ -67,30 +65,17 @@ fn gradients_are_those_of_the_loss() {
             let mask = masked.then_some(&inputs.mask);
             let policy = Categorical { batch, actions: width };
             let mut run = |logits: &[f64], values: &[f64]| {
-                let (mut d_logits, mut d_values, mut stats) =
-                    (vec![0.0; batch * width], vec![0.0; batch], vec![0.0; stat::COLUMNS]);
-                let (logits, values, samples) = (logits.to_vec(), values.to_vec(), wide(&inputs.samples));
-                cpu.surrogate_categorical(
-                    &op,
-                    &policy,
-                    SurrogateCategoricalOperands {
-                        logits: &logits,
-                        mask,
-                        actions: &inputs.actions,
-                        values: &values,
-                        samples: &samples,
-                        d_logits: &mut d_logits,
-                        d_values: &mut d_values,
-                        stats: &mut stats,
-                    },
-                )
-                .unwrap();
-                (stats, d_logits, d_values)
+                let [d_logits, d_values, stats] = &mut [batch * width, batch, stat::COLUMNS].map(|n| vec![0.0; n]);
+                let (logits, values, samples) = (&logits.to_vec(), &values.to_vec(), &wide(&inputs.samples));
+                let actions = &inputs.actions;
+                let operands = CategoricalOperands { logits, mask, actions, values, samples, d_logits, d_values, stats };
+                cpu.surrogate_categorical(&op, &policy, operands).unwrap();
+                [stats, d_logits, d_values].map(std::mem::take)
             };
             let (logits, values) = (wide(&inputs.head), wide(&inputs.values));
-            let (_, d_logits, d_values) = run(&logits, &values);
-            check_gradient("logits", &logits, &d_logits, 1e-6, 1e-7, |logits| loss_of(&run(logits, &values).0));
-            check_gradient("values", &values, &d_values, 1e-6, 1e-7, |values| loss_of(&run(&logits, values).0));
+            let [_, d_logits, d_values] = run(&logits, &values);
+            check_gradient("logits", &logits, &d_logits, 1e-6, 1e-7, |logits| loss_of(&run(logits, &values)[0]));
+            check_gradient("values", &values, &d_values, 1e-6, 1e-7, |values| loss_of(&run(&logits, values)[0]));
         }
 
         for state_dependent_std in [false, true] {
@@ -98,34 +83,30 @@ fn gradients_are_those_of_the_loss() {
             let policy = Gaussian { batch, dim: width, state_dependent_std, log_std_offset: 0 };
             let log_stds = if state_dependent_std { batch * width } else { width };
             let mut run = |mean: &[f64], log_std: &[f64], values: &[f64]| {
-                let (mut d_mean, mut d_log_std, mut d_values) = (vec![0.0; batch * width], vec![0.0; log_stds], vec![0.0; batch]);
-                let mut stats = vec![0.0; stat::COLUMNS];
-                let (mean, log_std, values) = (mean.to_vec(), log_std.to_vec(), values.to_vec());
-                let (actions, samples) = (wide(&inputs.gaussian_actions), wide(&inputs.samples));
-                cpu.surrogate_gaussian(
-                    &op,
-                    &policy,
-                    SurrogateGaussianOperands {
-                        mean: &mean,
-                        log_std: &log_std,
-                        actions: &actions,
-                        values: &values,
-                        samples: &samples,
-                        d_mean: &mut d_mean,
-                        d_log_std: &mut d_log_std,
-                        d_log_std_offset: 0,
-                        d_values: &mut d_values,
-                        stats: &mut stats,
-                    },
-                )
-                .unwrap();
-                (stats, d_mean, d_log_std, d_values)
+                let lens = [batch * width, log_stds, batch, stat::COLUMNS];
+                let [d_mean, d_log_std, d_values, stats] = &mut lens.map(|n| vec![0.0; n]);
+                let (mean, log_std, values) = (&mean.to_vec(), &log_std.to_vec(), &values.to_vec());
+                let (actions, samples, d_log_std_offset) = (&wide(&inputs.gaussian_actions), &wide(&inputs.samples), 0);
+                let operands = GaussianOperands {
+                    mean,
+                    log_std,
+                    actions,
+                    values,
+                    samples,
+                    d_mean,
+                    d_log_std,
+                    d_log_std_offset,
+                    d_values,
+                    stats,
+                };
+                cpu.surrogate_gaussian(&op, &policy, operands).unwrap();
+                [stats, d_mean, d_log_std, d_values].map(std::mem::take)
             };
             let (mean, log_std, values) = (wide(&inputs.head), wide(&inputs.log_std[..log_stds]), wide(&inputs.values));
-            let (_, d_mean, d_log_std, d_values) = run(&mean, &log_std, &values);
-            check_gradient("mean", &mean, &d_mean, 1e-6, 1e-7, |mean| loss_of(&run(mean, &log_std, &values).0));
-            check_gradient("log_std", &log_std, &d_log_std, 1e-6, 1e-7, |log_std| loss_of(&run(&mean, log_std, &values).0));
-            check_gradient("values", &values, &d_values, 1e-6, 1e-7, |values| loss_of(&run(&mean, &log_std, values).0));
+            let [_, d_mean, d_log_std, d_values] = run(&mean, &log_std, &values);
+            check_gradient("mean", &mean, &d_mean, 1e-6, 1e-7, |mean| loss_of(&run(mean, &log_std, &values)[0]));
+            check_gradient("log_std", &log_std, &d_log_std, 1e-6, 1e-7, |log_std| loss_of(&run(&mean, log_std, &values)[0]));
+            check_gradient("values", &values, &d_values, 1e-6, 1e-7, |values| loss_of(&run(&mean, &log_std, values)[0]));
         }
     }
 }
@@ -185,7 +166,7 @@ fn a_wrong_kernel_is_caught() {
         ("categorical", CLIPPED, "(element - own_first)", "(element - own_first) / 2u"),
         ("categorical", CLIPPED, "= sh_tile[place_of(element)];", "= sh_tile[element];"),
         ("gaussian", CLIPPED, "row += sharers", "row += sharers + 1u"),
-        ("gaussian", CLIPPED, "log_std_sum += sh_lanes[row]", "log_std_sum = sh_lanes[row]"),
+        ("gaussian", CLIPPED, "log_std_sum += times(", "log_std_sum = times("),
         ("gaussian", CLIPPED, "sh_lanes[row] * z * inverse_std", "sh_lanes[row] * z"),
         ("gaussian", CLIPPED, "sharer < sharers", "sharer < 1u"),
         ("gaussian", CLIPPED, "vec4<f32>(exp_parts(-own_log_std), own", "vec4<f32>(exp_parts(own_log_std), own"),
@@ -212,24 +193,9 @@ fn a_wrong_kernel_is_caught() {
 
 fn elementwise_checked<B: SurrogateOps>(backend: &mut B, op: &Surrogate, inputs: &Inputs) -> ppo_kernels::Result<()> {
     let op = Surrogate { batch: inputs.batch, ..*op };
-    let logp = backend.upload_floats(&vec![0.0; inputs.batch])?;
-    let values = backend.upload_floats(&inputs.values)?;
-    let samples = backend.upload_floats(&inputs.samples)?;
-    let mut terms = backend.alloc_floats(inputs.batch * term::COLUMNS)?;
-    let mut d_logp = backend.alloc_floats(inputs.batch)?;
-    let mut d_values = backend.alloc_floats(inputs.batch)?;
-    let mut stats = backend.alloc_floats(stat::COLUMNS)?;
-    backend.surrogate(
-        &op,
-        SurrogateOperands {
-            logp: &logp,
-            entropy: &logp,
-            values: &values,
-            samples: &samples,
-            terms: &mut terms,
-            d_logp: &mut d_logp,
-            d_values: &mut d_values,
-            stats: &mut stats,
-        },
-    )
+    let (logp, values) = (&backend.upload_floats(&vec![0.0; inputs.batch])?, &backend.upload_floats(&inputs.values)?);
+    let (entropy, samples) = (logp, &backend.upload_floats(&inputs.samples)?);
+    let (terms, stats) = (&mut backend.alloc_floats(inputs.batch * term::COLUMNS)?, &mut backend.alloc_floats(stat::COLUMNS)?);
+    let (d_logp, d_values) = (&mut backend.alloc_floats(inputs.batch)?, &mut backend.alloc_floats(inputs.batch)?);
+    backend.surrogate(&op, SurrogateOperands { logp, entropy, values, samples, terms, d_logp, d_values, stats })
 }

@@ -20,7 +20,7 @@ use crate::kernels::gather::Gather;
 use crate::kernels::linear::{ForwardOperands, Linear};
 use crate::kernels::nonfinite::Watched;
 use crate::kernels::policy::{CategoricalSampleOperands, GaussianSampleOperands};
-use crate::kernels::surrogate::{Surrogate, SurrogateCategoricalOperands, SurrogateGaussianOperands};
+use crate::kernels::surrogate::{CategoricalOperands, GaussianOperands, Surrogate};
 use crate::layout::sample;
 
 /// Both networks at once.
@@ -144,11 +144,11 @@ fn check<F: Length, W: Length>(
         Head::Categorical(policy, actions) => {
             let (logits, actions, d_logits) = (&output, &actions.len(), &mut d_output);
             let mask = None;
-            let operands = SurrogateCategoricalOperands { logits, mask, actions, values, samples, d_logits, d_values, stats };
+            let operands = CategoricalOperands { logits, mask, actions, values, samples, d_logits, d_values, stats };
             op.check_categorical(&policy, &operands)
         }
         Head::Gaussian(policy, actions) => {
-            let operands = SurrogateGaussianOperands {
+            let operands = GaussianOperands {
                 mean: &output,
                 log_std: &params.len(),
                 actions: &actions.len(),
@@ -205,13 +205,13 @@ fn outputs_and_loss<B: LinearOps + SurrogateOps + ?Sized>(
     match head {
         Head::Categorical(policy, actions) => {
             let (logits, mask, d_logits) = (output, None, d_output);
-            let operands = SurrogateCategoricalOperands { logits, mask, actions, values, samples, d_logits, d_values, stats };
+            let operands = CategoricalOperands { logits, mask, actions, values, samples, d_logits, d_values, stats };
             backend.surrogate_categorical(op, &policy, operands)
         }
         Head::Gaussian(policy, actions) => {
             let (mean, log_std, d_mean, d_log_std) = (output, params, d_output, grads);
             let d_log_std_offset = policy.log_std_offset;
-            let operands = SurrogateGaussianOperands {
+            let operands = GaussianOperands {
                 mean,
                 log_std,
                 actions,

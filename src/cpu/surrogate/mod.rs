@@ -13,9 +13,7 @@ use self::losses::{critic_losses, policy_losses};
 use self::tile::{LANES, Lanes, column, padded};
 use crate::elementary::vectorised;
 use crate::kernels::policy::{Categorical, Gaussian};
-use crate::kernels::surrogate::{
-    CriticLoss, PolicyLoss, Surrogate, SurrogateCategoricalOperands, SurrogateGaussianOperands, SurrogateOperands,
-};
+use crate::kernels::surrogate::{CategoricalOperands, CriticLoss, GaussianOperands, PolicyLoss, Surrogate, SurrogateOperands};
 use crate::layout::{control, sample, stat, stop, term};
 use crate::real::Real;
 use crate::scratch::with_scratch;
@@ -209,12 +207,8 @@ pub(crate) fn value_rows(op: &Surrogate, values: &[f32], samples: &[f32], d_valu
 }
 
 /// Through a categorical head.
-pub fn surrogate_categorical(
-    op: &Surrogate,
-    policy: &Categorical,
-    operands: SurrogateCategoricalOperands<'_, Vec<f32>, Vec<u32>>,
-) {
-    let SurrogateCategoricalOperands { logits, mask, actions, values, samples, d_logits, d_values, stats } = operands;
+pub fn surrogate_categorical(op: &Surrogate, policy: &Categorical, operands: CategoricalOperands<'_, Vec<f32>, Vec<u32>>) {
+    let CategoricalOperands { logits, mask, actions, values, samples, d_logits, d_values, stats } = operands;
     let width = policy.actions;
     let chunk = chunk_rows(width);
     let work = |c: usize, d_logits: &mut [f32], d_values: &mut [f32]| {
@@ -234,19 +228,9 @@ pub fn surrogate_categorical(
 }
 
 /// Through a diagonal Gaussian head.
-pub fn surrogate_gaussian(op: &Surrogate, policy: &Gaussian, operands: SurrogateGaussianOperands<'_, Vec<f32>>) {
-    let SurrogateGaussianOperands {
-        mean,
-        log_std,
-        actions,
-        values,
-        samples,
-        d_mean,
-        d_log_std,
-        d_log_std_offset,
-        d_values,
-        stats,
-    } = operands;
+pub fn surrogate_gaussian(op: &Surrogate, policy: &Gaussian, operands: GaussianOperands<'_, Vec<f32>>) {
+    let GaussianOperands { mean, log_std, actions, values, samples, d_mean, d_log_std, d_log_std_offset, d_values, stats } =
+        operands;
     let d_log_std = &mut d_log_std[d_log_std_offset..];
     let dim = policy.dim;
     let log_std = &log_std[policy.log_std_offset..];

@@ -1,8 +1,7 @@
 //! Recording `shaders/surrogate/`.
 
 use super::{
-    SUMS, Surrogate, SurrogateCategoricalOperands, SurrogateGaussianOperands, SurrogateOperands, ValueLoss, WORKGROUP_SIZE,
-    check_stop_on_kl, lanes,
+    CategoricalOperands, GaussianOperands, SUMS, Surrogate, SurrogateOperands, ValueLoss, WORKGROUP_SIZE, check_stop_on_kl, lanes,
 };
 use crate::error::Result;
 use crate::gpu::{Buffer, Context, Field, Grid, Indices, Shader, ShaderParams, bind, shader_params};
@@ -215,9 +214,9 @@ pub(crate) fn record_categorical(
     variant: Variant,
     op: &Surrogate,
     policy: &Categorical,
-    operands: &SurrogateCategoricalOperands<'_, Buffer<f32>, Buffer<u32>>,
+    operands: &CategoricalOperands<'_, Buffer<f32>, Buffer<u32>>,
 ) -> Result<()> {
-    let SurrogateCategoricalOperands { logits, mask, actions, values, samples, d_logits, d_values, stats } = operands;
+    let CategoricalOperands { logits, mask, actions, values, samples, d_logits, d_values, stats } = operands;
     let lanes = lanes(policy.actions);
     let masked = ("MASKED", f64::from(u8::from(mask.is_some())));
     let by_rows = SurrogateParams::new(op, policy.actions, WORKGROUP_SIZE / lanes);
@@ -247,20 +246,10 @@ pub(crate) fn record_gaussian(
     variant: Variant,
     op: &Surrogate,
     policy: &Gaussian,
-    operands: &SurrogateGaussianOperands<'_, Buffer<f32>>,
+    operands: &GaussianOperands<'_, Buffer<f32>>,
 ) -> Result<()> {
-    let SurrogateGaussianOperands {
-        mean,
-        log_std,
-        actions,
-        values,
-        samples,
-        d_mean,
-        d_log_std,
-        d_log_std_offset,
-        d_values,
-        stats,
-    } = operands;
+    let GaussianOperands { mean, log_std, actions, values, samples, d_mean, d_log_std, d_log_std_offset, d_values, stats } =
+        operands;
     require_size("columns of partials", SurrogateParams::partial_width(policy.dim, true))?;
     let by_rows = SurrogateParams {
         partial_width: SurrogateParams::partial_width(policy.dim, true) as u32,

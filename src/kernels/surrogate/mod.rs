@@ -78,7 +78,7 @@ operands! {
 
 operands! {
     /// Operands of [`surrogate_categorical`](crate::backend::SurrogateOps::surrogate_categorical).
-    pub struct SurrogateCategoricalOperands<F, W> {
+    pub struct CategoricalOperands<F, W> {
         /// `[batch, actions]`.
         logits: Floats,
         /// `[batch, actions]`: 0 where an action is invalid.
@@ -100,7 +100,7 @@ operands! {
 
 operands! {
     /// Operands of [`surrogate_gaussian`](crate::backend::SurrogateOps::surrogate_gaussian).
-    pub struct SurrogateGaussianOperands<F> {
+    pub struct GaussianOperands<F> {
         /// `[batch, dim]`.
         mean: Floats,
         /// As the distribution says.
@@ -219,7 +219,7 @@ impl Surrogate {
     pub(crate) fn check_categorical<F: Length, W: Length>(
         &self,
         policy: &Categorical,
-        operands: &SurrogateCategoricalOperands<'_, F, W>,
+        operands: &CategoricalOperands<'_, F, W>,
     ) -> Result<()> {
         self.check(operands.stats)?;
         self.check_batch(policy.batch)?;
@@ -232,7 +232,7 @@ impl Surrogate {
     }
 
     /// The buffers of the operation through a Gaussian head.
-    pub(crate) fn check_gaussian<F: Length>(&self, policy: &Gaussian, operands: &SurrogateGaussianOperands<'_, F>) -> Result<()> {
+    pub(crate) fn check_gaussian<F: Length>(&self, policy: &Gaussian, operands: &GaussianOperands<'_, F>) -> Result<()> {
         self.check(operands.stats)?;
         self.check_batch(policy.batch)?;
         require_size("dim", policy.dim)?;
