@@ -1,5 +1,7 @@
 //! Twin of `shaders/surrogate/`: PPO's loss and its gradient, sample by sample.
 
+use std::cmp::Ordering;
+
 use super::policy::{categorical, exp_minus_tangent, gaussian};
 use crate::kernels::policy::{
     Categorical, CategoricalBackwardOperands, CategoricalEvaluateOperands, Gaussian, GaussianBackwardOperands,
@@ -51,7 +53,12 @@ pub fn critic_loss(op: &Surrogate, value: f64, target: f64, old_value: f64) -> C
             let clipped_value = old_value + (value - old_value).clamp(-clip, clip);
             let clipped_square = 0.5 * (clipped_value - target).powi(2);
             let is_inside = (value - old_value).abs() <= clip;
-            let share = square.partial_cmp(&clipped_square).map_or(f64::NAN, |order| [0.0, 0.5, 1.0][(order as i8 + 1) as usize]);
+            let share = match square.partial_cmp(&clipped_square) {
+                Some(Ordering::Greater) => 1.0,
+                Some(Ordering::Equal) => 0.5,
+                Some(Ordering::Less) => 0.0,
+                None => f64::NAN,
+            };
             (clipped_value, square.max(clipped_square), if is_inside { error } else { share * error })
         }
         ValueLoss::Huber { delta } if error.abs() < delta => (value, square / delta, error / delta),

@@ -1,15 +1,14 @@
 //! Action distributions: categorical, Gaussian, tanh-squashed Gaussian.
 
-mod agreement;
 #[path = "../common/mod.rs"]
 mod common;
 mod contract;
 mod faults;
 mod gradients;
 mod inputs;
+mod limits;
 mod masks;
 mod sampling;
-mod zz_bits;
 
 use std::f64::consts::LN_2;
 

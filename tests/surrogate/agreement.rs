@@ -1,4 +1,4 @@
-//! Backends against each other, gradients against differences, and planted faults.
+//! Fused forms against their composition, gradients against differences, and planted faults.
 
 use ppo_kernels::backend::{Cpu, SurrogateOps, Variant};
 use ppo_kernels::kernels::policy::{Categorical, Gaussian};

@@ -5,7 +5,6 @@ mod agreement;
 mod common;
 mod contract;
 mod inputs;
-mod zz_bits;
 
 use ppo_kernels::backend::{Cpu, SurrogateOps};
 use ppo_kernels::kernels::policy::{Categorical, Gaussian};
