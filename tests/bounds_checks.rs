@@ -19,7 +19,7 @@ use ppo_kernels::kernels::gather::{Gather, SamplesOperands};
 use ppo_kernels::kernels::linear::{Activation, ForwardOperands, Linear, Product};
 use ppo_kernels::kernels::nonfinite::Watched;
 use ppo_kernels::kernels::normalize::{EpsilonMode, Normalize};
-use ppo_kernels::kernels::optimizer::{Adam, GradientNorm};
+use ppo_kernels::kernels::optimizer::{Adam, AdamOperands, GradientNorm};
 use ppo_kernels::kernels::policy::{Categorical, Gaussian, KlArgument, SquashedGaussian};
 use ppo_kernels::kernels::random::RandomStream;
 use ppo_kernels::kernels::shaders;
@@ -294,7 +294,20 @@ fn optimizer(run: &mut Run<'_>) {
         let (beta1, beta2, epsilon, weight_decay) = (0.9, 0.999, 1e-5, 0.01);
         let adam = Adam { len, beta1, beta2, epsilon, weight_decay, decoupled: true, schedule_row: 1, stats_row: 2 };
         run.gpu.gradient_norm(&norm, &grads, &mut stats).unwrap();
-        run.gpu.adam_step(&adam, &mut params, &grads, &mut m, &mut v, &schedule, &stats, &mut control).unwrap();
+        run.gpu
+            .adam_step(
+                &adam,
+                AdamOperands {
+                    params: &mut params,
+                    grads: &grads,
+                    m: &mut m,
+                    v: &mut v,
+                    schedule: &schedule,
+                    stats: &stats,
+                    control: &mut control,
+                },
+            )
+            .unwrap();
         run.keep(&[&params, &m, &v, &stats]);
         run.keep_words(&control);
     }

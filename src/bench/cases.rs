@@ -9,10 +9,7 @@ use super::peaks::{Benchmarked, Peaks};
 use super::{Record, record};
 use crate::backend::{Backend, Cpu, CrossCheck};
 use crate::error::Result;
-use crate::kernels::nonfinite::Watched;
-use crate::kernels::optimizer::{Adam, GradientNorm};
 use crate::kernels::policy::{Categorical, Gaussian};
-use crate::layout::{control, schedule, stat};
 use crate::operations::{self, Call, Draw, Step, Work};
 
 #[derive(Debug)]
@@ -25,10 +22,6 @@ pub(super) struct Case {
 enum Kind {
     /// Loss and gradient through a head.
     Loss { head: Head, batch: usize },
-    /// Clip and Adam over a flat buffer.
-    Optimizer { len: usize },
-    /// Looking for NaN.
-    Nonfinite { len: usize },
     /// Drawing actions from logits.
     CategoricalSample { batch: usize, actions: usize },
     /// Drawing actions from means.
@@ -54,11 +47,6 @@ pub(super) fn all(small: bool) -> Vec<Case> {
     }
     let (batch, vocabulary) = (if small { 512 } else { 4096 }, 32_000);
     add(format!("loss_token/N{batch}_V{vocabulary}"), Kind::Loss { head: Head::Tokens { vocabulary }, batch });
-    // What an update needs besides, at the sizes of its larger workloads.
-    for len in [20_000, 400_000] {
-        add(format!("optimizer/P{len}"), Kind::Optimizer { len });
-    }
-    add("nonfinite/L8388608".to_owned(), Kind::Nonfinite { len: 1 << 23 });
     add("sample_cat/A16_B2048".to_owned(), Kind::CategoricalSample { batch: 2048, actions: 16 });
     add("sample_gauss/A12_B4096".to_owned(), Kind::GaussianSample { batch: 4096, dim: 12 });
     cases
@@ -71,9 +59,6 @@ impl Call for Case {
                 let items = if matches!(head, Head::Tokens { .. }) { "tokens_per_s" } else { "samples_per_s" };
                 (head.flops(batch), head.words(batch), (items, batch))
             }
-            // The norm reads the gradient once more: 2 and 12 operations.
-            Kind::Optimizer { len } => (14.0 * len as f64, 8 * len, ("elements_per_s", len)),
-            Kind::Nonfinite { len } => (0.0, len, ("elements_per_s", len)),
             Kind::CategoricalSample { batch, actions } => {
                 (4.0 * (batch * actions) as f64, batch * (actions + 3), ("samples_per_s", batch))
             }
@@ -86,12 +71,6 @@ impl Call for Case {
         let (backend, mut inputs) = (&mut *buffers.backend, Inputs::new());
         match self.kind {
             Kind::Loss { head, batch } => losses::prepare(backend, &mut inputs, head, batch),
-            Kind::Optimizer { len } => optimizer(backend, &mut inputs, len),
-            Kind::Nonfinite { len } => {
-                let x = backend.upload_floats(&inputs.floats(len, 1.0))?;
-                let mut control = backend.upload_words(&control::INITIAL)?;
-                Ok(Box::new(move |backend| backend.find_nonfinite(&[Watched { tensor: 1, len, x: &x }], &mut control)))
-            }
             Kind::CategoricalSample { batch, actions } => {
                 let logits = backend.upload_floats(&inputs.floats(batch * actions, 1.0))?;
                 let uniforms = backend.upload_floats(&inputs.uniforms(batch))?;
@@ -109,24 +88,6 @@ impl Call for Case {
             }
         }
     }
-}
-
-fn optimizer<B: Backend>(backend: &mut B, inputs: &mut Inputs, len: usize) -> Result<Step<B>> {
-    let mut params = backend.upload_floats(&inputs.floats(len, 0.1))?;
-    let grads = backend.upload_floats(&inputs.floats(len, 1e-2))?;
-    let mut m = backend.upload_floats(&inputs.floats(len, 1e-2))?;
-    let squares: Vec<f32> = inputs.floats(len, 1e-2).iter().map(|g| g * g).collect();
-    let mut v = backend.upload_floats(&squares)?;
-    let rows = backend.upload_floats(&schedule::row(2.5e-4, 0.9, 0.999, 10))?;
-    let mut stats = backend.upload_floats(&inputs.floats(stat::COLUMNS, 1.0))?;
-    let mut control = backend.upload_words(&control::INITIAL)?;
-    let norm = GradientNorm { len, max_grad_norm: 0.5, epsilon: 1e-6, stats_row: 0 };
-    let adam =
-        Adam { len, beta1: 0.9, beta2: 0.999, epsilon: 1e-5, weight_decay: 0.0, decoupled: false, schedule_row: 0, stats_row: 0 };
-    Ok(Box::new(move |backend| {
-        backend.gradient_norm(&norm, &grads, &mut stats)?;
-        backend.adam_step(&adam, &mut params, &grads, &mut m, &mut v, &rows, &stats, &mut control)
-    }))
 }
 
 struct Repeated<'a, B: Benchmarked> {

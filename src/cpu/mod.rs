@@ -4,4 +4,7 @@ pub(crate) mod actor_critic;
 pub(crate) mod advantage;
 pub(crate) mod gather;
 pub(crate) mod linear;
+pub(crate) mod nonfinite;
+pub(crate) mod normalize;
+pub(crate) mod optimizer;
 pub(crate) mod random;

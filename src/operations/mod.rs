@@ -5,6 +5,9 @@ pub mod advantage;
 mod draw;
 pub mod gather;
 pub mod linear;
+pub mod nonfinite;
+pub mod normalize;
+pub mod optimizer;
 pub mod random;
 
 pub use draw::Draw;
@@ -73,6 +76,9 @@ pub trait Benches {
 pub fn operations(list: &mut impl Operations) -> Result<()> {
     linear::operations(list)?;
     advantage::operations(list)?;
+    normalize::operations(list)?;
+    optimizer::operations(list)?;
+    nonfinite::operations(list)?;
     gather::operations(list)?;
     random::operations(list)
 }
@@ -81,6 +87,9 @@ pub fn operations(list: &mut impl Operations) -> Result<()> {
 pub fn benches(list: &mut impl Benches) {
     linear::benches(list);
     advantage::benches(list);
+    normalize::benches(list);
+    optimizer::benches(list);
+    nonfinite::benches(list);
     gather::benches(list);
     random::benches(list);
 }

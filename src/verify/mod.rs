@@ -9,9 +9,6 @@
 mod actor_critic;
 mod categorical;
 mod gaussian;
-mod nonfinite;
-mod normalize;
-mod optimizer;
 mod runner;
 mod surrogate;
 #[cfg(feature = "gpu")]
@@ -160,9 +157,6 @@ pub fn run<A: Backend>(backend: A, options: &Options, mut observe: impl FnMut(&K
             }
             "surrogate" => surrogate::cases(&mut runner)?,
             "actor_critic" => actor_critic::cases(&mut runner)?,
-            "normalize" => normalize::cases(&mut runner)?,
-            "optimizer" => optimizer::cases(&mut runner)?,
-            "nonfinite" => nonfinite::cases(&mut runner)?,
             _ => {}
         }
         operations::operations(&mut OfKernel { kernel, runner: &mut runner })?;
