@@ -162,6 +162,24 @@ fn a_value_out_of_range_is_named_before_anything_is_written() {
     }
 }
 
+/// Mesa's layer makes libwayland complain, unless the program sees to it.
+#[cfg(target_os = "linux")]
+#[test]
+fn without_a_runtime_folder_no_driver_complains_of_it() {
+    let output = tempfile::tempdir().unwrap();
+    for arguments in [TINY.replace("--backend cpu", "--backend auto"), "adapters".to_owned()] {
+        let output_flag: &[&std::ffi::OsStr] =
+            if arguments == "adapters" { &[] } else { &["--output".as_ref(), output.path().as_os_str()] };
+        for folder in [None, Some(""), Some("relative")] {
+            let mut command = program(&arguments);
+            command.args(output_flag).env_remove("XDG_RUNTIME_DIR").envs(folder.map(|folder| ("XDG_RUNTIME_DIR", folder)));
+            let result = command.output().unwrap();
+            assert!(!text(&result.stderr).contains("XDG_RUNTIME_DIR"), "{folder:?}: {}", text(&result.stderr));
+            assert!(!result.stdout.is_empty(), "it has run");
+        }
+    }
+}
+
 #[cfg(target_os = "linux")]
 #[test]
 fn what_the_host_has_no_memory_for_is_an_error() {

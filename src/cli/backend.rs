@@ -2,11 +2,11 @@
 
 use clap::ValueEnum;
 use ppo_kernels::backend::{Cpu, CrossCheck, Gpu, Precision};
-use ppo_kernels::gpu::{Selection, adapters};
+use ppo_kernels::gpu::Selection;
 use ppo_kernels::wgpu::Backends;
 use ppo_kernels::{Error, Result};
 
-use super::output;
+use super::{driver, output};
 
 /// Where to compute.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -70,22 +70,30 @@ impl BackendArgs {
     }
 }
 
-/// The adapter of that number or name, or the best. A number that no adapter has may be part of a name.
+/// The adapter of that number or name, or the best.
+///
+/// # Errors
+/// As [`before_adapters`].
+pub fn selection(adapter: &Option<String>) -> Result<Selection> {
+    before_adapters()?;
+    Ok(adapter.clone().map_or(Selection::Best, Selection::NumberedOrNamed))
+}
+
+/// Comes before adapters are listed: keeps the driver quiet and checks `WGPU_BACKEND`.
 ///
 /// # Errors
 /// As [`require_known_apis`].
-pub fn selection(adapter: &Option<String>) -> Result<Selection> {
+pub fn before_adapters() -> Result<()> {
     require_known_apis()?;
-    let Some(name) = adapter else { return Ok(Selection::Best) };
-    let number = name.parse().ok().filter(|&number: &usize| number < adapters().len());
-    Ok(number.map_or_else(|| Selection::Named(name.clone()), Selection::Numbered))
+    driver::start_again_with_runtime_dir();
+    Ok(())
 }
 
 /// wgpu leaves out the names in `WGPU_BACKEND` that it does not know, and then finds no adapter, or another than was meant.
 ///
 /// # Errors
 /// [`Error::InvalidValue`] for such a name.
-pub fn require_known_apis() -> Result<()> {
+fn require_known_apis() -> Result<()> {
     let Ok(names) = std::env::var("WGPU_BACKEND") else { return Ok(()) };
     match names.split(',').find(|name| Backends::from_comma_list(name).is_empty()) {
         None => Ok(()),
@@ -134,7 +142,7 @@ pub fn refuse_adapter(adapter: &Option<String>) -> Result<()> {
 }
 
 fn hardware_or_cpu(precision: PrecisionArgs) -> Result<Opened> {
-    require_known_apis()?;
+    before_adapters()?;
     match Gpu::open_with_precision(&Selection::Hardware, precision.precision) {
         Ok(gpu) => Ok(Opened::Gpu(gpu)),
         Err(error) => {

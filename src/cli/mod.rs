@@ -5,6 +5,7 @@ mod backend;
 mod bench;
 mod chart;
 mod check;
+mod driver;
 mod hyperparameters;
 mod interrupt;
 mod learning_curve;
