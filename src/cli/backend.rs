@@ -121,11 +121,10 @@ pub fn open_cpu(adapter: &Option<String>, precision: PrecisionArgs) -> Result<Cp
 pub fn refuse_precision(PrecisionArgs { precision }: PrecisionArgs) -> Result<()> {
     match precision {
         Precision::F32 => Ok(()),
-        Precision::F16TensorCore | Precision::F16x3TensorCore => Err(Error::InvalidValue {
-            argument: "precision".to_owned(),
-            expected: "f32 with a CPU backend".to_owned(),
-            actual: precision.to_possible_value().map_or_else(String::new, |name| name.get_name().to_owned()),
-        }),
+        Precision::F16TensorCore | Precision::F16x3TensorCore => {
+            let name = precision.to_possible_value().map_or_else(String::new, |name| name.get_name().to_owned());
+            Err(refused_on_cpu(format!("--precision {name}")))
+        }
     }
 }
 
@@ -133,12 +132,13 @@ pub fn refuse_precision(PrecisionArgs { precision }: PrecisionArgs) -> Result<()
 pub fn refuse_adapter(adapter: &Option<String>) -> Result<()> {
     match adapter {
         None => Ok(()),
-        Some(name) => Err(Error::InvalidValue {
-            argument: "adapter".to_owned(),
-            expected: "none with a CPU backend".to_owned(),
-            actual: name.clone(),
-        }),
+        Some(name) => Err(refused_on_cpu(format!("--adapter {name}"))),
     }
+}
+
+/// A flag that only a GPU backend takes.
+fn refused_on_cpu(argument: String) -> Error {
+    Error::Conflict { argument, other: "a CPU backend".to_owned(), remedy: "pass --backend gpu, or leave it out".to_owned() }
 }
 
 fn hardware_or_cpu(precision: PrecisionArgs) -> Result<Opened> {
