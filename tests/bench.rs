@@ -40,7 +40,9 @@ fn figures_and_picture_cannot_be_one_file() {
     let path = path.to_str().unwrap();
     let output = bench(&["--quick", "--backend", "cpu", "--only", "gae/", "--json", path, "--plot", path]);
     assert_eq!(output.status.code(), Some(1));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("plot: expected another file than --json's"));
+    assert!(
+        String::from_utf8_lossy(&output.stderr).contains("conflicts with --json, which names that file too; pass another file")
+    );
 }
 
 #[test]
@@ -141,7 +143,7 @@ fn a_cross_check_is_not_timed() {
     let Some(_) = gpu() else { return };
     let output = bench(&["--backend", "cross-check"]);
     assert_eq!(output.status.code(), Some(1));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("backend: expected auto, gpu or cpu"));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("pass --backend auto, gpu or cpu"));
 }
 
 type Run<B> = fn(B, &Options, &mut Report<'_>) -> ppo_kernels::Result<B>;
@@ -315,9 +317,15 @@ fn names_of_the_other_kind_of_run_are_refused_before_anything_is_measured() {
         assert_eq!(output.status.code(), Some(1), "{errors}");
         assert!(errors.contains(expected) && !errors.contains("limits/"), "{errors}");
     };
-    refused(&["--backend", "cpu", "--only", "sweep/batch"], "only: expected --sweep beside it, got sweep/batch");
-    refused(&["--backend", "cpu", "--sweep", "--only", "gae/"], "only: expected part of a name `sweep/AXIS/SIZE` with --sweep");
-    refused(&["--backend", "cpu", "--sweep", "--only", "depth"], "sweep/horizon/65536, got depth");
+    refused(
+        &["--backend", "cpu", "--only", "sweep/batch"],
+        "--only sweep/batch conflicts with a run without --sweep; pass --sweep too",
+    );
+    refused(
+        &["--backend", "cpu", "--sweep", "--only", "gae/"],
+        "--only gae/ conflicts with --sweep; pass part of a name sweep/AXIS/SIZE",
+    );
+    refused(&["--backend", "cpu", "--sweep", "--only", "depth"], "--only is depth; pass part of one of ");
 }
 
 #[test]
