@@ -54,7 +54,7 @@ def machine(meta, folder):
     shared = f";\nother programs kept {busy:.1f} cores busy" if busy > 0.1 else ""
     allocator = "; peers keep freed memory" if meta.get("allocator") == "keeps memory" else ""
     return (
-        f"`{folder}`: {where}; {meta['date'][:10]}, commit {commit};\n{versions};\n"
+        f"`{folder}`: {where}; {meta['date'][:10]};\ncommit {commit}; {versions};\n"
         f"median of {meta['rounds']} alternating rounds{allocator}{shared}."
     )
 
