@@ -156,7 +156,7 @@ fn agrees_with_its_twin_at_edge_sizes() {
 fn a_flag_that_is_overlooked_is_caught() {
     for len in [5, 40_000] {
         for (from, to) in
-            [("if UNLESS == NEVER {", "if UNLESS != NEVER {"), ("unless[i], unless[i] << 1u", "unless[0], unless[0]")]
+            [("if UNLESS == NEVER {", "if UNLESS != NEVER {"), ("flags[i], flags[i] << 1u", "flags[0], flags[0]")]
         {
             let Some(mut both) = checked() else { return };
             both.a.context.replace_shader("nonfinite", plant(include_str!("../shaders/nonfinite.wgsl"), from, to));
