@@ -138,7 +138,7 @@ fn elements_with_a_flag_may_be_anything<B: NonfiniteOps>(backend: &mut B) {
 fn a_flag_that_is_overlooked_is_caught() {
     for len in [5, 40_000] {
         for (from, to) in
-            [("if UNLESS == NEVER {", "if UNLESS != NEVER {"), ("unless[i], unless[i] << 1u", "unless[0], unless[0]")]
+            [("if UNLESS == NEVER {", "if UNLESS != NEVER {"), ("flags[i], flags[i] << 1u", "flags[0], flags[0]")]
         {
             let Some(mut both) = checked() else { return };
             both.a.context.replace_shader("nonfinite", plant(include_str!("../shaders/nonfinite.wgsl"), from, to));
