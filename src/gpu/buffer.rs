@@ -62,6 +62,12 @@ pub struct Buffer<T> {
     element: PhantomData<T>,
 }
 
+impl<T> crate::operands::Length for Buffer<T> {
+    fn len(&self) -> usize {
+        self.len
+    }
+}
+
 impl<T> Clone for Buffer<T> {
     fn clone(&self) -> Self {
         self.cast()

@@ -110,27 +110,6 @@ fn a_planted_fault_is_noticed() {
     }
 }
 
-#[test]
-fn a_fault_of_a_stopped_step_is_noticed() {
-    let Some(mut gpu) = gpu() else { return };
-    let [problem, ..] = problems();
-    let problem = Problem { max_kl: Some(0.0), ..problem };
-    let expected = problem.solve(&mut Cpu::<f64>::new(), Way::Step).unwrap();
-    let mut difference = |from: &str, to: &str| {
-        common::plant_fault(&mut gpu, "actor_critic/by_layer", from, to);
-        first_difference(&problem.solve(&mut gpu, Way::Step).unwrap(), &expected, 1e-4)
-    };
-    assert_eq!(difference("&& !stopped", "&& !stopped"), None);
-    for (from, to, tensor) in [
-        ("&& !stopped", "", "params"),
-        ("had_stopped || is_beyond ||", "had_stopped ||", "control"),
-        ("    if is_beyond {", "    if false {", "control"),
-    ] {
-        let found = difference(from, to);
-        assert!(found.as_deref().is_some_and(|found| found.starts_with(tensor)), "{from}: {found:?}");
-    }
-}
-
 /// Where the adapter has any: layers of 16 and more go through them, in large stretches and in parts.
 #[test]
 fn layers_may_be_products_on_tensor_cores() {
