@@ -8,7 +8,8 @@ use ppo_kernels::kernels::actor_critic::MinibatchStep;
 use ppo_kernels::kernels::linear::Activation;
 use ppo_kernels::kernels::optimizer::{Adam, GradientNorm};
 use ppo_kernels::kernels::policy::Categorical;
-use ppo_kernels::kernels::surrogate::{Surrogate, ValueLoss, sample};
+use ppo_kernels::kernels::surrogate::{Surrogate, ValueLoss};
+use ppo_kernels::layout::sample;
 use ppo_kernels::ppo::{Network, NetworkSpec, PolicyKind};
 
 struct Minibatch {

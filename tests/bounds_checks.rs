@@ -12,16 +12,19 @@ use ppo_kernels::backend::{
 use ppo_kernels::bench::{Benchmarked, Units};
 use ppo_kernels::gpu::{Autotune, Buffer, Context, Indices, OpenOptions, Selection, Shader};
 use ppo_kernels::kernels::actor_critic::{ActorCritic, Form, Layer, MinibatchStep};
-use ppo_kernels::kernels::advantage::{DiscountedReturns, Gae};
+use ppo_kernels::kernels::advantage::{
+    CleanRlGaeOperands, DiscountedReturns, Gae, GaeOperands, ReturnsOperands, RewardToGoOperands,
+};
 use ppo_kernels::kernels::gather::Gather;
 use ppo_kernels::kernels::linear::{Activation, Linear, Product};
 use ppo_kernels::kernels::nonfinite::Watched;
 use ppo_kernels::kernels::normalize::{EpsilonMode, Normalize};
-use ppo_kernels::kernels::optimizer::{Adam, GradientNorm, control, schedule};
+use ppo_kernels::kernels::optimizer::{Adam, GradientNorm};
 use ppo_kernels::kernels::policy::{Categorical, Gaussian, KlArgument, SquashedGaussian};
 use ppo_kernels::kernels::random::RandomStream;
 use ppo_kernels::kernels::shaders;
-use ppo_kernels::kernels::surrogate::{Surrogate, ValueLoss, sample, stat, term};
+use ppo_kernels::kernels::surrogate::{Surrogate, ValueLoss};
+use ppo_kernels::layout::{control, sample, schedule, stat, term};
 
 /// Uploads seeded inputs and collects the bits of outputs.
 struct Run<'a> {
@@ -178,14 +181,20 @@ fn advantage(run: &mut Run<'_>) {
         let op = DiscountedReturns { steps, envs, gamma: 0.99 };
         for variant in [Variant::Plain, Variant::Fast] {
             run.gpu.variant = variant;
-            run.gpu.gae(&gae, &rewards, &values, &next_values, &terminated, &truncated, &mut advantages, &mut returns).unwrap();
-            run.keep(&[&advantages, &returns]);
-            let ends = (&next_values, &next_value);
-            run.gpu.gae_cleanrl(&gae, &rewards, &values, ends.0, ends.1, ends.1, &mut advantages, &mut returns).unwrap();
-            run.keep(&[&advantages, &returns]);
-            run.gpu.discounted_returns(&op, &rewards, ends.0, ends.1, &terminated, &truncated, &mut returns).unwrap();
-            run.gpu.reward_to_go(&op, &rewards, &terminated, &truncated, &mut advantages).unwrap();
-            run.keep(&[&advantages, &returns]);
+            let (rewards, values, next_values, next_value) = (&rewards, &values, &next_values, &next_value);
+            let (terminated, truncated) = (&terminated, &truncated);
+            let (advantages, returns) = (&mut advantages, &mut returns);
+            run.gpu.gae(&gae, GaeOperands { rewards, values, next_values, terminated, truncated, advantages, returns }).unwrap();
+            run.keep(&[advantages, returns]);
+            let (dones, next_done) = (next_values, next_value);
+            run.gpu
+                .gae_cleanrl(&gae, CleanRlGaeOperands { rewards, values, dones, next_value, next_done, advantages, returns })
+                .unwrap();
+            run.keep(&[advantages, returns]);
+            let operands = ReturnsOperands { rewards, next_values, next_value, terminated, truncated, returns };
+            run.gpu.discounted_returns(&op, operands).unwrap();
+            run.gpu.reward_to_go(&op, RewardToGoOperands { rewards, terminated, truncated, returns: advantages }).unwrap();
+            run.keep(&[advantages, returns]);
         }
     }
 }

@@ -57,9 +57,9 @@ on_every_backend!(every_public_case_passes);
 
 #[test]
 fn every_public_case_passes_with_every_variant() {
-    for variant in [Variant::Plain, Variant::Fast] {
+    for (variant, form) in [(Variant::Plain, None), (Variant::Fast, Some(Form::ByTile)), (Variant::Fast, Some(Form::ByLayer))] {
         let Some(mut gpu) = common::gpu() else { return };
-        gpu.variant = variant;
+        (gpu.variant, gpu.fused_form) = (variant, form);
         every_public_case_passes(&mut gpu);
     }
 }

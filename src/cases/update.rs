@@ -8,7 +8,7 @@ use crate::backend::Backend;
 use crate::error::{Error, Result};
 use crate::kernels::gather::Gather;
 use crate::kernels::policy::Categorical;
-use crate::kernels::surrogate::stat;
+use crate::layout::stat;
 use crate::ppo::{Actions, AdvantageScope, Config, Ends, Learner, Network, NetworkSpec, PolicyKind, Rollout};
 
 /// What a case says about the learner.

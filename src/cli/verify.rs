@@ -3,10 +3,8 @@
 use clap::ValueEnum;
 use comfy_table::Table;
 use ppo_kernels::Result;
-use ppo_kernels::backend::{Gpu, Memory, Variant, Worst};
-use ppo_kernels::kernels::actor_critic::Form;
-use ppo_kernels::kernels::linear::Product;
-use ppo_kernels::verify::{KERNELS, KERNELS_WITH_VARIANTS, KernelReport, Options, run as run_cases};
+use ppo_kernels::backend::{Gpu, Memory, Worst};
+use ppo_kernels::verify::{KERNELS, KernelReport, Options, run as run_cases, variants};
 
 use super::backend::{PrecisionArgs, open_cpu, selection};
 use super::{Outcome, output};
@@ -91,27 +89,11 @@ fn verify_gpu(args: &VerifyArgs, options: &Options) -> Result<Vec<Labelled>> {
     gpu.context.set_guards(true);
     let mut reports = Vec::new();
     for &kernel in KERNELS {
-        let variants: &[_] = if kernel == "linear" {
-            &[
-                ("plain", Variant::Plain, None, None),
-                ("fast", Variant::Fast, None, None),
-                ("64x64", Variant::Auto, Some(Product::Workgroup64), None),
-                ("128x128", Variant::Auto, Some(Product::Workgroup128), None),
-            ]
-        } else if kernel == "actor_critic" {
-            &[("by tile", Variant::Auto, None, Some(Form::ByTile)), ("by layer", Variant::Auto, None, Some(Form::ByLayer))]
-        } else if kernel == "surrogate" {
-            &[("plain", Variant::Plain, None, None), ("fused", Variant::Auto, None, None), ("by tile", Variant::Fast, None, None)]
-        } else if KERNELS_WITH_VARIANTS.contains(&kernel) {
-            &[("plain", Variant::Plain, None, None), ("fast", Variant::Fast, None, None)]
-        } else {
-            &[("only", Variant::Auto, None, None)]
-        };
-        for &(name, variant, product, form) in variants {
-            (gpu.variant, gpu.product, gpu.fused_form) = (variant, product, form);
+        for variant in variants(kernel) {
+            variant.choose(&mut gpu);
             let options = Options { kernels: vec![kernel], ..options.clone() };
-            let (back, found) = run_cases(gpu, &options, |report| tell(name, report))?;
-            reports.extend(label(name, found));
+            let (back, found) = run_cases(gpu, &options, |report| tell(variant.name, report))?;
+            reports.extend(label(variant.name, found));
             gpu = back;
         }
     }

@@ -16,14 +16,14 @@ use super::{Actions, AdvantageScope, Config, Ends, KlStop, Network, NetworkSpec,
 use crate::backend::{Backend, Head, Length, Memory, Minibatch, MinibatchRows, Position, Trace, TrainState};
 use crate::error::{Error, Result};
 use crate::kernels::actor_critic::MinibatchStep;
-use crate::kernels::advantage::Gae;
+use crate::kernels::advantage::{CleanRlGaeOperands, Gae, GaeOperands};
 use crate::kernels::gather::Gather;
 use crate::kernels::nonfinite::Watched;
 use crate::kernels::normalize::Normalize;
-use crate::kernels::optimizer::{Adam, GradientNorm, control, schedule, stop};
+use crate::kernels::optimizer::{Adam, GradientNorm};
 use crate::kernels::policy::Categorical;
 use crate::kernels::random::RandomStream;
-use crate::kernels::surrogate::{sample, stat};
+use crate::layout::{control, sample, schedule, stat, stop};
 use crate::shape::{require_len, require_range};
 
 /// Tensors that an update looks through for NaN and infinities. A code on the device is an index into this, plus one.
@@ -338,19 +338,15 @@ impl<B: Backend> Learner<B> {
         let Config { num_steps: steps, num_envs: envs, gamma, gae_lambda, .. } = self.config;
         let op = Gae { steps, envs, gamma, gae_lambda };
         let Rollout { rewards, values, .. } = rollout;
+        let (advantages, returns) = (&mut self.advantages, &mut self.returns);
         match &rollout.ends {
-            Ends::BeforeStep { dones, next_value, next_done } => backend.gae_cleanrl(
-                &op,
-                rewards,
-                values,
-                dones,
-                next_value,
-                next_done,
-                &mut self.advantages,
-                &mut self.returns,
-            )?,
+            Ends::BeforeStep { dones, next_value, next_done } => {
+                let operands = CleanRlGaeOperands { rewards, values, dones, next_value, next_done, advantages, returns };
+                backend.gae_cleanrl(&op, operands)?;
+            }
             Ends::AfterStep { next_values, terminated, truncated } => {
-                backend.gae(&op, rewards, values, next_values, terminated, truncated, &mut self.advantages, &mut self.returns)?
+                let operands = GaeOperands { rewards, values, next_values, terminated, truncated, advantages, returns };
+                backend.gae(&op, operands)?;
             }
         }
         // The row after those of the minibatch steps.

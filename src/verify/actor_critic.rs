@@ -1,6 +1,5 @@
 //! Cases of [`kernels::actor_critic`](crate::kernels::actor_critic): both networks at once, against the single operations.
 
-use super::draw::Draw;
 use super::runner::Runner;
 use super::surrogate::{ROWS, objective, samples};
 use crate::backend::{
@@ -10,9 +9,11 @@ use crate::backend::{
 use crate::error::Result;
 use crate::kernels::actor_critic::{ActorCritic, Layer, MinibatchStep, composite_tolerance};
 use crate::kernels::linear::{Activation, Linear};
-use crate::kernels::optimizer::{Adam, GradientNorm, control, schedule, stop};
+use crate::kernels::optimizer::{Adam, GradientNorm};
 use crate::kernels::policy::{Categorical, Gaussian};
-use crate::kernels::surrogate::{Surrogate, stat};
+use crate::kernels::surrogate::Surrogate;
+use crate::layout::{control, schedule, stat, stop};
+use crate::operations::Draw;
 
 /// `[batch, width of the hidden layers]`: around tiles and vectors of 8, and three stretches of which sums for layers are made.
 const EDGES: &[[usize; 2]] =

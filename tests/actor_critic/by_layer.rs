@@ -4,7 +4,7 @@ use ppo_kernels::backend::{Cpu, Gpu, Precision};
 use ppo_kernels::gpu::Context;
 use ppo_kernels::kernels::actor_critic::Form;
 use ppo_kernels::kernels::linear::Activation;
-use ppo_kernels::kernels::optimizer::{control, stop};
+use ppo_kernels::layout::{control, stop};
 use ppo_kernels::wgpu;
 
 use crate::common;

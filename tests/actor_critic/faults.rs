@@ -3,7 +3,7 @@
 use ppo_kernels::backend::{Backend, Cpu, Gpu, TrainState};
 use ppo_kernels::kernels::actor_critic::Form;
 use ppo_kernels::kernels::linear::Activation;
-use ppo_kernels::kernels::optimizer::{control, stop};
+use ppo_kernels::layout::{control, stop};
 
 use crate::common::{self, relative_error};
 use crate::problem::{ACTED, Outcome, Problem, TENSOR, Way, first_difference};

@@ -12,8 +12,8 @@ use ppo_kernels::backend::{
 };
 use ppo_kernels::kernels::actor_critic::{ActorCritic, Form};
 use ppo_kernels::kernels::linear::Activation;
-use ppo_kernels::kernels::optimizer::{control, stop};
 use ppo_kernels::kernels::surrogate::Surrogate;
+use ppo_kernels::layout::{control, stop};
 
 use common::relative_error;
 use problem::{ACTED, Problem, Way, first_difference, problems};

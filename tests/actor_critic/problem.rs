@@ -7,9 +7,10 @@ use ppo_kernels::backend::{
 use ppo_kernels::kernels::actor_critic::{ActorCritic, Layer, MinibatchStep};
 use ppo_kernels::kernels::linear::{Activation, Linear};
 use ppo_kernels::kernels::nonfinite::Watched;
-use ppo_kernels::kernels::optimizer::{Adam, GradientNorm, control, schedule};
+use ppo_kernels::kernels::optimizer::{Adam, GradientNorm};
 use ppo_kernels::kernels::policy::{Categorical, Gaussian};
-use ppo_kernels::kernels::surrogate::{Surrogate, ValueLoss, sample, stat};
+use ppo_kernels::kernels::surrogate::{Surrogate, ValueLoss};
+use ppo_kernels::layout::{control, sample, schedule, stat};
 
 use crate::common::{Draw, relative_error};
 

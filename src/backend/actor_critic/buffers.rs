@@ -4,9 +4,8 @@ use crate::backend::{Length, Memory};
 use crate::error::{Error, Result};
 use crate::kernels::actor_critic::{ActorCritic, Layer, PackedLayout};
 use crate::kernels::gather::Gather;
-use crate::kernels::optimizer::{control, schedule};
 use crate::kernels::policy::{Categorical, Gaussian};
-use crate::kernels::surrogate::{sample, stat};
+use crate::layout::{control, sample, schedule, stat};
 use crate::reference::actor_critic as reference;
 use crate::shape::{elements, require_len, require_size};
 
@@ -204,7 +203,7 @@ pub struct MinibatchInputs<'a, F, W> {
     pub observations: &'a F,
     /// Policy and actions.
     pub head: Head<'a, F, W>,
-    /// `[batch, 4]`, packed as [`sample`](crate::kernels::surrogate::sample) says.
+    /// `[batch, 4]`, packed as [`sample`](crate::layout::sample) says.
     pub samples: &'a F,
 }
 

@@ -7,7 +7,7 @@ use crate::backend::{Gpu, Memory};
 use crate::error::Result;
 use crate::gpu::Buffer;
 use crate::kernels::actor_critic::{ActorCritic, ByLayer, Form, MinibatchStep};
-use crate::kernels::surrogate::sample;
+use crate::layout::sample;
 
 /// Samples whose rows begin where a binding may.
 const ALIGNED_SAMPLES: usize = 64 / sample::COLUMNS;

@@ -15,7 +15,7 @@ use crate::kernels::actor_critic::{Layer, MinibatchStep};
 use crate::kernels::linear::Activation;
 use crate::kernels::optimizer::{Adam, GradientNorm};
 use crate::kernels::policy::Categorical;
-use crate::kernels::surrogate::{sample, stat};
+use crate::layout::{sample, stat};
 use crate::ppo::{Network, NetworkSpec, ParameterTensor, PolicyKind};
 
 /// Samples, and units of each of the two hidden layers.
