@@ -1,7 +1,7 @@
 //! The device layer: adapters, buffers, pipelines and the recording of dispatches. It knows no kernel.
 //!
-//! Imports run one way: [`tuning`] times candidates on a [`Context`], which knows nothing of it and holds only the [`cache`] of the
-//! choices. All modules stand on [`wait`], the only one that blocks.
+//! Imports run one way: `tuning` times candidates on a [`Context`], which knows nothing of it and holds only the `cache` of the
+//! choices. All modules stand on `wait`, the only one that blocks.
 
 mod adapter;
 mod autotune;
