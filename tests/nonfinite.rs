@@ -155,9 +155,7 @@ fn agrees_with_its_twin_at_edge_sizes() {
 #[test]
 fn a_flag_that_is_overlooked_is_caught() {
     for len in [5, 40_000] {
-        for (from, to) in
-            [("if UNLESS == NEVER {", "if UNLESS != NEVER {"), ("flags[i], flags[i] << 1u", "flags[0], flags[0]")]
-        {
+        for (from, to) in [("if UNLESS == NEVER {", "if UNLESS != NEVER {"), ("flags[i], flags[i] << 1u", "flags[0], flags[0]")] {
             let Some(mut both) = checked() else { return };
             both.a.context.replace_shader("nonfinite", plant(include_str!("../shaders/nonfinite.wgsl"), from, to));
             let mut flags = vec![1; len];
