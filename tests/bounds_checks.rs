@@ -17,7 +17,7 @@ use ppo_kernels::kernels::advantage::{
 };
 use ppo_kernels::kernels::gather::{Gather, SamplesOperands};
 use ppo_kernels::kernels::linear::{Activation, ForwardOperands, Linear, Product};
-use ppo_kernels::kernels::nonfinite::Watched;
+use ppo_kernels::kernels::nonfinite::{Unless, Watched};
 use ppo_kernels::kernels::normalize::{EpsilonMode, Normalize};
 use ppo_kernels::kernels::optimizer::{Adam, AdamOperands, GradientNorm};
 use ppo_kernels::kernels::policy::{Categorical, Gaussian, KlArgument, SquashedGaussian};
@@ -266,6 +266,12 @@ fn nonfinite(run: &mut Run<'_>) {
         let both = [1, 2].map(|tensor| Watched { tensor, len: len / 2 * tensor as usize, x: &x });
         run.gpu.find_nonfinite(&both, &mut control).unwrap();
         run.keep_words(&control);
+        let flags = run.gpu.upload_words(&run.draw.flags(len, 0.5)).unwrap();
+        for unless in [Unless::Words(&flags), Unless::Floats(&x)] {
+            let mut control = run.gpu.upload_words(&control::INITIAL).unwrap();
+            run.gpu.find_nonfinite_unless(&Watched { tensor: 3, len, x: &x }, &unless, &mut control).unwrap();
+            run.keep_words(&control);
+        }
     }
 }
 
