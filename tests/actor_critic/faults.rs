@@ -36,7 +36,7 @@ const FAULTS: [Fault; 32] = [
     ("select(vec4<f32>(), read, t < tiles)", "read", "grads"),
     ("((e + f) + (g + h))", "(e + (g + h))", "grads"),
     ("let is_one = group < params.square_groups;", "let is_one = true;", "norm"),
-    ("d_logp == 0.0);", "true);", "grads of log_std"),
+    ("times(d_logp, sh_outputs[s * OUTPUTS", "times(0.0, sh_outputs[s * OUTPUTS", "grads of log_std"),
     ("column - SUMS, sum - params.ent_coef", "column - SUMS, sum - 100.0 * params.ent_coef", "grads of log_std"),
     ("select(0.0, read, row < params.partial_rows)", "read", "stats"),
     ("row = local / SUMS; row", "row = 1u + local / SUMS; row", "grads of log_std"),
