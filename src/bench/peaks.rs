@@ -366,7 +366,14 @@ mod gpu {
         let shader = if size == 16 { MATRICES_OF_16 } else { MATRICES_OF_8 };
         let constants = [("WORKGROUP_SIZE", workgroup_size as f64)];
         gpu.used_precision = Precision::F16TensorCore;
-        gpu.context.dispatch(shader, "multiply_matrices", &constants, &params, &[bind("result", result)], Grid::Linear(workgroups))
+        gpu.context.dispatch(
+            shader,
+            "multiply_matrices",
+            &constants,
+            &params,
+            &[bind("result", result)],
+            Grid::Linear(workgroups),
+        )
     }
 
     impl Benchmarked for Gpu {

@@ -437,12 +437,7 @@ mod binding {
             Ok(())
         }
 
-        fn record_scan(
-            &self,
-            context: &mut Context,
-            mut buffers: Vec<Bound>,
-            outputs: &[Bound],
-        ) -> Result<()> {
+        fn record_scan(&self, context: &mut Context, mut buffers: Vec<Bound>, outputs: &[Bound]) -> Result<()> {
             let plan = ScanPlan::new(self.steps, self.envs);
             let (blocks, lanes, env_tiles) = (plan.blocks as u32, plan.lanes as u32, plan.env_tiles as u32);
             let params = AdvantageParams { blocks, lanes, env_tiles, ..self.params() };

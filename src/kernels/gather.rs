@@ -123,8 +123,14 @@ mod binding {
     ) -> Result<()> {
         op.check_samples(operands)?;
         let SamplesOperands { indices, old_logp, advantages, returns, old_values, samples } = operands;
-        let buffers =
-            [bind("indices", indices), bind("old_logp", old_logp), bind("advantages", advantages), bind("returns", returns), bind("old_values", old_values), bind("samples", samples)];
+        let buffers = [
+            bind("indices", indices),
+            bind("old_logp", old_logp),
+            bind("advantages", advantages),
+            bind("returns", returns),
+            bind("old_values", old_values),
+            bind("samples", samples),
+        ];
         context.dispatch(SHADER, "pack_samples", &[], &params(op), &buffers, Grid::covering(op.count, WORKGROUP_SIZE))
     }
 }

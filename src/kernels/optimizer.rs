@@ -321,7 +321,14 @@ mod binding {
         let params = NormParams::new(op);
         let partials = op.partials();
         if partials == 1 {
-            return context.dispatch(SHADER, "small_norm", &[], &params, &[bind("grads", grads), bind("stats", stats)], Grid::Linear(1));
+            return context.dispatch(
+                SHADER,
+                "small_norm",
+                &[],
+                &params,
+                &[bind("grads", grads), bind("stats", stats)],
+                Grid::Linear(1),
+            );
         }
         let sums = context.scratch::<f32>("optimizer.partials", GradientNorm::MOST_PARTIALS)?;
         let buffers = [bind("grads", grads), bind("partials", &sums)];
@@ -337,8 +344,15 @@ mod binding {
         op.check(operands)?;
         let params = AdamParams::new(op);
         let AdamOperands { params: params_buffer, grads, m, v, schedule, stats, control } = operands;
-        let buffers =
-            [bind("grads", grads), bind("stats", stats), bind("params", params_buffer), bind("m", m), bind("v", v), bind("schedule", schedule), bind("control", control)];
+        let buffers = [
+            bind("grads", grads),
+            bind("stats", stats),
+            bind("params", params_buffer),
+            bind("m", m),
+            bind("v", v),
+            bind("schedule", schedule),
+            bind("control", control),
+        ];
         context.dispatch(SHADER, "adam_step", &[], &params, &buffers, Grid::covering(op.len, GradientNorm::WORKGROUP_SIZE))
     }
 }

@@ -126,7 +126,12 @@ impl ActorCriticOps for Gpu {
 
         let packed = self.packed(&plan, &mut state.params)?;
         let TrainState { params, m, v, grads, schedule, stats, control } = state;
-        let inputs = [bind("observations", rows.observations), bind("actions", &actions), bind("samples", rows.samples), bind("indices", rows.indices)];
+        let inputs = [
+            bind("observations", rows.observations),
+            bind("actions", &actions),
+            bind("samples", rows.samples),
+            bind("indices", rows.indices),
+        ];
         let outputs = [bind("output", actor.head()), bind("values", critic.head())];
         plan.record_step(
             &mut self.context,

@@ -358,7 +358,16 @@ impl ByTile {
         let gradients: Buffer<f32> = context.scratch("actor_critic.tile_gradients", len)?;
         let shared = self.step_params(step, rows, first_sample);
 
-        let buffers = [observations, actions, samples, indices, output, values, bind("packed_weights", packed), bind("tile_gradients", &gradients)];
+        let buffers = [
+            observations,
+            actions,
+            samples,
+            indices,
+            output,
+            values,
+            bind("packed_weights", packed),
+            bind("tile_gradients", &gradients),
+        ];
         let grid = Grid::Xyz(self.tiles, 2, 1);
         context.dispatch(SHADER, "tiles_gradient", &self.tile_constants(), &shared, &buffers, grid)?;
 
@@ -367,7 +376,12 @@ impl ByTile {
         context.dispatch(SHADER, "sum_tiles", &[self.policy()], &shared, &buffers, grid)?;
 
         let state = [bind("parameters", params), bind("packed", packed), bind("m", m), bind("v", v), bind("grads", grads)];
-        let others = [bind("stats", stats), bind("control", control), bind("schedule", schedule), bind("all_squares", &squares.slice(0, 4 * MOST_GROUPS))];
+        let others = [
+            bind("stats", stats),
+            bind("control", control),
+            bind("schedule", schedule),
+            bind("all_squares", &squares.slice(0, 4 * MOST_GROUPS)),
+        ];
         let buffers = [&state[..], &others].concat();
         context.dispatch(SHADER, "update_parameters", &[self.policy()], &shared, &buffers, self.packed_grid())
     }

@@ -292,7 +292,14 @@ pub(crate) fn record_forward(
     let Some(pre) = pre else { return Ok(()) };
     let params = LinearParams::elementwise(rows * columns, y_offset);
     let grid = Grid::covering(rows * columns, WORKGROUP_SIZE);
-    context.dispatch(SHADER, "activation_forward", activation_constant(activation), &params, &[bind("a", pre), bind("output", y)], grid)
+    context.dispatch(
+        SHADER,
+        "activation_forward",
+        activation_constant(activation),
+        &params,
+        &[bind("a", pre), bind("output", y)],
+        grid,
+    )
 }
 
 pub(crate) fn record_activation_backward(

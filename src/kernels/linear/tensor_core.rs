@@ -73,7 +73,7 @@ mod binding {
     use super::super::binding::{LinearParams, Operation, activations};
     use super::Precision;
     use crate::error::Result;
-    use crate::gpu::{Bound, Buffer, Context, CooperativeMatrix, Grid, Indices, Shader, ShaderParams};
+    use crate::gpu::{Bound, Context, CooperativeMatrix, Grid, Indices, Shader, ShaderParams};
     use crate::kernels::{Constants, ShaderInfo};
 
     macro_rules! shader {
