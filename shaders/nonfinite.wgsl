@@ -1,14 +1,14 @@
 // Finding NaN and infinities without a read-back.
 //
-//   first = min { i < len : x[i] is NaN or infinite, and unless[i] is 0 where UNLESS is not NEVER }
+//   first = min { i < len : x[i] is NaN or infinite, and flags[i] is 0 where UNLESS is not NEVER }
 //   if there is one and control[STOP] == 0:
 //       control[STOP] = NON_FINITE, control[BAD_TENSOR] = tensor, control[BAD_ELEMENT] = first
 //
-// Shapes        x [len] as bits, unless [len], control [4]
+// Shapes        x [len] as bits, flags [len], control [4]
 // Grid          small_find: one workgroup, does all, for up to six x, one after the other. find_first: `workgroups` workgroups that stride over x;
 //               then report: one invocation
 // Workgroup     256 invocations
-// Bindings      0 params, 1 x, 2 control, 3 to 7 further x of small_find, any where there are fewer, 8 unless, any where UNLESS = NEVER
+// Bindings      0 params, 1 x, 2 control, 3 to 7 further x of small_find, any where there are fewer, 8 flags, any where UNLESS = NEVER
 // Preconditions 1 <= len < 2^32; control[BAD_ELEMENT] = 2^32 - 1 while control[STOP] = 0; tensor != 0; count <= 6; where UNLESS is not NEVER,
 //               SEVERAL is false
 //               Indices proven: i = first + (k - 1) * stride <= len - 1 by the choice of count; i < len is compared first; k < count <= 6; words
@@ -56,7 +56,7 @@ const NON_FINITE = 2u;
 @group(0) @binding(5) var<storage, read> fourth: array<u32>;
 @group(0) @binding(6) var<storage, read> fifth: array<u32>;
 @group(0) @binding(7) var<storage, read> sixth: array<u32>;
-@group(0) @binding(8) var<storage, read> unless: array<u32>;
+@group(0) @binding(8) var<storage, read> flags: array<u32>;
 
 const MOST_SMALL = 6u;
 
@@ -71,7 +71,7 @@ fn is_looked_at(i: u32) -> bool {
     if UNLESS == NEVER {
         return true;
     }
-    return select(unless[i], unless[i] << 1u, UNLESS == FLOATS) == 0u;
+    return select(flags[i], flags[i] << 1u, UNLESS == FLOATS) == 0u;
 }
 
 // The smallest of first, first + stride, first + 2 * stride, ... below len at which x is not finite.

@@ -26,6 +26,16 @@ pub enum Error {
         /// What came.
         actual: String,
     },
+    /// Two arguments exclude each other.
+    #[error("{argument} conflicts with {other}; {remedy}")]
+    Conflict {
+        /// Name of the argument.
+        argument: String,
+        /// Name of the other.
+        other: String,
+        /// How the caller gets rid of the conflict.
+        remedy: String,
+    },
     /// The adapter cannot hold or run what was asked for.
     #[error("{limit}: {needed} needed, the adapter allows {available}")]
     LimitExceeded {
@@ -146,6 +156,10 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 impl Error {
     pub(crate) fn shape(argument: impl Into<String>, expected: impl Into<String>, actual: impl ToString) -> Self {
         Error::Shape { argument: argument.into(), expected: expected.into(), actual: actual.to_string() }
+    }
+
+    pub(crate) fn conflict(argument: impl Into<String>, other: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Error::Conflict { argument: argument.into(), other: other.into(), remedy: remedy.into() }
     }
 
     pub(crate) fn value(argument: impl Into<String>, expected: impl Into<String>, actual: impl ToString) -> Self {

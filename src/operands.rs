@@ -13,13 +13,6 @@ impl<T> Length for Vec<T> {
     }
 }
 
-#[cfg(feature = "gpu")]
-impl<T> Length for crate::gpu::Buffer<T> {
-    fn len(&self) -> usize {
-        crate::gpu::Buffer::len(self)
-    }
-}
-
 /// A length by itself, for checks without the buffer.
 impl Length for usize {
     fn len(&self) -> usize {

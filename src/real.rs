@@ -6,8 +6,6 @@ pub trait Real:
 {
     /// Name in reports.
     const NAME: &'static str;
-    /// Unit roundoff, 2⁻²⁴ or 2⁻⁵³.
-    const UNIT_ROUNDOFF: f64;
     /// Rounds to this type.
     fn of(x: f64) -> Self;
     /// Widens without loss.
@@ -18,7 +16,6 @@ pub trait Real:
 
 impl Real for f32 {
     const NAME: &'static str = "f32";
-    const UNIT_ROUNDOFF: f64 = 5.960_464_477_539_063e-8;
     #[inline(always)]
     fn of(x: f64) -> Self {
         x as f32
@@ -34,7 +31,6 @@ impl Real for f32 {
 
 impl Real for f64 {
     const NAME: &'static str = "f64";
-    const UNIT_ROUNDOFF: f64 = 1.110_223_024_625_156_5e-16;
     #[inline(always)]
     fn of(x: f64) -> Self {
         x

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use crate::backend::Backend;
 use crate::env::{self, ActionSpace, EnvId, VecEnv};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::ppo::{Actions, Config, Ends, Learner, ParameterTensor, PolicyKind, Rollout, UpdateStats};
 use crate::shape::{defaults, reserve};
 
@@ -98,10 +98,7 @@ impl<B: Backend> Trainer<B> {
     /// A configuration out of range, or with `total_timesteps` for no rollout; whatever the backend's allocations say.
     pub fn new(mut backend: B, env: EnvId, config: Config) -> Result<Self> {
         config.validate()?;
-        if config.num_updates() == 0 {
-            let expected = format!("at least one rollout of {} steps", config.batch_size());
-            return Err(Error::value("total_timesteps", expected, config.total_timesteps));
-        }
+        config.require_one_update()?;
         let spec = env.spec();
         let policy = match spec.action_space {
             ActionSpace::Discrete { n } => PolicyKind::Categorical { actions: n },

@@ -40,7 +40,9 @@ fn figures_and_picture_cannot_be_one_file() {
     let path = path.to_str().unwrap();
     let output = bench(&["--quick", "--backend", "cpu", "--only", "gae/", "--json", path, "--plot", path]);
     assert_eq!(output.status.code(), Some(1));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("plot: expected another file than --json's"));
+    assert!(
+        String::from_utf8_lossy(&output.stderr).contains("conflicts with --json, which names that file too; pass another file")
+    );
 }
 
 #[test]
@@ -141,7 +143,7 @@ fn a_cross_check_is_not_timed() {
     let Some(_) = gpu() else { return };
     let output = bench(&["--backend", "cross-check"]);
     assert_eq!(output.status.code(), Some(1));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("backend: expected auto, gpu or cpu"));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("pass --backend auto, gpu or cpu"));
 }
 
 type Run<B> = fn(B, &Options, &mut Report<'_>) -> ppo_kernels::Result<B>;
@@ -183,7 +185,8 @@ fn a_wrong_kernel_is_named_and_not_timed_and_the_others_are() {
 
 #[test]
 fn a_wrong_update_is_named_and_not_timed() {
-    let fault = with_fault(run, &["actor_critic"], "- adam.step_size *", "+ adam.step_size *", "update/i_cartpole");
+    let shaders = ["actor_critic/by_tile", "actor_critic/by_layer"];
+    let fault = with_fault(run, &shaders, "- adam.step_size *", "+ adam.step_size *", "update/i_cartpole");
     let Some((timed, bench, message)) = fault else { return };
     assert_eq!((timed, bench.as_str()), (vec![], "update/i_cartpole"));
     assert!(message.contains("double precision"), "{message}");
@@ -315,16 +318,22 @@ fn names_of_the_other_kind_of_run_are_refused_before_anything_is_measured() {
         assert_eq!(output.status.code(), Some(1), "{errors}");
         assert!(errors.contains(expected) && !errors.contains("limits/"), "{errors}");
     };
-    refused(&["--backend", "cpu", "--only", "sweep/batch"], "only: expected --sweep beside it, got sweep/batch");
-    refused(&["--backend", "cpu", "--sweep", "--only", "gae/"], "only: expected part of a name `sweep/AXIS/SIZE` with --sweep");
-    refused(&["--backend", "cpu", "--sweep", "--only", "depth"], "sweep/horizon/65536, got depth");
+    refused(
+        &["--backend", "cpu", "--only", "sweep/batch"],
+        "--only sweep/batch conflicts with a run without --sweep; pass --sweep too",
+    );
+    refused(
+        &["--backend", "cpu", "--sweep", "--only", "gae/"],
+        "--only gae/ conflicts with --sweep; pass part of a name sweep/AXIS/SIZE",
+    );
+    refused(&["--backend", "cpu", "--sweep", "--only", "depth"], "--only is depth; pass part of one of ");
 }
 
 #[test]
 fn a_wrong_gradient_is_named_and_not_timed_and_the_next_size_is_tried() {
-    let (from, to) = ("params.vf_coef * slope", "-params.vf_coef * slope");
+    let (from, to) = ("times(params.vf_coef, slope)", "-times(params.vf_coef, slope)");
     // One or the other, by what the adapter is.
-    let shaders = ["surrogate", "actor_critic"];
+    let shaders = ["surrogate", "actor_critic/by_tile"];
     let Some((timed, bench, message)) = with_fault(sweep::run, &shaders, from, to, "sweep/batch/64,horizon/16") else { return };
     assert_eq!((timed, bench.as_str()), (vec!["sweep/horizon/16".to_owned()], "sweep/batch/64"));
     assert!(message.starts_with("gradient of critic.") && message.contains("double precision"), "{message}");

@@ -17,9 +17,9 @@ use ppo_kernels::kernels::advantage::{
 };
 use ppo_kernels::kernels::gather::{Gather, SamplesOperands};
 use ppo_kernels::kernels::linear::{Activation, ForwardOperands, Linear, Product};
-use ppo_kernels::kernels::nonfinite::Watched;
+use ppo_kernels::kernels::nonfinite::{Unless, Watched};
 use ppo_kernels::kernels::normalize::{EpsilonMode, Normalize};
-use ppo_kernels::kernels::optimizer::{Adam, GradientNorm};
+use ppo_kernels::kernels::optimizer::{Adam, AdamOperands, GradientNorm};
 use ppo_kernels::kernels::policy::*;
 use ppo_kernels::kernels::random::RandomStream;
 use ppo_kernels::kernels::shaders;
@@ -266,6 +266,12 @@ fn nonfinite(run: &mut Run<'_>) {
         let both = [1, 2].map(|tensor| Watched { tensor, len: len / 2 * tensor as usize, x: &x });
         run.gpu.find_nonfinite(&both, &mut control).unwrap();
         run.keep_words(&control);
+        let flags = run.gpu.upload_words(&run.draw.flags(len, 0.5)).unwrap();
+        for unless in [Unless::Words(&flags), Unless::Floats(&x)] {
+            let mut control = run.gpu.upload_words(&control::INITIAL).unwrap();
+            run.gpu.find_nonfinite_unless(&Watched { tensor: 3, len, x: &x }, &unless, &mut control).unwrap();
+            run.keep_words(&control);
+        }
     }
 }
 
@@ -294,7 +300,20 @@ fn optimizer(run: &mut Run<'_>) {
         let (beta1, beta2, epsilon, weight_decay) = (0.9, 0.999, 1e-5, 0.01);
         let adam = Adam { len, beta1, beta2, epsilon, weight_decay, decoupled: true, schedule_row: 1, stats_row: 2 };
         run.gpu.gradient_norm(&norm, &grads, &mut stats).unwrap();
-        run.gpu.adam_step(&adam, &mut params, &grads, &mut m, &mut v, &schedule, &stats, &mut control).unwrap();
+        run.gpu
+            .adam_step(
+                &adam,
+                AdamOperands {
+                    params: &mut params,
+                    grads: &grads,
+                    m: &mut m,
+                    v: &mut v,
+                    schedule: &schedule,
+                    stats: &stats,
+                    control: &mut control,
+                },
+            )
+            .unwrap();
         run.keep(&[&params, &m, &v, &stats]);
         run.keep_words(&control);
     }

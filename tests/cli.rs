@@ -50,7 +50,7 @@ fn tensor_cores_are_not_to_be_had_on_a_cpu() {
             let output = run(&format!("{arguments} --precision {precision}"));
             expect_code(&output, 1);
             let errors = text(&output.stderr);
-            let expected = format!("precision: expected f32 with a CPU backend, got {precision}\n");
+            let expected = format!("--precision {precision} conflicts with a CPU backend; pass --backend gpu, or leave it out\n");
             assert!(errors.contains(&expected), "{arguments}: {errors}");
         }
     }
@@ -62,7 +62,7 @@ fn an_unchecked_device_is_not_to_be_had_on_a_cpu() {
         let output = run(&format!("{arguments} --unchecked"));
         expect_code(&output, 1);
         let errors = text(&output.stderr);
-        assert!(errors.contains("unchecked: expected none with a CPU backend"), "{arguments}: {errors}");
+        assert!(errors.contains("--unchecked conflicts with a CPU backend; pass --backend gpu"), "{arguments}: {errors}");
     }
 }
 
@@ -154,21 +154,80 @@ fn a_command_line_that_cannot_be_parsed_exits_2_and_says_what_would_do() {
 
 #[test]
 fn a_value_out_of_range_is_named_before_anything_is_written() {
-    for (flags, name) in [
-        ("--gamma 1.5", "gamma"),
-        ("--gamma -0.5", "gamma: expected"),
-        ("--num-envs 0", "num_envs"),
-        ("--num-minibatches 100000", "num_minibatches"),
-        ("--learning-rate NaN", "learning_rate"),
-        ("--total-timesteps 10", "total_timesteps"),
-        ("--target-return NaN", "target_return"),
-        ("--adapter any", "adapter"),
+    for (flags, expected) in [
+        ("--gamma 1.5", "--gamma is 1.5; pass a number in [0.0, 1.0]"),
+        ("--gamma -0.5", "--gamma is -0.5; pass a number in [0.0, 1.0]"),
+        ("--num-envs 0", "--num-envs is 0; pass a size from 1 to 4294967295"),
+        ("--num-minibatches 100000", "--num-minibatches is 100000; pass at most --num-envs x --num-steps = 512"),
+        ("--learning-rate NaN", "--learning-rate is NaN; pass a number in [0.0, "),
+        ("--total-timesteps 10", "--total-timesteps is 10; pass at least --num-envs x --num-steps = 512"),
+        ("--target-return NaN", "--target-return is NaN; pass a number"),
+        ("--huber-delta 1", "--huber-delta conflicts with --clip-vloss; pass --clip-vloss false"),
+        ("--adapter any", "--adapter any conflicts with a CPU backend; pass --backend gpu, or leave it out"),
     ] {
-        let output = tempfile::tempdir().unwrap();
-        let result = train_into(output.path(), &format!("train --backend cpu {flags}"));
-        expect_code(&result, 1);
-        assert!(text(&result.stderr).contains(name), "{flags}: {}", text(&result.stderr));
-        assert_eq!(std::fs::read_dir(output.path()).unwrap().count(), 0, "{flags}");
+        for command in ["train --backend cpu", "train --backend cpu --print-config"] {
+            if flags == "--adapter any" && command.ends_with("--print-config") {
+                continue; // which opens no backend
+            }
+            let output = tempfile::tempdir().unwrap();
+            let result = train_into(output.path(), &format!("{command} {flags}"));
+            expect_code(&result, 1);
+            let errors = text(&result.stderr);
+            assert!(errors.starts_with(&format!("error: {expected}")), "{flags}: {errors}");
+            assert_eq!(std::fs::read_dir(output.path()).unwrap().count(), 0, "{flags}");
+        }
+    }
+}
+
+/// The values come from the presets: pendulum discounts by 0.9, all the others by 0.99.
+#[test]
+fn help_shows_each_hyper_parameters_default() {
+    let help = text(&run("train --help").stdout);
+    for (flag, expected) in [
+        ("--gamma <X>", "Discount [cleanrl, cleanrl-continuous, sb3 0.99; pendulum 0.9]"),
+        ("--kl-stop <HOW>", "[cleanrl, cleanrl-continuous, pendulum after-epoch; sb3 before-step]"),
+        ("--hidden <WIDTHS>", "[default: 64,64]"),
+        ("--target-kl <X>", "[default: none]"),
+        ("--seed <SEED>", "[default: 1]"),
+    ] {
+        let after = help.split_once(flag).unwrap_or_else(|| panic!("{flag} is not in\n{help}")).1;
+        let words = after.split_whitespace().collect::<Vec<_>>().join(" ");
+        let end = words.find(" --").unwrap_or(words.len());
+        assert!(words[..end].contains(expected), "{flag}: {}", &words[..end]);
+    }
+}
+
+#[test]
+fn print_config_prints_what_config_json_would_hold() {
+    let output = tempfile::tempdir().unwrap();
+    let flags = format!("{TINY} --preset sb3 --max-grad-norm inf --target-return inf");
+    let printed = train_into(output.path(), &format!("{flags} --print-config"));
+    expect_code(&printed, 0);
+    assert_eq!(std::fs::read_dir(output.path()).unwrap().count(), 0, "nothing is written");
+    let printed: serde_json::Value = serde_json::from_slice(&printed.stdout).unwrap();
+
+    expect_code(&train_into(output.path(), &flags), 3);
+    let written = std::fs::read(run_folder(output.path()).join("config.json")).unwrap();
+    let mut written: serde_json::Value = serde_json::from_slice(&written).unwrap();
+    assert!(written.as_object_mut().unwrap().remove("backend").is_some());
+    assert_eq!(printed, written);
+}
+
+/// Mesa's layer makes libwayland complain, unless the program sees to it.
+#[cfg(target_os = "linux")]
+#[test]
+fn without_a_runtime_folder_no_driver_complains_of_it() {
+    let output = tempfile::tempdir().unwrap();
+    for arguments in [TINY.replace("--backend cpu", "--backend auto"), "adapters".to_owned()] {
+        let output_flag: &[&std::ffi::OsStr] =
+            if arguments == "adapters" { &[] } else { &["--output".as_ref(), output.path().as_os_str()] };
+        for folder in [None, Some(""), Some("relative")] {
+            let mut command = program(&arguments);
+            command.args(output_flag).env_remove("XDG_RUNTIME_DIR").envs(folder.map(|folder| ("XDG_RUNTIME_DIR", folder)));
+            let result = command.output().unwrap();
+            assert!(!text(&result.stderr).contains("XDG_RUNTIME_DIR"), "{folder:?}: {}", text(&result.stderr));
+            assert!(!result.stdout.is_empty(), "it has run");
+        }
     }
 }
 
@@ -177,7 +236,7 @@ fn a_value_out_of_range_is_named_before_anything_is_written() {
 fn what_the_host_has_no_memory_for_is_an_error() {
     let output = tempfile::tempdir().unwrap();
     for (flags, what) in [
-        ("--num-envs 400000000 --num-steps 1 --total-timesteps 400000000", "observations of num_envs environments"),
+        ("--num-envs 400000000 --num-steps 1 --total-timesteps 400000000", "observations of --num-envs environments"),
         ("--hidden 30000,30000", "parameters"),
     ] {
         let train = format!("ulimit -v 3000000; exec {} train --backend cpu {flags}", env!("CARGO_BIN_EXE_ppo-kernels"));
@@ -185,6 +244,7 @@ fn what_the_host_has_no_memory_for_is_an_error() {
         expect_code(&result, 1);
         let errors = text(&result.stderr);
         assert!(errors.contains("out of memory: ") && errors.contains(what), "{errors}");
+        assert!(errors.ends_with("; pass smaller --num-envs, --num-steps or --hidden\n"), "{errors}");
     }
 }
 
@@ -208,7 +268,7 @@ fn a_name_in_wgpu_backend_that_nobody_knows_is_an_error_that_lists_those_that_ex
         let result = command.env("WGPU_BACKEND", "vulkan,bogus").current_dir(output.path()).output().unwrap();
         expect_code(&result, 1);
         let errors = text(&result.stderr);
-        assert!(errors.contains("WGPU_BACKEND: expected some of vulkan, dx12 and metal") && errors.contains("bogus"), "{errors}");
+        assert!(errors.contains("WGPU_BACKEND is \"bogus\"; set it to some of vulkan, dx12 and metal"), "{errors}");
     }
     expect_code(&program("verify --backend cpu --cases 0").env("WGPU_BACKEND", "bogus").output().unwrap(), 0);
 }

@@ -252,7 +252,7 @@ fn chunks_of_any_size_are_joined<B: NormalizeOps>(backend: &mut B) {
 fn an_epsilon_counts_at_any_size<B: NormalizeOps>(backend: &mut B) {
     for len in [3, 9000] {
         let unit = Draw::new(15).floats(len, 1.0);
-        for (size, epsilon) in [(1e-8, 1e-8), (1e-30, 1e-30), (1e-30, 1e-8), (1e20, 1e20), (1e30, 1e10), (1e-36, 1.0)] {
+        for (size, epsilon) in [(1e-8, 1e-8), (1e-30, 1e-30), (1e-30, 1e-8), (1e20, 1e20), (1e30, 1e10), (1e-32, 1.0)] {
             for epsilon_mode in MODES {
                 let x: Vec<f32> = unit.iter().map(|x| x * size).collect();
                 let op = Normalize { epsilon: f64::from(epsilon as f32), epsilon_mode, ..torch(len) };
@@ -309,27 +309,6 @@ fn explained_variance_survives_a_mean_of_a_thousand<B: NormalizeOps>(backend: &m
 fn explained_variance_of_constant_returns_is_nan<B: NormalizeOps>(backend: &mut B) {
     for len in [1, 2, 300, 10_000] {
         assert!(explained_variance(backend, &Draw::new(5).floats(len, 1.0), &vec![0.1; len]).unwrap().is_nan());
-    }
-}
-
-#[test]
-fn agrees_with_its_twin_at_edge_sizes() {
-    let Some(mut both) = checked() else { return };
-    let mut draw = Draw::new(6);
-    // Around the workgroup, the chunk of 4096, the longest vector of one dispatch (8192), and 512 chunks (2^21).
-    let sizes = [1, 2, 3, 255, 256, 257, 4095, 4096, 4097, 8191, 8192, 8193, 100_003, (1 << 21) - 1, (1 << 21) + 1];
-    for variant in VARIANTS {
-        both.a.variant = variant;
-        for (i, &len) in sizes.iter().enumerate() {
-            let (ddof, epsilon_mode) = (i as u32 % 2, MODES[i % 3]);
-            for (mean, std) in [(0.0, 1.0), (1000.0, 1.0), (-0.1, 1e-3)] {
-                let x: Vec<f32> = draw.floats(len, std).iter().map(|x| mean + x).collect();
-                let op = Normalize { ddof, epsilon_mode, ..torch(len) };
-                let result =
-                    normalize(&mut both, &op, &x).and_then(|_| explained_variance(&mut both, &draw.floats(len, std), &x));
-                result.unwrap_or_else(|error| panic!("{variant:?} {op:?}, mean {mean}, std {std}: {error}"));
-            }
-        }
     }
 }
 

@@ -9,7 +9,7 @@
 
 Each case runs in rounds: `ppo-kernels bench --only CASE`, then every peer. A figure is the median over the rounds of each round's
 median. Peers are checked against float64 before they are timed, as the crate checks itself. Needs numpy and torch; jax with optax, and
-numba, where they are. With --out DIR the figures go to DIR/DATE.json; table.py makes the README's table of such files.
+numba, where they are. With --out DIR the figures go to DIR/DATE.json; table.py makes the documents' tables of such files.
 
 --backend, --adapter and --binary say which program computes where, --device where the peers do; on cuda, PyTorch's compiled code is also
 captured as CUDA graphs. --only and --frameworks choose cases and peers, --rounds, --seconds and --threads how they are timed.

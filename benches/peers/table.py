@@ -1,8 +1,12 @@
 #!/usr/bin/env python3
 """Tables of committed figures: ours, the best peer, and the ratio of the two.
 
-    python benches/peers/table.py benches/results/DEVICE/DATE.json …            prints them
-    python benches/peers/table.py --readme README.md benches/results/…          puts them between the README's two markers
+    python benches/peers/table.py benches/results/DEVICE/DATE.json …
+    python benches/peers/table.py --into docs/measurements/peers.md benches/results/…
+    python benches/peers/table.py --into README.md --only update/,gae/T128_N4096 benches/results/…
+
+The first prints the tables. The others put them between the two markers of a file. The figures of README.md and
+docs/measurements/peers.md are made by the commands that stand above their markers.
 """
 
 import argparse
@@ -39,22 +43,29 @@ def rows(records):
                 yield label, next(iter(own), None), min(peers, key=lambda r: r["median_s"], default=None)
 
 
-def machine(meta):
-    """One line on where and of what the figures are."""
+def machine(meta, folder):
+    """Lines on the machine, the commit, the versions, the rounds."""
     program = meta.get("program", {})
     versions = ", ".join(f"{name} {version}" for name, version in meta["versions"].items() if version)
     adapter = program.get("adapter", {}).get("name", "?")
     where = program.get("cpu", "?") + f", {program.get('cores', '?')} threads" if adapter == "CPU" else adapter
     commit = (program.get("commit") or "no commit")[:12] + ("-dirty" if "dirty" in (program.get("commit") or "") else "")
     busy = max(meta.get(f"foreign_cores_{when}") or 0 for when in ("before", "after"))
-    shared = f"; other programs kept {busy:.1f} cores busy" if busy > 0.1 else ""
+    shared = f";\nother programs kept {busy:.1f} cores busy" if busy > 0.1 else ""
     allocator = "; peers keep freed memory" if meta.get("allocator") == "keeps memory" else ""
-    return f"{where}; {meta['date'][:10]}, {commit}; {versions}; median of {meta['rounds']} alternating rounds{allocator}{shared}."
+    return (
+        f"`{folder}`: {where}; {meta['date'][:10]};\ncommit {commit}; {versions};\n"
+        f"median of {meta['rounds']} alternating rounds{allocator}{shared}."
+    )
 
 
-def markdown(report):
-    lines = [machine(report["meta"]), "", "| | ppo-kernels | best peer | | peer / ours |", "| --- | --: | --: | --- | --: |"]
+def markdown(path, wanted):
+    """The table of a file of results: the rows whose name contains one of `wanted`."""
+    report = json.loads(path.read_text())
+    lines = [machine(report["meta"], path.resolve().parent.name), "", "| | ppo-kernels | best peer | | peer / ours |", "| --- | --: | --: | --- | --: |"]
     for name, own, peer in rows(report["records"]):
+        if not any(part in name for part in wanted):
+            continue
         ratio = f"{peer['median_s'] / own['median_s']:.2f}" if own and peer else "–"
         which = f"{peer['framework']} {peer['variant']}" if peer else "–"
         times = [duration(r["median_s"]) if r else "–" for r in (own, peer)]
@@ -65,17 +76,19 @@ def markdown(report):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("results", nargs="+", type=Path)
-    parser.add_argument("--readme", type=Path, help="replace what is between its markers")
+    parser.add_argument("--into", type=Path, metavar="FILE", help="replace the text between this file's markers")
+    parser.add_argument("--only", default="", metavar="PATTERN", help="only rows whose name contains one of these, separated by commas")
     args = parser.parse_args()
-    text = "\n\n".join(markdown(json.loads(path.read_text())) for path in args.results)
-    if not args.readme:
+    wanted = args.only.split(",")
+    text = "\n\n".join(markdown(path, wanted) for path in args.results)
+    if not args.into:
         print(text)
         return
-    before, found, rest = args.readme.read_text().partition(BEGIN)
+    before, found, rest = args.into.read_text().partition(BEGIN)
     _, ended, after = rest.partition(END)
     if not (found and ended):
-        parser.error(f"{args.readme} has not both {BEGIN!r} and {END!r}")
-    args.readme.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}")
+        parser.error(f"{args.into} lacks the marker {END if found else BEGIN!r}; add both {BEGIN!r} and {END!r}")
+    args.into.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}")
 
 
 if __name__ == "__main__":

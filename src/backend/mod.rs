@@ -56,7 +56,7 @@ pub struct Position {
 }
 
 /// Buffers, and moving numbers between them and the host.
-pub trait Memory: Send {
+pub trait Memory: Send + 'static {
     /// A buffer of real numbers: `f32`, or what the backend computes in.
     type Floats: Length + std::fmt::Debug + Send + Sync + 'static;
     /// A buffer of `u32`: indices, actions, masks, flags.

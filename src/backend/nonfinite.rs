@@ -3,12 +3,12 @@
 #[cfg(feature = "gpu")]
 use super::Gpu;
 use super::{Cpu, CrossCheck, Memory};
+use crate::cpu::nonfinite as cpu;
 use crate::error::Result;
 #[cfg(feature = "gpu")]
 use crate::gpu::Buffer;
 use crate::kernels::nonfinite::{self as kernels, Unless, Watched};
 use crate::layout::control::WORDS;
-use crate::real::Real;
 use crate::reference::nonfinite as reference;
 use crate::shape::require_len;
 
@@ -50,38 +50,45 @@ impl NonfiniteOps for Gpu {
     }
 }
 
-impl<T: Real> NonfiniteOps for Cpu<T> {
-    fn find_nonfinite(&mut self, tensors: &[Watched<'_, Vec<T>>], control: &mut Vec<u32>) -> Result<()> {
-        for Watched { tensor, len, x } in tensors {
-            kernels::check(*tensor, *len, x.len(), control.len())?;
-        }
-        for Watched { tensor, len, x } in tensors {
-            reference::find_nonfinite(*tensor, &x[..*len], control);
-        }
-        Ok(())
-    }
+/// On the host in `$real`, by the functions of `$arithmetic`.
+macro_rules! on_the_host {
+    ($real:ty, $arithmetic:ident) => {
+        impl NonfiniteOps for Cpu<$real> {
+            fn find_nonfinite(&mut self, tensors: &[Watched<'_, Vec<$real>>], control: &mut Vec<u32>) -> Result<()> {
+                for Watched { tensor, len, x } in tensors {
+                    kernels::check(*tensor, *len, x.len(), control.len())?;
+                }
+                for Watched { tensor, len, x } in tensors {
+                    $arithmetic::find_nonfinite(*tensor, &x[..*len], control);
+                }
+                Ok(())
+            }
 
-    fn find_nonfinite_unless(
-        &mut self,
-        watched: &Watched<'_, Vec<T>>,
-        unless: &Unless<'_, Vec<T>, Vec<u32>>,
-        control: &mut Vec<u32>,
-    ) -> Result<()> {
-        let &Watched { tensor, len, x } = watched;
-        kernels::check(tensor, len, x.len(), control.len())?;
-        match unless {
-            Unless::Floats(flags) => {
-                require_len("unless", flags.len(), len)?;
-                reference::find_nonfinite_unless(tensor, &x[..len], |i| flags[i] != T::zero(), control);
-            }
-            Unless::Words(flags) => {
-                require_len("unless", flags.len(), len)?;
-                reference::find_nonfinite_unless(tensor, &x[..len], |i| flags[i] != 0, control);
+            fn find_nonfinite_unless(
+                &mut self,
+                watched: &Watched<'_, Vec<$real>>,
+                unless: &Unless<'_, Vec<$real>, Vec<u32>>,
+                control: &mut Vec<u32>,
+            ) -> Result<()> {
+                let &Watched { tensor, len, x } = watched;
+                kernels::check(tensor, len, x.len(), control.len())?;
+                match unless {
+                    Unless::Floats(flags) => {
+                        require_len("unless", flags.len(), len)?;
+                        $arithmetic::find_nonfinite_unless(tensor, &x[..len], |i| flags[i] != 0.0, control);
+                    }
+                    Unless::Words(flags) => {
+                        require_len("unless", flags.len(), len)?;
+                        $arithmetic::find_nonfinite_unless(tensor, &x[..len], |i| flags[i] != 0, control);
+                    }
+                }
+                Ok(())
             }
         }
-        Ok(())
-    }
+    };
 }
+on_the_host!(f32, cpu);
+on_the_host!(f64, reference);
 
 impl<A: NonfiniteOps, B: NonfiniteOps> NonfiniteOps for CrossCheck<A, B> {
     fn find_nonfinite(&mut self, tensors: &[Watched<'_, Self::Floats>], control: &mut Self::Words) -> Result<()> {

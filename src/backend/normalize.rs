@@ -3,11 +3,11 @@
 use super::{Cpu, CrossCheck, Length, Memory};
 #[cfg(feature = "gpu")]
 use super::{Gpu, Variant};
+use crate::cpu::normalize as cpu;
 use crate::error::Result;
 #[cfg(feature = "gpu")]
 use crate::gpu::Buffer;
 use crate::kernels::normalize::{self as kernels, Normalize};
-use crate::real::Real;
 use crate::reference::normalize as reference;
 
 /// Moments of long vectors.
@@ -52,26 +52,33 @@ impl NormalizeOps for Gpu {
     }
 }
 
-impl<T: Real> NormalizeOps for Cpu<T> {
-    fn normalize(&mut self, op: &Normalize, x: &mut Vec<T>, moments: &mut Vec<T>) -> Result<()> {
-        op.check(x.len(), moments.len())?;
-        reference::normalize(op, x, moments);
-        Ok(())
-    }
+/// On the host in `$real`, by the functions of `$arithmetic`.
+macro_rules! on_the_host {
+    ($real:ty, $arithmetic:ident) => {
+        impl NormalizeOps for Cpu<$real> {
+            fn normalize(&mut self, op: &Normalize, x: &mut Vec<$real>, moments: &mut Vec<$real>) -> Result<()> {
+                op.check(x.len(), moments.len())?;
+                $arithmetic::normalize(op, x, moments);
+                Ok(())
+            }
 
-    fn explained_variance(
-        &mut self,
-        len: usize,
-        values: &Vec<T>,
-        returns: &Vec<T>,
-        stats: &mut Vec<T>,
-        stats_row: usize,
-    ) -> Result<()> {
-        let index = kernels::check_explained_variance(len, values.len(), returns.len(), stats.len(), stats_row)?;
-        stats[index] = reference::explained_variance(&values[..len], &returns[..len]);
-        Ok(())
-    }
+            fn explained_variance(
+                &mut self,
+                len: usize,
+                values: &Vec<$real>,
+                returns: &Vec<$real>,
+                stats: &mut Vec<$real>,
+                stats_row: usize,
+            ) -> Result<()> {
+                let index = kernels::check_explained_variance(len, values.len(), returns.len(), stats.len(), stats_row)?;
+                stats[index] = $arithmetic::explained_variance(&values[..len], &returns[..len]);
+                Ok(())
+            }
+        }
+    };
 }
+on_the_host!(f32, cpu);
+on_the_host!(f64, reference);
 
 impl<A: NormalizeOps, B: NormalizeOps> NormalizeOps for CrossCheck<A, B> {
     fn normalize(&mut self, op: &Normalize, x: &mut Self::Floats, moments: &mut Self::Floats) -> Result<()> {

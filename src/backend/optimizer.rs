@@ -3,12 +3,14 @@
 #[cfg(feature = "gpu")]
 use super::Gpu;
 use super::{Cpu, CrossCheck, Memory};
+use crate::cpu::optimizer as cpu;
 use crate::error::Result;
 #[cfg(feature = "gpu")]
 use crate::gpu::Buffer;
-use crate::kernels::optimizer::{self as kernels, Adam, GradientNorm};
+#[cfg(feature = "gpu")]
+use crate::kernels::optimizer as kernels;
+use crate::kernels::optimizer::{Adam, AdamOperands, GradientNorm};
 use crate::layout::{control, schedule, stat};
-use crate::real::Real;
 use crate::reference::optimizer as reference;
 use crate::tolerance::Tolerance;
 
@@ -25,17 +27,7 @@ pub trait OptimizerOps: Memory {
     ///
     /// # Errors
     /// As [`gradient_norm`](Self::gradient_norm).
-    fn adam_step(
-        &mut self,
-        op: &Adam,
-        params: &mut Self::Floats,
-        grads: &Self::Floats,
-        m: &mut Self::Floats,
-        v: &mut Self::Floats,
-        schedule: &Self::Floats,
-        stats: &Self::Floats,
-        control: &mut Self::Words,
-    ) -> Result<()>;
+    fn adam_step(&mut self, op: &Adam, operands: AdamOperands<'_, Self::Floats, Self::Words>) -> Result<()>;
 }
 
 #[cfg(feature = "gpu")]
@@ -44,46 +36,31 @@ impl OptimizerOps for Gpu {
         kernels::record_gradient_norm(&mut self.context, op, grads, stats)
     }
 
-    fn adam_step(
-        &mut self,
-        op: &Adam,
-        params: &mut Buffer<f32>,
-        grads: &Buffer<f32>,
-        m: &mut Buffer<f32>,
-        v: &mut Buffer<f32>,
-        schedule: &Buffer<f32>,
-        stats: &Buffer<f32>,
-        control: &mut Buffer<u32>,
-    ) -> Result<()> {
-        let state = [("params", &*params), ("grads", grads), ("m", &*m), ("v", &*v)];
-        kernels::record_adam_step(&mut self.context, op, state, schedule, stats, control)
+    fn adam_step(&mut self, op: &Adam, operands: AdamOperands<'_, Buffer<f32>, Buffer<u32>>) -> Result<()> {
+        kernels::record_adam_step(&mut self.context, op, &operands)
     }
 }
 
-impl<T: Real> OptimizerOps for Cpu<T> {
-    fn gradient_norm(&mut self, op: &GradientNorm, grads: &Vec<T>, stats: &mut Vec<T>) -> Result<()> {
-        op.check(grads.len(), stats.len())?;
-        reference::gradient_norm(op, grads, stats);
-        Ok(())
-    }
+/// On the host in `$real`, by the functions of `$arithmetic`.
+macro_rules! on_the_host {
+    ($real:ty, $arithmetic:ident) => {
+        impl OptimizerOps for Cpu<$real> {
+            fn gradient_norm(&mut self, op: &GradientNorm, grads: &Vec<$real>, stats: &mut Vec<$real>) -> Result<()> {
+                op.check(grads.len(), stats.len())?;
+                $arithmetic::gradient_norm(op, grads, stats);
+                Ok(())
+            }
 
-    fn adam_step(
-        &mut self,
-        op: &Adam,
-        params: &mut Vec<T>,
-        grads: &Vec<T>,
-        m: &mut Vec<T>,
-        v: &mut Vec<T>,
-        schedule: &Vec<T>,
-        stats: &Vec<T>,
-        control: &mut Vec<u32>,
-    ) -> Result<()> {
-        let state = [("params", params.len()), ("grads", grads.len()), ("m", m.len()), ("v", v.len())];
-        op.check(state, schedule.len(), stats.len(), control.len())?;
-        reference::adam_step(op, params, grads, m, v, schedule, stats, control);
-        Ok(())
-    }
+            fn adam_step(&mut self, op: &Adam, operands: AdamOperands<'_, Vec<$real>, Vec<u32>>) -> Result<()> {
+                op.check(&operands)?;
+                $arithmetic::adam_step(op, operands);
+                Ok(())
+            }
+        }
+    };
 }
+on_the_host!(f32, cpu);
+on_the_host!(f64, reference);
 
 impl<A: OptimizerOps, B: OptimizerOps> OptimizerOps for CrossCheck<A, B> {
     fn gradient_norm(&mut self, op: &GradientNorm, grads: &Self::Floats, stats: &mut Self::Floats) -> Result<()> {
@@ -96,25 +73,17 @@ impl<A: OptimizerOps, B: OptimizerOps> OptimizerOps for CrossCheck<A, B> {
         Ok(())
     }
 
-    fn adam_step(
-        &mut self,
-        op: &Adam,
-        params: &mut Self::Floats,
-        grads: &Self::Floats,
-        m: &mut Self::Floats,
-        v: &mut Self::Floats,
-        schedule: &Self::Floats,
-        stats: &Self::Floats,
-        control: &mut Self::Words,
-    ) -> Result<()> {
-        self.a.adam_step(op, &mut params.a, &grads.a, &mut m.a, &mut v.a, &schedule.a, &stats.a, &mut control.a)?;
+    fn adam_step(&mut self, op: &Adam, mut operands: AdamOperands<'_, Self::Floats, Self::Words>) -> Result<()> {
+        let (a, b) = operands.sides();
+        self.a.adam_step(op, a)?;
         // After A, which has checked that all this is there to read; from B, which A has not changed.
-        let before = [&params.b, &grads.b, &m.b, &v.b].map(|buffer| self.b.read_f64(buffer, 0, op.len));
+        let before = [&*b.params, b.grads, &*b.m, &*b.v].map(|buffer| self.b.read_f64(buffer, 0, op.len));
         let [old_params, old_grads, old_m, old_v] = before;
-        let row = self.b.read_f64(&schedule.b, op.schedule_row * schedule::COLUMNS, schedule::COLUMNS)?;
-        let clip_coef = self.b.read_f64(&stats.b, op.stats_row * stat::COLUMNS + stat::CLIP_COEF, 1)?[0];
+        let row = self.b.read_f64(b.schedule, op.schedule_row * schedule::COLUMNS, schedule::COLUMNS)?;
+        let clip_coef = self.b.read_f64(b.stats, op.stats_row * stat::COLUMNS + stat::CLIP_COEF, 1)?[0];
         let bounds = op.bounds(&old_params?, &old_grads?, &old_m?, &old_v?, &row, clip_coef);
-        self.b.adam_step(op, &mut params.b, &grads.b, &mut m.b, &mut v.b, &schedule.b, &stats.b, &mut control.b)?;
+        self.b.adam_step(op, b)?;
+        let AdamOperands { params, m, v, control, .. } = operands;
         self.compare("adam_step", "m", m, 0..op.len, &Tolerance::PerElement(bounds.m))?;
         self.compare("adam_step", "v", v, 0..op.len, &Tolerance::PerElement(bounds.v))?;
         self.compare("adam_step", "params", params, 0..op.len, &Tolerance::PerElement(bounds.params))?;

@@ -153,16 +153,8 @@ impl Work {
 /// Names of all benches that `options` leave in, whatever it says of names.
 pub fn names(options: &Options) -> Vec<String> {
     let mut names = Names { small: options.small, names: peaks::NAMES.iter().map(|name| (*name).to_owned()).collect() };
-    benches(&mut names);
+    operations::benches(&mut names);
     names.names.into_iter().chain(update::names(options.small)).collect()
-}
-
-/// Shows every bench but whole updates to `list`.
-fn benches(list: &mut impl Benches) {
-    operations::benches(list);
-    for case in cases::all() {
-        list.add(case.name.clone(), true, case);
-    }
 }
 
 /// Collects names.
@@ -212,7 +204,7 @@ pub fn run<B: Benchmarked>(mut backend: B, options: &Options, report: &mut Repor
     if let Some(peaks) = peaks::measure(&mut backend, options.effort, report)? {
         let state = Ok(ControlFlow::Continue(()));
         let mut timing = Timing { backend: Some(backend), options, peaks: &peaks, report, state };
-        benches(&mut timing);
+        operations::benches(&mut timing);
         let Timing { backend: Some(timed), state, .. } = timing else {
             return Err(Error::Device("the backend is gone".to_owned()));
         };

@@ -3,7 +3,7 @@
 use super::Problem;
 use crate::backend::Backend;
 use crate::error::Result;
-use crate::kernels::optimizer::{Adam, GradientNorm};
+use crate::kernels::optimizer::{Adam, AdamOperands, GradientNorm};
 use crate::layout::{control, schedule, stat};
 
 /// What torch's `clip_grad_norm_` adds to the norm.
@@ -52,7 +52,18 @@ pub(super) fn adam<B: Backend>(problem: &mut Problem<'_, B>) -> Result<()> {
         let learning_rate = if anneal { lr * (1.0 - k as f64 / steps as f64) } else { lr };
         let schedule = problem.backend.upload_floats(&schedule::row(learning_rate, beta1, beta2, k as u64 + 1))?;
         problem.backend.gradient_norm(&norm, &grads, &mut stats)?;
-        problem.backend.adam_step(&op, &mut params, &grads, &mut m, &mut v, &schedule, &stats, &mut control)?;
+        problem.backend.adam_step(
+            &op,
+            AdamOperands {
+                params: &mut params,
+                grads: &grads,
+                m: &mut m,
+                v: &mut v,
+                schedule: &schedule,
+                stats: &stats,
+                control: &mut control,
+            },
+        )?;
         let row = problem.read(&stats)?;
         norms.push(row[stat::GRAD_NORM]);
         coefs.push(row[stat::CLIP_COEF]);

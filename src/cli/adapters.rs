@@ -5,7 +5,7 @@ use ppo_kernels::Result;
 use ppo_kernels::gpu::{AdapterSummary, Autotune, adapters};
 use ppo_kernels::wgpu::{CooperativeMatrixProperties, DeviceType};
 
-use super::backend::require_known_apis;
+use super::backend::before_adapters;
 use super::{Outcome, output};
 
 /// List the adapters that can run compute shaders, best first. Exits 1 where there is none.
@@ -14,7 +14,7 @@ pub struct AdaptersArgs {}
 
 /// Prints the table.
 pub fn run(_: &AdaptersArgs) -> Result<Outcome> {
-    require_known_apis()?;
+    before_adapters()?;
     let found = adapters();
     if found.is_empty() {
         output::line("no adapter can run compute shaders here; `train` uses the CPU backend")?;

@@ -2,11 +2,11 @@
 
 use clap::ValueEnum;
 use ppo_kernels::backend::{Cpu, CrossCheck, Gpu, Precision};
-use ppo_kernels::gpu::{Selection, adapters};
+use ppo_kernels::gpu::Selection;
 use ppo_kernels::wgpu::Backends;
 use ppo_kernels::{Error, Result};
 
-use super::output;
+use super::{driver, output};
 
 /// Where to compute.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -65,7 +65,7 @@ impl BackendArgs {
     pub fn open(&self) -> Result<Opened> {
         let gpu = || self.open_gpu(&selection(&self.adapter)?);
         match (self.backend, &self.adapter) {
-            (BackendChoice::Cpu, _) if self.unchecked => Err(refusal("unchecked", "none", "--unchecked")),
+            (BackendChoice::Cpu, _) if self.unchecked => Err(refused_on_cpu("--unchecked".to_owned())),
             (BackendChoice::Cpu, adapter) => Ok(Opened::Cpu(open_cpu(adapter, self.precision)?)),
             (BackendChoice::CrossCheck, _) => Ok(Opened::CrossCheck(CrossCheck::new(gpu()?, Cpu::new()))),
             (BackendChoice::Gpu, _) | (BackendChoice::Auto, Some(_)) => Ok(Opened::Gpu(gpu()?)),
@@ -79,7 +79,7 @@ impl BackendArgs {
     }
 
     fn hardware_or_cpu(&self) -> Result<Opened> {
-        require_known_apis()?;
+        before_adapters()?;
         match self.open_gpu(&Selection::Hardware) {
             Ok(gpu) => Ok(Opened::Gpu(gpu)),
             Err(error) => {
@@ -91,22 +91,30 @@ impl BackendArgs {
     }
 }
 
-/// The adapter of that number or name, or the best. A number that no adapter has may be part of a name.
+/// The adapter of that number or name, or the best.
+///
+/// # Errors
+/// As [`before_adapters`].
+pub fn selection(adapter: &Option<String>) -> Result<Selection> {
+    before_adapters()?;
+    Ok(adapter.clone().map_or(Selection::Best, Selection::NumberedOrNamed))
+}
+
+/// Comes before adapters are listed: keeps the driver quiet and checks `WGPU_BACKEND`.
 ///
 /// # Errors
 /// As [`require_known_apis`].
-pub fn selection(adapter: &Option<String>) -> Result<Selection> {
+pub fn before_adapters() -> Result<()> {
     require_known_apis()?;
-    let Some(name) = adapter else { return Ok(Selection::Best) };
-    let number = name.parse().ok().filter(|&number: &usize| number < adapters().len());
-    Ok(number.map_or_else(|| Selection::Named(name.clone()), Selection::Numbered))
+    driver::start_again_with_runtime_dir();
+    Ok(())
 }
 
 /// wgpu leaves out the names in `WGPU_BACKEND` that it does not know, and then finds no adapter, or another than was meant.
 ///
 /// # Errors
 /// [`Error::InvalidValue`] for such a name.
-pub fn require_known_apis() -> Result<()> {
+fn require_known_apis() -> Result<()> {
     let Ok(names) = std::env::var("WGPU_BACKEND") else { return Ok(()) };
     match names.split(',').find(|name| Backends::from_comma_list(name).is_empty()) {
         None => Ok(()),
@@ -132,16 +140,24 @@ pub fn open_cpu(adapter: &Option<String>, precision: PrecisionArgs) -> Result<Cp
 
 /// There are no tensor cores on the CPU.
 pub fn refuse_precision(PrecisionArgs { precision }: PrecisionArgs) -> Result<()> {
-    let name = precision.to_possible_value().map_or_else(String::new, |name| name.get_name().to_owned());
-    if precision == Precision::F32 { Ok(()) } else { Err(refusal("precision", "f32", &name)) }
+    match precision {
+        Precision::F32 => Ok(()),
+        Precision::F16TensorCore | Precision::F16x3TensorCore => {
+            let name = precision.to_possible_value().map_or_else(String::new, |name| name.get_name().to_owned());
+            Err(refused_on_cpu(format!("--precision {name}")))
+        }
+    }
 }
 
 /// There is no adapter to choose on the CPU.
 pub fn refuse_adapter(adapter: &Option<String>) -> Result<()> {
-    adapter.as_ref().map_or(Ok(()), |name| Err(refusal("adapter", "none", name)))
+    match adapter {
+        None => Ok(()),
+        Some(name) => Err(refused_on_cpu(format!("--adapter {name}"))),
+    }
 }
 
-fn refusal(argument: &str, expected: &str, actual: &str) -> Error {
-    let (argument, actual) = (argument.to_owned(), actual.to_owned());
-    Error::InvalidValue { argument, expected: format!("{expected} with a CPU backend"), actual }
+/// A flag that only a GPU backend takes.
+fn refused_on_cpu(argument: String) -> Error {
+    Error::Conflict { argument, other: "a CPU backend".to_owned(), remedy: "pass --backend gpu, or leave it out".to_owned() }
 }

@@ -49,8 +49,11 @@ pub fn run(args: &BenchArgs) -> Result<Outcome> {
     refuse_other_names(args)?;
     args.json.iter().chain(&args.plot).try_for_each(|path| require_writable(path))?;
     if let Some(path) = args.plot.as_ref().filter(|_| args.plot == args.json) {
-        let expected = "another file than --json's".to_owned();
-        return Err(Error::InvalidValue { argument: "plot".to_owned(), expected, actual: path.display().to_string() });
+        return Err(Error::Conflict {
+            argument: format!("--plot {}", path.display()),
+            other: "--json, which names that file too".to_owned(),
+            remedy: "pass another file to one of them".to_owned(),
+        });
     }
     match args.backend.open()? {
         Opened::Cpu(cpu) => measure(cpu, args, &json!({ "name": "CPU" })),
@@ -58,10 +61,10 @@ pub fn run(args: &BenchArgs) -> Result<Outcome> {
             let adapter = describe_adapter(&gpu);
             measure(gpu, args, &adapter)
         }
-        Opened::CrossCheck(_) => Err(Error::InvalidValue {
-            argument: "backend".to_owned(),
-            expected: "auto, gpu or cpu: everything that is timed is checked first anyway".to_owned(),
-            actual: "cross-check".to_owned(),
+        Opened::CrossCheck(_) => Err(Error::Conflict {
+            argument: "--backend cross-check".to_owned(),
+            other: "bench, which checks results before it times them".to_owned(),
+            remedy: "pass --backend auto, gpu or cpu".to_owned(),
         }),
     }
 }
@@ -79,8 +82,12 @@ fn refuse_other_names(args: &BenchArgs) -> Result<()> {
     if options.fits(&here) || !options.fits(&there) {
         return Ok(());
     }
-    let expected = if args.sweep { "part of a name `sweep/AXIS/SIZE` with --sweep" } else { "--sweep beside it" };
-    Err(Error::InvalidValue { argument: "only".to_owned(), expected: expected.to_owned(), actual: args.only.clone() })
+    let (other, remedy) = if args.sweep {
+        ("--sweep", "pass part of a name sweep/AXIS/SIZE, or leave out --sweep")
+    } else {
+        ("a run without --sweep", "pass --sweep too")
+    };
+    Err(Error::Conflict { argument: format!("--only {}", args.only), other: other.to_owned(), remedy: remedy.to_owned() })
 }
 
 fn describe_adapter(gpu: &Gpu) -> Value {

@@ -14,12 +14,15 @@ macro_rules! hyperparameters {
     ($($(#[$meta:meta])* $field:ident: $type:ty,)+) => {
         /// Flags that override the preset.
         #[derive(Debug, Clone, clap::Args)]
-        #[command(next_help_heading = "Hyper-parameters (they override the preset)")]
+        #[command(next_help_heading = "Hyper-parameters (they override the preset, whose values stand in brackets)")]
         pub struct HyperparameterArgs {
             $($(#[$meta])* pub $field: Option<$type>,)+
         }
 
         impl HyperparameterArgs {
+            /// Names of the fields, each of which has a flag.
+            pub const FIELDS: &'static [&'static str] = &[$(stringify!($field)),+];
+
             /// Puts the values given into `config`.
             pub fn apply(self, config: &mut Config) {
                 let Config { $($field),+ } = config;
@@ -142,6 +145,48 @@ hyperparameters! {
     /// Rewards are multiplied by this before they are learned from
     #[arg(long, value_name = "X", allow_hyphen_values = true)]
     reward_scale: f64,
+}
+
+/// Adds each preset's value to the help of each flag, as `[cleanrl 0.99; pendulum 0.9]`.
+pub fn with_defaults(train: clap::Command) -> clap::Command {
+    let presets: Vec<(&str, serde_json::Value)> =
+        Config::PRESETS.iter().filter_map(|name| Some((*name, serde_json::to_value(Config::preset(name).ok()?).ok()?))).collect();
+    train.mut_args(|arg| {
+        let field = arg.get_id().to_string();
+        if !HyperparameterArgs::FIELDS.contains(&field.as_str()) {
+            return arg;
+        }
+        let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
+        let values = presets.iter().map(|(preset, config)| (*preset, flag_value(&config[&field]))).collect::<Vec<_>>();
+        arg.help(format!("{help} [{}]", by_preset(&values)))
+    })
+}
+
+/// The value that all presets share, or each value with its presets.
+fn by_preset(values: &[(&str, String)]) -> String {
+    let mut groups: Vec<(&str, Vec<&str>)> = Vec::new();
+    for (preset, value) in values {
+        match groups.iter_mut().find(|(known, _)| known == value) {
+            Some((_, presets)) => presets.push(preset),
+            None => groups.push((value, vec![preset])),
+        }
+    }
+    match groups.as_slice() {
+        [(value, _)] => format!("default: {value}"),
+        groups => groups.iter().map(|(value, presets)| format!("{} {value}", presets.join(", "))).collect::<Vec<_>>().join("; "),
+    }
+}
+
+/// A field of a configuration as its flag takes it: the inverse of parsing.
+fn flag_value(value: &serde_json::Value) -> String {
+    use serde_json::Value;
+    match value {
+        Value::Null => "none".to_owned(),
+        Value::String(name) => name.replace('_', "-"),
+        Value::Array(widths) if widths.is_empty() => "none".to_owned(),
+        Value::Array(widths) => widths.iter().map(flag_value).collect::<Vec<_>>().join(","),
+        other => other.to_string(),
+    }
 }
 
 /// A number, or `none` to switch off what the preset switched on.
@@ -275,6 +320,29 @@ mod tests {
             reward_scale: 0.1,
         };
         assert_eq!(config(&flags.split_whitespace().collect::<Vec<_>>()), expected);
+    }
+
+    /// Each preset, from the values that the help shows for it.
+    #[test]
+    fn values_in_the_help_are_those_of_the_presets() {
+        for preset in Config::PRESETS {
+            let config = Config::preset(preset).unwrap();
+            let fields = serde_json::to_value(&config).unwrap();
+            let flags: Vec<String> = HyperparameterArgs::FIELDS
+                .iter()
+                .map(|field| format!("--{}={}", field.replace('_', "-"), flag_value(&fields[field])))
+                .collect();
+            assert_eq!(super::tests::config(&flags.iter().map(String::as_str).collect::<Vec<_>>()), config, "{preset}");
+        }
+    }
+
+    #[test]
+    fn presets_that_agree_share_a_value_in_the_help() {
+        let values = |values: [&str; 3]| {
+            by_preset(&[("a", values[0].to_owned()), ("b", values[1].to_owned()), ("c", values[2].to_owned())])
+        };
+        assert_eq!(values(["1", "1", "1"]), "default: 1");
+        assert_eq!(values(["1", "2", "1"]), "a, c 1; b 2");
     }
 
     #[test]

@@ -5,6 +5,8 @@ mod backend;
 mod bench;
 mod chart;
 mod check;
+mod driver;
+mod error_text;
 mod hyperparameters;
 mod interrupt;
 mod learning_curve;
@@ -18,7 +20,8 @@ mod verify;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use ppo_kernels::Error;
 
 /// PPO on any GPU: train, check that an adapter computes what it should, and measure how fast.
 #[derive(Debug, Parser)]
@@ -77,7 +80,16 @@ impl Outcome {
 pub fn main() -> ExitCode {
     // That a request could not be met is for everybody to know.
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("error,ppo_kernels=warn")).init();
-    let result = match Program::parse().command {
+    let matches = Program::command().mut_subcommand("train", hyperparameters::with_defaults).get_matches();
+    let command = match Program::from_arg_matches(&matches) {
+        Ok(program) => program.command,
+        Err(error) => error.exit(),
+    };
+    let describe: fn(&Error) -> String = match command {
+        Command::Train(_) => error_text::describe_training,
+        _ => error_text::describe,
+    };
+    let result = match command {
         Command::Train(args) => train::run(*args),
         Command::Verify(args) => verify::run(&args),
         Command::Check(args) => check::run(&args),
@@ -87,7 +99,7 @@ pub fn main() -> ExitCode {
     match result {
         Ok(outcome) => ExitCode::from(outcome.code()),
         Err(error) => {
-            output::note(&format!("error: {error}"));
+            output::note(&format!("error: {}", describe(&error)));
             ExitCode::FAILURE
         }
     }

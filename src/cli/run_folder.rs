@@ -25,8 +25,9 @@ pub struct Description<'a> {
     pub version: &'static str,
     /// Name of the environment.
     pub env: String,
-    /// Backend and adapter.
-    pub backend: String,
+    /// Backend and adapter; none where nothing has been opened.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backend: Option<String>,
     /// Preset that the flags started from.
     pub preset: &'a str,
     /// Mean return at which training stops.
@@ -34,6 +35,17 @@ pub struct Description<'a> {
     pub target_return: f64,
     /// All hyper-parameters.
     pub config: &'a Config,
+}
+
+impl Description<'_> {
+    /// The text of `config.json`.
+    ///
+    /// # Errors
+    /// [`Error::Io`] for what JSON cannot hold.
+    pub fn to_json(&self) -> Result<String> {
+        serde_json::to_string_pretty(self)
+            .map_err(|error| Error::Io { path: "config.json".into(), source: std::io::Error::other(error) })
+    }
 }
 
 /// One row of `metrics.csv`. Nothing in it depends on the clock, so two runs with the same seed leave the same file.
@@ -122,11 +134,7 @@ impl RunFolder {
     /// # Errors
     /// [`Error::Io`].
     pub fn write_description(&self, description: &Description<'_>) -> Result<()> {
-        let path = self.path.join("config.json");
-        let mut text = serde_json::to_vec_pretty(description)
-            .map_err(|error| Error::Io { path: path.clone(), source: std::io::Error::other(error) })?;
-        text.push(b'\n');
-        write_whole(&path, &text)
+        write_whole(&self.path.join("config.json"), format!("{}\n", description.to_json()?).as_bytes())
     }
 
     /// Adds a row to `metrics.csv`; it is on disk when this returns.

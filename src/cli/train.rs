@@ -46,6 +46,9 @@ pub struct TrainArgs {
     /// mountain-car-continuous 90]
     #[arg(long, value_name = "RETURN", allow_hyphen_values = true)]
     target_return: Option<f64>,
+    /// Print the resulting configuration as JSON, in the form of a run's config.json without its backend, and exit
+    #[arg(long)]
+    print_config: bool,
     #[command(flatten)]
     hyperparameters: HyperparameterArgs,
 }
@@ -127,17 +130,25 @@ pub fn run(args: TrainArgs) -> Result<Outcome> {
         return Err(Error::InvalidValue { argument: "target_return".to_owned(), expected, actual: target_return.to_string() });
     }
 
-    let training = start(args.backend.open()?, args.env, config.clone())?;
-    let backend = training.describe_backend();
-    let folder = RunFolder::create(&args.output, args.env, config.seed)?;
-    folder.write_description(&Description {
+    config.require_one_update()?;
+    let mut description = Description {
         version: env!("CARGO_PKG_VERSION"),
         env: args.env.to_string(),
-        backend: backend.clone(),
+        backend: None,
         preset,
         target_return,
         config: &config,
-    })?;
+    };
+    if args.print_config {
+        output::line(&description.to_json()?)?;
+        return Ok(Outcome::Success);
+    }
+
+    let training = start(args.backend.open()?, args.env, config.clone())?;
+    let backend = training.describe_backend();
+    let folder = RunFolder::create(&args.output, args.env, config.seed)?;
+    description.backend = Some(backend.clone());
+    folder.write_description(&description)?;
     let interrupt = Interrupt::listen("finishing this update, then saving")?;
     output::line(&format!("{} on {backend}; results in {}", args.env, folder.path().display()))?;
 

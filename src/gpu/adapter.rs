@@ -14,6 +14,8 @@ pub enum Selection {
     Named(String),
     /// The one at this place of [`adapters`], from 0: tells equal ones apart.
     Numbered(usize),
+    /// The one at this place of [`adapters`] if the text is a number that has one, else the first whose name contains the text.
+    NumberedOrNamed(String),
 }
 
 /// What one adapter is and can do.
@@ -129,19 +131,25 @@ pub fn adapters() -> Vec<AdapterSummary> {
 pub(crate) fn select(selection: &Selection) -> Result<wgpu::Adapter> {
     let found = usable();
     let names = found.iter().map(|a| a.get_info().name).collect();
+    let count = found.len();
+    let is_named = |a: &wgpu::Adapter, name: &str| a.get_info().name.to_lowercase().contains(&name.to_lowercase());
     let fits = |(place, a): &(usize, wgpu::Adapter)| match selection {
         Selection::Hardware => {
             matches!(a.get_info().device_type, wgpu::DeviceType::DiscreteGpu | wgpu::DeviceType::IntegratedGpu)
         }
         Selection::Best => true,
-        Selection::Named(name) => a.get_info().name.to_lowercase().contains(&name.to_lowercase()),
+        Selection::Named(name) => is_named(a, name),
         Selection::Numbered(number) => place == number,
+        Selection::NumberedOrNamed(text) => match text.parse::<usize>() {
+            Ok(number) if number < count => *place == number,
+            _ => is_named(a, text),
+        },
     };
     found.into_iter().enumerate().find(fits).map(|(_, adapter)| adapter).ok_or_else(|| Error::NoAdapter {
         wanted: match selection {
             Selection::Hardware => "a discrete or integrated GPU".to_owned(),
             Selection::Best => "compute shaders".to_owned(),
-            Selection::Named(name) => format!("the name {name:?}"),
+            Selection::Named(name) | Selection::NumberedOrNamed(name) => format!("the name {name:?}"),
             Selection::Numbered(number) => format!("the number {number}"),
         },
         found: names,

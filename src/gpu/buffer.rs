@@ -62,6 +62,12 @@ pub struct Buffer<T> {
     element: PhantomData<T>,
 }
 
+impl<T> crate::operands::Length for Buffer<T> {
+    fn len(&self) -> usize {
+        self.len
+    }
+}
+
 impl<T> Clone for Buffer<T> {
     fn clone(&self) -> Self {
         self.cast()
@@ -154,7 +160,10 @@ impl<T> Buffer<T> {
     }
 }
 
-/// A buffer at a binding of group 0, as [`Context::dispatch`](super::Context::dispatch) takes it.
-pub(crate) fn bind<T>(binding: u32, buffer: &Buffer<T>) -> (u32, Buffer<u32>) {
-    (binding, buffer.cast())
+/// A buffer at the shader's variable `name`, for [`Context::dispatch`](super::Context::dispatch).
+pub(crate) fn bind<T>(name: &'static str, buffer: &Buffer<T>) -> Bound {
+    (name, buffer.cast())
 }
+
+/// A variable of group 0 and its buffer.
+pub(crate) type Bound = (&'static str, Buffer<u32>);

@@ -1,7 +1,7 @@
 //! The device layer: adapters, buffers, pipelines and the recording of dispatches. It knows no kernel.
 //!
-//! Imports run one way: [`tuning`] times candidates on a [`Context`], which knows nothing of it and holds only the [`cache`] of the
-//! choices. All modules stand on [`wait`], the only one that blocks.
+//! Imports run one way: `tuning` times candidates on a [`Context`], which knows nothing of it and holds only the `cache` of the
+//! choices. All modules stand on `wait`, the only one that blocks.
 
 mod adapter;
 mod autotune;
@@ -22,9 +22,9 @@ mod wait;
 pub use adapter::{AdapterSummary, CooperativeMatrix, Selection, adapters};
 pub use autotune::Autotune;
 pub use buffer::Buffer;
-pub(crate) use buffer::bind;
+pub(crate) use buffer::{Bound, bind};
 pub(crate) use cache::TuningKey;
 pub use context::{Context, OpenOptions};
 pub(crate) use shader::shader_params;
-pub use shader::{Field, Grid, Indices, Shader, ShaderParams};
+pub use shader::{Field, Grid, Indices, Shader, ShaderParams, bindings};
 pub(crate) use tuning::{TuningProblem, fastest};

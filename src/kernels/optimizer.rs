@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::layout::{control, require_stats_row, schedule};
+use crate::operands::{Length, operands};
 use crate::shape::{elements, require_len, require_range, require_size};
 use crate::tolerance::{F32_ROUNDOFF, Tolerance};
 
@@ -37,6 +38,26 @@ pub struct Adam {
     pub schedule_row: usize,
     /// Row of the statistics buffer that holds this step's clip factor.
     pub stats_row: usize,
+}
+
+operands! {
+    /// Operands of [`adam_step`](crate::backend::OptimizerOps::adam_step).
+    pub struct AdamOperands<F, W> {
+        /// `[len]`: parameters, which the step changes.
+        params: FloatsMut,
+        /// `[len]`: their gradient, before clipping.
+        grads: Floats,
+        /// `[len]`: first moments.
+        m: FloatsMut,
+        /// `[len]`: second moments.
+        v: FloatsMut,
+        /// `[rows, 4]`, see [`schedule`].
+        schedule: Floats,
+        /// `[rows, 16]`, see [`stat`](crate::layout::stat): the clip factor is read.
+        stats: Floats,
+        /// See [`control`].
+        control: WordsMut,
+    }
 }
 
 /// The smallest normal `f32`. What is smaller may be flushed to zero.
@@ -120,13 +141,13 @@ struct AdamElement {
 }
 
 impl Adam {
-    pub(crate) fn check(
-        &self,
-        state: [(&str, usize); 4],
-        schedule_len: usize,
-        stats_len: usize,
-        control_len: usize,
-    ) -> Result<()> {
+    pub(crate) fn check<F: Length, W: Length>(&self, operands: &AdamOperands<'_, F, W>) -> Result<()> {
+        let AdamOperands { params, grads, m, v, schedule, stats, control } = operands;
+        let state = [params.len(), grads.len(), m.len(), v.len()];
+        self.check_lens(state, schedule.len(), stats.len(), control.len())
+    }
+
+    pub(crate) fn check_lens(&self, state: [usize; 4], schedule_len: usize, stats_len: usize, control_len: usize) -> Result<()> {
         require_size("len", self.len)?;
         for (name, beta) in [("beta1", self.beta1), ("beta2", self.beta2)] {
             if !(0.0..1.0).contains(&beta) {
@@ -135,7 +156,7 @@ impl Adam {
         }
         require_range("epsilon", self.epsilon, 0.0, f64::from(f32::MAX))?;
         require_range("weight_decay", self.weight_decay, 0.0, f64::from(f32::MAX))?;
-        for (name, len) in state {
+        for (name, len) in ["params", "grads", "m", "v"].into_iter().zip(state) {
             require_len(name, len, self.len)?;
         }
         let rows = self.schedule_row.checked_add(1);
@@ -209,7 +230,7 @@ pub(crate) use binding::*;
 
 #[cfg(feature = "gpu")]
 mod binding {
-    use super::{Adam, GradientNorm};
+    use super::{Adam, AdamOperands, GradientNorm};
     use crate::error::Result;
     use crate::gpu::{Buffer, Context, Grid, Indices, Shader, ShaderParams, bind, shader_params};
     use crate::kernels::ShaderInfo;
@@ -300,27 +321,38 @@ mod binding {
         let params = NormParams::new(op);
         let partials = op.partials();
         if partials == 1 {
-            return context.dispatch(SHADER, "small_norm", &[], &params, &[bind(1, grads), bind(3, stats)], Grid::Linear(1));
+            return context.dispatch(
+                SHADER,
+                "small_norm",
+                &[],
+                &params,
+                &[bind("grads", grads), bind("stats", stats)],
+                Grid::Linear(1),
+            );
         }
         let sums = context.scratch::<f32>("optimizer.partials", GradientNorm::MOST_PARTIALS)?;
-        let buffers = [bind(1, grads), bind(2, &sums)];
+        let buffers = [bind("grads", grads), bind("partials", &sums)];
         context.dispatch(SHADER, "partial_squares", &[], &params, &buffers, Grid::Linear(partials))?;
-        context.dispatch(SHADER, "finish_norm", &[], &params, &[bind(2, &sums), bind(3, stats)], Grid::Linear(1))
+        context.dispatch(SHADER, "finish_norm", &[], &params, &[bind("partials", &sums), bind("stats", stats)], Grid::Linear(1))
     }
 
     pub(crate) fn record_adam_step(
         context: &mut Context,
         op: &Adam,
-        state: [(&str, &Buffer<f32>); 4],
-        schedule: &Buffer<f32>,
-        stats: &Buffer<f32>,
-        control: &Buffer<u32>,
+        operands: &AdamOperands<'_, Buffer<f32>, Buffer<u32>>,
     ) -> Result<()> {
-        op.check(state.map(|(name, buffer)| (name, buffer.len())), schedule.len(), stats.len(), control.len())?;
+        op.check(operands)?;
         let params = AdamParams::new(op);
-        let [params_buffer, grads, m, v] = state.map(|(_, buffer)| buffer);
-        let buffers =
-            [bind(1, grads), bind(3, stats), bind(4, params_buffer), bind(5, m), bind(6, v), bind(7, schedule), bind(8, control)];
+        let AdamOperands { params: params_buffer, grads, m, v, schedule, stats, control } = operands;
+        let buffers = [
+            bind("grads", grads),
+            bind("stats", stats),
+            bind("params", params_buffer),
+            bind("m", m),
+            bind("v", v),
+            bind("schedule", schedule),
+            bind("control", control),
+        ];
         context.dispatch(SHADER, "adam_step", &[], &params, &buffers, Grid::covering(op.len, GradientNorm::WORKGROUP_SIZE))
     }
 }

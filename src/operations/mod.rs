@@ -5,6 +5,9 @@ pub mod advantage;
 mod draw;
 pub mod gather;
 pub mod linear;
+pub mod nonfinite;
+pub mod normalize;
+pub mod optimizer;
 pub mod policy;
 pub mod random;
 pub mod surrogate;
@@ -77,6 +80,9 @@ pub fn operations(list: &mut impl Operations) -> Result<()> {
     advantage::operations(list)?;
     policy::operations(list)?;
     surrogate::operations(list)?;
+    normalize::operations(list)?;
+    optimizer::operations(list)?;
+    nonfinite::operations(list)?;
     gather::operations(list)?;
     random::operations(list)
 }
@@ -87,6 +93,9 @@ pub fn benches(list: &mut impl Benches) {
     advantage::benches(list);
     policy::benches(list);
     surrogate::benches(list);
+    normalize::benches(list);
+    optimizer::benches(list);
+    nonfinite::benches(list);
     gather::benches(list);
     random::benches(list);
 }

@@ -274,6 +274,18 @@ impl Config {
         }
     }
 
+    /// Checks that `total_timesteps` suffices for one update.
+    ///
+    /// # Errors
+    /// [`Error::InvalidValue`] for fewer than [`batch_size`](Self::batch_size).
+    pub fn require_one_update(&self) -> Result<()> {
+        if self.num_updates() > 0 {
+            return Ok(());
+        }
+        let expected = format!("at least num_envs x num_steps = {}", self.batch_size());
+        Err(Error::value("total_timesteps", expected, self.total_timesteps))
+    }
+
     /// Checks every field: no operation of an update refuses what passes.
     ///
     /// # Errors
@@ -290,7 +302,7 @@ impl Config {
         }
         self.hidden.iter().try_for_each(|&width| require_size("hidden", width))?;
         if self.huber_delta.is_some() && self.clip_vloss {
-            return Err(Error::value("huber_delta", "no clip_vloss beside it", "both"));
+            return Err(Error::conflict("huber_delta", "clip_vloss", "set clip_vloss to false"));
         }
         for (name, value) in [
             ("learning_rate", self.learning_rate),
@@ -318,7 +330,7 @@ impl Config {
         }
         // Values have no clip that is none.
         if self.clip_vloss && self.clip_coef == f64::INFINITY {
-            return Err(Error::value("clip_coef", "a finite number with clip_vloss", "infinity"));
+            return Err(Error::conflict("an infinite clip_coef", "clip_vloss", "set clip_vloss to false"));
         }
         for (name, value) in [
             ("clip_coef", Some(self.clip_coef).filter(|_| self.clip_vloss)),

@@ -1,98 +1,39 @@
 //! Twin of `shaders/normalize.wgsl`.
 
-use rayon::prelude::*;
-
-use crate::kernels::normalize::Normalize;
+use crate::kernels::normalize::{EpsilonMode, Normalize};
 use crate::real::Real;
-use crate::scratch::in_parts;
 
-/// Elements that are summed in one go; more are cut into such chunks, whose sums are added in order, whichever thread made them.
-const CHUNK: usize = 1 << 14;
-/// Independent sums in a chunk, so that additions need not wait for each other.
-const LANES: usize = 8;
-
-/// x = (x − μ) / denominator; moments = [μ, σ] of what was there; vector by vector.
+/// x = (x − μ) / (σ + ε), or one of its variants; moments = [μ, σ] of what was there; vector by vector.
 pub fn normalize<T: Real>(op: &Normalize, x: &mut [T], moments: &mut [T]) {
-    for (k, moments) in moments.chunks_mut(Normalize::MOMENTS).take(op.vectors).enumerate() {
-        normalize_vector(&op.vector(k), x, moments);
-    }
-}
-
-fn normalize_vector<T: Real>(op: &Normalize, x: &mut [T], moments: &mut [T]) {
-    let Moments { mean, squares } = moments_of(op.len, |i| x[op.offset + i * op.stride].f64());
-    let std = if op.leaves_values() { 0.0 } else { (squares / (op.len - op.ddof as usize) as f64).sqrt() };
-    (moments[0], moments[1]) = (T::of(mean), T::of(std));
-    if op.leaves_values() {
-        return;
-    }
-    let denominator = op.epsilon_mode.denominator(std, op.epsilon);
-    let normalized = |x: T| if denominator > 0.0 { T::of((x.f64() - mean) / denominator) } else { T::zero() };
-    let rows = &mut x[op.offset..];
-    if op.len <= CHUNK {
-        rows.iter_mut().step_by(op.stride).take(op.len).for_each(|x| *x = normalized(*x));
-    } else {
-        let rows = rows.par_chunks_mut(op.stride).take(op.len).with_min_len(CHUNK);
-        rows.for_each(|row| row[0] = normalized(row[0]));
+    for k in 0..op.vectors {
+        let at = |i: usize| op.offset + (k * op.len + i) * op.stride;
+        let (mean, squares) = mean_and_squares(op.len, |i| x[at(i)].f64());
+        // A single value has no deviation with ddof 1, and stays.
+        let has_std = op.len > op.ddof as usize;
+        let std = if has_std { (squares / (op.len - op.ddof as usize) as f64).sqrt() } else { 0.0 };
+        moments[2 * k] = T::of(mean);
+        moments[2 * k + 1] = T::of(std);
+        let denominator = match op.epsilon_mode {
+            EpsilonMode::AddToStd => std + op.epsilon,
+            EpsilonMode::AddToVariance => (std * std + op.epsilon * op.epsilon).sqrt(),
+            EpsilonMode::Max => std.max(op.epsilon),
+        };
+        for i in (0..op.len).filter(|_| has_std) {
+            let centred = x[at(i)].f64() - mean;
+            x[at(i)] = T::of(if denominator == 0.0 { 0.0 } else { centred / denominator });
+        }
     }
 }
 
 /// 1 − Var(returns − values) / Var(returns), population variances; NaN where the returns have no variance.
 pub fn explained_variance<T: Real>(values: &[T], returns: &[T]) -> T {
-    let residuals = moments_of(returns.len(), |i| returns[i].f64() - values[i].f64());
-    let of_returns = moments_of(returns.len(), |i| returns[i].f64());
-    if of_returns.squares > 0.0 { T::of(1.0 - residuals.squares / of_returns.squares) } else { T::nan() }
+    let (_, residual) = mean_and_squares(returns.len(), |i| returns[i].f64() - values[i].f64());
+    let (_, total) = mean_and_squares(returns.len(), |i| returns[i].f64());
+    if total > 0.0 { T::of(1.0 - residual / total) } else { T::nan() }
 }
 
-struct Moments {
-    mean: f64,
-    /// Sum of squares about the mean.
-    squares: f64,
-}
-
-/// Two passes, both about a shift: the first element (so that constants give exactly 0), then the mean, corrected for its rounding.
-fn moments_of(len: usize, value: impl Fn(usize) -> f64 + Sync) -> Moments {
-    let n = len as f64;
-    let pivot = value(0);
-    let [sum] = sums(len, |i| [value(i) - pivot]);
-    let mean = pivot + sum / n;
-    let [sum, squares] = sums(len, |i| {
-        let distance = value(i) - mean;
-        [distance, distance * distance]
-    });
-    Moments { mean, squares: (squares - sum * sum / n).max(0.0) }
-}
-
-/// Σ term(i) over i < `len`, in an order that depends on nothing but `len`.
-fn sums<const N: usize>(len: usize, term: impl Fn(usize) -> [f64; N] + Sync) -> [f64; N]
-where
-    [f64; N]: bytemuck::Pod,
-{
-    let of_chunk = |chunk: usize| {
-        let end = len.min((chunk + 1) * CHUNK);
-        let mut lanes = [[0.0; N]; LANES];
-        let mut start = chunk * CHUNK;
-        while start + LANES <= end {
-            for (lane, sums) in lanes.iter_mut().enumerate() {
-                add(sums, term(start + lane));
-            }
-            start += LANES;
-        }
-        (start..end).for_each(|i| add(&mut lanes[0], term(i)));
-        total(&lanes)
-    };
-    match len.div_ceil(CHUNK) {
-        1 => of_chunk(0),
-        chunks => in_parts(chunks, of_chunk, total),
-    }
-}
-
-fn add<const N: usize>(sums: &mut [f64; N], terms: [f64; N]) {
-    sums.iter_mut().zip(terms).for_each(|(sum, term)| *sum += term);
-}
-
-fn total<const N: usize>(parts: &[[f64; N]]) -> [f64; N] {
-    parts.iter().fold([0.0; N], |mut sums, &part| {
-        add(&mut sums, part);
-        sums
-    })
+/// μ = x₀ + Σ(x − x₀)/n, so that constants give themselves, and Σ(x − μ)².
+fn mean_and_squares(n: usize, x: impl Fn(usize) -> f64) -> (f64, f64) {
+    let mean = x(0) + (0..n).map(|i| x(i) - x(0)).sum::<f64>() / n as f64;
+    (mean, (0..n).map(|i| (x(i) - mean).powi(2)).sum())
 }

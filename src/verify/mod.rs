@@ -7,9 +7,6 @@
 //! outside them found.
 
 mod actor_critic;
-mod nonfinite;
-mod normalize;
-mod optimizer;
 mod runner;
 #[cfg(feature = "gpu")]
 mod variants;
@@ -152,9 +149,6 @@ pub fn run<A: Backend>(backend: A, options: &Options, mut observe: impl FnMut(&K
         let mut runner = Runner::new(CrossCheck::new(backend, Cpu::<f64>::new()), options);
         match kernel {
             "actor_critic" => actor_critic::cases(&mut runner)?,
-            "normalize" => normalize::cases(&mut runner)?,
-            "optimizer" => optimizer::cases(&mut runner)?,
-            "nonfinite" => nonfinite::cases(&mut runner)?,
             _ => {}
         }
         operations::operations(&mut OfKernel { kernel, runner: &mut runner })?;

@@ -7,7 +7,7 @@ use ppo_kernels::backend::{
 use ppo_kernels::kernels::actor_critic::{ActorCritic, Layer, MinibatchStep};
 use ppo_kernels::kernels::linear::{Activation, Linear};
 use ppo_kernels::kernels::nonfinite::Watched;
-use ppo_kernels::kernels::optimizer::{Adam, GradientNorm};
+use ppo_kernels::kernels::optimizer::{Adam, AdamOperands, GradientNorm};
 use ppo_kernels::kernels::policy::{Categorical, Gaussian};
 use ppo_kernels::kernels::surrogate::{Surrogate, ValueLoss};
 use ppo_kernels::layout::{control, sample, schedule, stat};
@@ -117,7 +117,7 @@ impl Problem {
         }
         backend.find_nonfinite(&[Watched { tensor: TENSOR, len: self.parameters(), x: grads }], control)?;
         backend.gradient_norm(&step.norm, grads, stats)?;
-        backend.adam_step(&step.adam, params.flat_mut(), grads, m, v, schedule, stats, control)?;
+        backend.adam_step(&step.adam, AdamOperands { params: params.flat_mut(), grads, m, v, schedule, stats, control })?;
         self.read(backend, way, state, minibatch)
     }
 

@@ -115,7 +115,7 @@ fn wrong_gaussian_kernels_are_caught() {
         (false, "gaussian_sample", "actions", "exp_of(s) * x[at]", "exp_of(-s) * x[at]"),
         (false, "gaussian_sample", "actions", "n * 2.12194440e-4", "n * 2.2e-4"),
         (true, "gaussian_sample", "logp", "sum += log_density(x[at], s)", "sum += log_density(x[at], -s)"),
-        (true, "gaussian_backward", "d_mean", "d_logp[row] * z * inverse, has_slope", "d_logp[row] * z, has_slope"),
+        (true, "gaussian_backward", "d_mean", "d_logp[row] * z * inverse", "d_logp[row] * z"),
         (true, "gaussian_backward", "d_log_std", "to_log_std + d_entropy[row]", "to_log_std - d_entropy[row]"),
         (false, "gaussian_backward", "d_log_std", "part < params.parts; part += 1u", "part + 1u < params.parts; part += 1u"),
         (false, "gaussian_backward", "d_log_std", "sum += parts[part * params.dim + d]", "sum += parts[part * params.dim]"),

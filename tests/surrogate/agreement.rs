@@ -166,7 +166,7 @@ fn a_wrong_kernel_is_caught() {
         ("categorical", CLIPPED, "(element - own_first)", "(element - own_first) / 2u"),
         ("categorical", CLIPPED, "= sh_tile[place_of(element)];", "= sh_tile[element];"),
         ("gaussian", CLIPPED, "row += sharers", "row += sharers + 1u"),
-        ("gaussian", CLIPPED, "log_std_sum += times(", "log_std_sum = times("),
+        ("gaussian", CLIPPED, "log_std_sum += times(sh_lanes[row]", "log_std_sum = times(sh_lanes[row]"),
         ("gaussian", CLIPPED, "sh_lanes[row] * z * inverse_std", "sh_lanes[row] * z"),
         ("gaussian", CLIPPED, "sharer < sharers", "sharer < 1u"),
         ("gaussian", CLIPPED, "vec4<f32>(exp_parts(-own_log_std), own", "vec4<f32>(exp_parts(own_log_std), own"),

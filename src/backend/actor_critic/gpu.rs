@@ -134,8 +134,13 @@ impl ActorCriticOps for Gpu {
 
         let packed = self.packed(&plan, &mut state.params)?;
         let TrainState { params, m, v, grads, schedule, stats, control } = state;
-        let inputs = [bind(2, rows.observations), bind(3, &actions), bind(4, rows.samples), bind(7, rows.indices)];
-        let outputs = [bind(6, actor.head()), bind(8, critic.head())];
+        let inputs = [
+            bind("observations", rows.observations),
+            bind("actions", &actions),
+            bind("samples", rows.samples),
+            bind("indices", rows.indices),
+        ];
+        let outputs = [bind("output", actor.head()), bind("values", critic.head())];
         plan.record_step(
             &mut self.context,
             step,

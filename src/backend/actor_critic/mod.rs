@@ -10,6 +10,7 @@ pub use buffers::{
     Actions, Drawn, Head, Minibatch, MinibatchInputs, MinibatchRows, Parameters, RolloutRows, Rows, Trace, TrainState,
 };
 
+use crate::kernels::optimizer::AdamOperands;
 use buffers::{gathered, sizes};
 
 use super::{Cpu, CrossCheck, GatherOps, Length, LinearOps, NonfiniteOps, OptimizerOps, PolicyOps, SurrogateOps};
@@ -273,7 +274,7 @@ fn compose_minibatch_step<B: ActorCriticOps + ?Sized>(
     }
     backend.find_nonfinite(&[Watched { tensor: step.tensor, len: step.norm.len, x: grads }], control)?;
     backend.gradient_norm(&step.norm, grads, stats)?;
-    backend.adam_step(&step.adam, params.flat_mut(), grads, m, v, schedule, stats, control)
+    backend.adam_step(&step.adam, AdamOperands { params: params.flat_mut(), grads, m, v, schedule, stats, control })
 }
 
 /// A minibatch's observations and actions, where there is room for their kind.

@@ -33,7 +33,7 @@ impl Context {
     /// Opens an adapter with its own limits, and with timestamp queries and pipeline caches where it has them.
     ///
     /// # Errors
-    /// [`Error::NoAdapter`] when none fits, [`Error::Device`] when it cannot be opened.
+    /// [`Error::NoAdapter`](crate::Error::NoAdapter) when none fits, [`Error::Device`](crate::Error::Device) when it cannot be opened.
     pub fn open_with(selection: &Selection, options: OpenOptions) -> Result<Self> {
         let adapter = adapter::select(selection)?;
         let cooperative_matrix = match options.tensor_cores {

@@ -66,7 +66,7 @@ impl MinibatchStep {
         [schedule, stats, control]: [usize; 3],
     ) -> Result<()> {
         self.norm.check(grads, stats)?;
-        self.adam.check([("params", params), ("grads", grads), ("m", m), ("v", v)], schedule, stats, control)
+        self.adam.check_lens([params, grads, m, v], schedule, stats, control)
     }
 }
 

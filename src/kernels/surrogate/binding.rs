@@ -166,9 +166,16 @@ impl SurrogateParams {
         d_log_std: Option<&Buffer<f32>>,
     ) -> Result<()> {
         let Some(d_log_std) = d_log_std else {
-            return context.dispatch(SHADER, "finish", &[], self, &[bind(4, partials), bind(5, stats)], Grid::Linear(1));
+            return context.dispatch(
+                SHADER,
+                "finish",
+                &[],
+                self,
+                &[bind("partials", partials), bind("stats", stats)],
+                Grid::Linear(1),
+            );
         };
-        let buffers = [bind(4, partials), bind(5, stats), bind(18, d_log_std)];
+        let buffers = [bind("partials", partials), bind("stats", stats), bind("d_log_std", d_log_std)];
         context.dispatch(SHADER, "finish_gaussian", &[], self, &buffers, Grid::Linear(self.partial_width as usize / SUMS))
     }
 }
@@ -183,14 +190,14 @@ pub(crate) fn record_elementwise(
     let params = SurrogateParams::new(op, 1, WORKGROUP_SIZE);
     let partials = params.partials(context)?;
     let buffers = [
-        bind(1, samples),
-        bind(2, values),
-        bind(3, d_values),
-        bind(4, &partials),
-        bind(6, logp),
-        bind(7, entropy),
-        bind(8, terms),
-        bind(9, d_logp),
+        bind("samples", samples),
+        bind("values", values),
+        bind("d_values", d_values),
+        bind("partials", &partials),
+        bind("logp", logp),
+        bind("entropy", entropy),
+        bind("terms", terms),
+        bind("d_logp", d_logp),
     ];
     context.dispatch(SHADER, "elementwise", &[], &params, &buffers, params.grid())?;
     params.finish(context, &partials, stats, None)
@@ -199,7 +206,7 @@ pub(crate) fn record_elementwise(
 /// d_entropy[i] = −ent_coef/batch, for the composition of plain operations.
 pub(crate) fn record_entropy_gradient(context: &mut Context, op: &Surrogate, d_entropy: &Buffer<f32>) -> Result<()> {
     let params = SurrogateParams::new(op, 1, WORKGROUP_SIZE);
-    context.dispatch(SHADER, "entropy_gradient", &[], &params, &[bind(19, d_entropy)], params.grid())
+    context.dispatch(SHADER, "entropy_gradient", &[], &params, &[bind("d_entropy", d_entropy)], params.grid())
 }
 
 /// Whether a loss of rows of `width` elements goes by tile.
@@ -227,14 +234,14 @@ pub(crate) fn record_categorical(
     };
     let partials = params.partials(context)?;
     let buffers = [
-        bind(1, samples),
-        bind(2, values),
-        bind(3, d_values),
-        bind(4, &partials),
-        bind(10, logits),
-        bind(11, mask.unwrap_or(actions)),
-        bind(12, actions),
-        bind(13, d_logits),
+        bind("samples", samples),
+        bind("values", values),
+        bind("d_values", d_values),
+        bind("partials", &partials),
+        bind("logits", logits),
+        bind("mask", mask.unwrap_or(actions)),
+        bind("actions", actions),
+        bind("d_logits", d_logits),
     ];
     context.dispatch(shader, entry, &constants, &params, &buffers, params.grid())?;
     params.finish(context, &partials, stats, None)
@@ -264,14 +271,14 @@ pub(crate) fn record_gaussian(
     };
     let partials = params.partials(context)?;
     let buffers = [
-        bind(1, samples),
-        bind(2, values),
-        bind(3, d_values),
-        bind(4, &partials),
-        bind(14, mean),
-        bind(15, log_std),
-        bind(16, actions),
-        bind(17, d_mean),
+        bind("samples", samples),
+        bind("values", values),
+        bind("d_values", d_values),
+        bind("partials", &partials),
+        bind("mean", mean),
+        bind("log_std", log_std),
+        bind("gaussian_actions", actions),
+        bind("d_mean", d_mean),
     ];
     context.dispatch(shader, entry, constants, &params, &buffers, params.grid())?;
     params.finish(context, &partials, stats, Some(d_log_std))
@@ -286,5 +293,5 @@ pub(crate) fn record_stop_on_kl(
 ) -> Result<()> {
     check_stop_on_kl(threshold, stats_row, stats.len(), control.len())?;
     let params = StopParams { stats_row: stats_row as u32, threshold: threshold as f32 };
-    context.dispatch(SHADER, "stop_on_kl", &[], &params, &[bind(5, stats), bind(20, control)], Grid::Linear(1))
+    context.dispatch(SHADER, "stop_on_kl", &[], &params, &[bind("stats", stats), bind("control", control)], Grid::Linear(1))
 }
