@@ -137,9 +137,7 @@ fn elements_with_a_flag_may_be_anything<B: NonfiniteOps>(backend: &mut B) {
 #[test]
 fn a_flag_that_is_overlooked_is_caught() {
     for len in [5, 40_000] {
-        for (from, to) in
-            [("if UNLESS == NEVER {", "if UNLESS != NEVER {"), ("flags[i], flags[i] << 1u", "flags[0], flags[0]")]
-        {
+        for (from, to) in [("if UNLESS == NEVER {", "if UNLESS != NEVER {"), ("flags[i], flags[i] << 1u", "flags[0], flags[0]")] {
             let Some(mut both) = checked() else { return };
             both.a.context.replace_shader("nonfinite", plant(include_str!("../shaders/nonfinite.wgsl"), from, to));
             let mut flags = vec![1; len];
