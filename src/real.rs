@@ -1,8 +1,8 @@
-//! The numbers a CPU backend computes in: `f32` (the same storage as the GPU) or `f64` (the oracle).
+//! Number types of CPU backends: `f32` (the GPU's storage) or `f64` (the oracle).
 
 use crate::elementary;
 
-/// `f32` or `f64`. Arithmetic comes from [`num_traits::Float`]; what it lacks is here.
+/// `f32` or `f64`, with functions that [`num_traits::Float`] lacks.
 pub trait Real:
     num_traits::Float + bytemuck::Pod + std::fmt::Debug + Default + Send + Sync + std::iter::Sum + std::ops::AddAssign + 'static
 {
@@ -16,11 +16,11 @@ pub trait Real:
     fn f64(self) -> f64;
     /// The complementary error function, 2/√π ∫ₓ^∞ e^(−t²) dt.
     fn erfc(self) -> Self;
-    /// e^x in a form that loops are vectorised with: for `f32` a polynomial with a relative error below 1.2e-7.
+    /// e^x for vectorised loops; for `f32` a polynomial with a relative error below 1.2e-7.
     fn exp_in_loops(self) -> Self;
-    /// e^x − 1, likewise, below 1.8e-7.
+    /// e^x − 1 for vectorised loops, below 1.8e-7.
     fn exp_m1_in_loops(self) -> Self;
-    /// tanh x, likewise, below 2.4e-7.
+    /// tanh x for vectorised loops, below 2.4e-7.
     fn tanh_in_loops(self) -> Self;
 }
 
