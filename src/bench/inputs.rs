@@ -1,4 +1,4 @@
-//! Seeded random inputs. Never zeros: some hardware is faster on them.
+//! Seeded random inputs, never zeros, on which some hardware is faster.
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -30,7 +30,7 @@ impl Inputs {
         (0..n).map(|_| self.0.random_range(f32::EPSILON..1.0)).collect()
     }
 
-    /// Ends of episodes as 0.0 or 1.0: one step in fifty.
+    /// Ends of episodes as 0.0 or 1.0: one step in fifty on average.
     pub(super) fn ends(&mut self, n: usize) -> Vec<f32> {
         (0..n).map(|_| f32::from(u8::from(self.0.random_bool(0.02)))).collect()
     }

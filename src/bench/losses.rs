@@ -1,4 +1,4 @@
-//! PPO's loss and its gradient through a head.
+//! PPO's loss and its gradient through a policy's head.
 
 use super::inputs::Inputs;
 use crate::backend::Backend;
@@ -9,14 +9,14 @@ use crate::kernels::surrogate::{Surrogate, ValueLoss};
 use crate::layout::{sample, stat};
 use crate::operations::Step;
 
-/// What the loss goes through. For the first two it includes the normalisation of the advantages and the loss of the value function.
+/// The head below the loss. The first two include normalised advantages and the value loss.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Head {
     /// Logits of a few actions.
     Categorical { actions: usize },
     /// Means, with a log-std shared by the batch.
     Gaussian { dim: usize },
-    /// Logits of a vocabulary; no value function, no entropy bonus, advantages as they are.
+    /// Logits of a vocabulary, without value function, entropy bonus and normalisation.
     Tokens { vocabulary: usize },
 }
 
@@ -27,31 +27,32 @@ impl Head {
         }
     }
 
-    /// Per logit: maximum, difference, exponential, sum, and entropy and gradient in twice as many; per dimension about as many.
-    /// Per sample: normalisation, ratio, both losses and their gradients.
+    /// For each logit: maximum, difference, exponential, sum; twice as many for entropy and
+    /// gradient. Dimensions take as many. For each sample: normalisation, ratio, both losses,
+    /// gradients.
     pub(super) fn flops(self, batch: usize) -> f64 {
         12.0 * (batch * self.width()) as f64 + 40.0 * batch as f64
     }
 
-    /// Four-byte words read and written at least.
+    /// Least four-byte words to read and write.
     pub(super) fn words(self, batch: usize) -> usize {
-        // Four packed numbers and the value are read, its gradient written.
+        // Reads four packed numbers and the value; writes its gradient.
         let per_sample = sample::COLUMNS + 2;
         match self {
             Head::Categorical { actions } => batch * (2 * actions + 1 + per_sample),
             Head::Gaussian { dim } => batch * (3 * dim + per_sample),
-            // Beside a vocabulary the rest is nothing.
+            // The rest is negligible beside a vocabulary.
             Head::Tokens { vocabulary } => 2 * batch * vocabulary,
         }
     }
 }
 
-/// Distance of old from new log-probabilities: a tenth to a third of the ratios is beyond the clip.
+/// Scale of log-ratios: a tenth to a third of the ratios is outside the clip range.
 pub(super) const LOG_RATIO: f64 = 0.15;
 
-/// A log-ratio that is not on the edge of the clip, where rounding decides whether a sample has a gradient: one of a million is.
-pub(super) fn off_the_edges(log_ratio: f64) -> f64 {
-    let near = |edge: f64| (log_ratio - edge.ln()).abs() < 1e-3;
+/// Moves a log-ratio away from the clip bounds, where rounding decides about its gradient.
+pub(super) fn off_the_clip_bounds(log_ratio: f64) -> f64 {
+    let near = |bound: f64| (log_ratio - bound.ln()).abs() < 1e-3;
     if near(0.8) || near(1.2) { 0.9 * log_ratio } else { log_ratio }
 }
 
@@ -79,12 +80,12 @@ fn gaussian_logp(mean: &[f32], log_std: &[f32], actions: &[f32]) -> Vec<f64> {
     mean.chunks_exact(log_std.len()).zip(actions.chunks_exact(log_std.len())).map(row).collect()
 }
 
-/// Packed rows `[batch, 4]` and values near the old ones, so that value clipping acts.
+/// Packed rows `[batch, 4]`, and values near the old ones for value clipping.
 fn samples(inputs: &mut Inputs, logp: &[f64]) -> (Vec<f32>, Vec<f32>) {
     let mut samples = Vec::with_capacity(logp.len() * sample::COLUMNS);
     let mut values = Vec::with_capacity(logp.len());
     for logp in logp {
-        let old_logp = logp - off_the_edges(LOG_RATIO * inputs.normal());
+        let old_logp = logp - off_the_clip_bounds(LOG_RATIO * inputs.normal());
         let (advantage, old_value) = (inputs.normal(), inputs.normal());
         let target = old_value + inputs.normal();
         samples.extend([old_logp, advantage, target, old_value].map(|x| x as f32));
@@ -93,7 +94,7 @@ fn samples(inputs: &mut Inputs, logp: &[f64]) -> (Vec<f32>, Vec<f32>) {
     (samples, values)
 }
 
-/// CleanRL's loss; of a vocabulary, its policy part alone.
+/// CleanRL's loss; for a vocabulary only the policy loss.
 pub(super) fn objective(head: Head, batch: usize) -> Surrogate {
     let op = Surrogate {
         batch,
@@ -112,7 +113,7 @@ pub(super) fn objective(head: Head, batch: usize) -> Surrogate {
     }
 }
 
-/// Uploads the inputs and returns the call. A second call normalises advantages that already are: the same work.
+/// Uploads the inputs and returns the call. Normalising again is equal work.
 pub(super) fn prepare<B: Backend>(backend: &mut B, inputs: &mut Inputs, head: Head, batch: usize) -> Result<Step<B>> {
     let op = objective(head, batch);
     let width = head.width();

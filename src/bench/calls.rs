@@ -1,11 +1,11 @@
-//! One kernel, or a few that belong together, at one shape.
+//! Benches of one call: losses and samplers at one shape, and the run of any [`Call`].
 
 use std::collections::BTreeMap;
 
 use super::inputs::Inputs;
 use super::losses::{self, Head};
-use super::measure::{Clocks, Effort, Samples, Timed};
-use super::peaks::{Benchmarked, Peaks};
+use super::measure::Effort;
+use super::peaks::{Benchmarked, Peaks, time};
 use super::{Record, record};
 use crate::backend::{Backend, Cpu, CrossCheck};
 use crate::error::Result;
@@ -13,27 +13,24 @@ use crate::kernels::policy::{Categorical, Gaussian};
 use crate::operations::{self, Call, Draw, Step, Work};
 
 #[derive(Debug)]
-pub(super) struct Case {
+pub(super) struct Bench {
     pub name: String,
     kind: Kind,
 }
 
 #[derive(Debug)]
 enum Kind {
-    /// Loss and gradient through a head.
     Loss { head: Head, batch: usize },
-    /// Drawing actions from logits.
     CategoricalSample { batch: usize, actions: usize },
-    /// Drawing actions from means.
     GaussianSample { batch: usize, dim: usize },
 }
 
 const BATCHES: [usize; 2] = [1 << 14, 1 << 20];
 
-/// All cases; with `small` those that are done in no time.
-pub(super) fn all(small: bool) -> Vec<Case> {
-    let mut cases = Vec::new();
-    let mut add = |name: String, kind| cases.push(Case { name, kind });
+/// All benches; with `small`, the short ones.
+pub(super) fn all(small: bool) -> Vec<Bench> {
+    let mut benches = Vec::new();
+    let mut add = |name: String, kind| benches.push(Bench { name, kind });
     let batches = &BATCHES[..if small { 1 } else { 2 }];
     for actions in [2, 6, 18] {
         for &batch in batches {
@@ -49,10 +46,10 @@ pub(super) fn all(small: bool) -> Vec<Case> {
     add(format!("loss_token/N{batch}_V{vocabulary}"), Kind::Loss { head: Head::Tokens { vocabulary }, batch });
     add("sample_cat/A16_B2048".to_owned(), Kind::CategoricalSample { batch: 2048, actions: 16 });
     add("sample_gauss/A12_B4096".to_owned(), Kind::GaussianSample { batch: 4096, dim: 12 });
-    cases
+    benches
 }
 
-impl Call for Case {
+impl Call for Bench {
     fn work(&self) -> Work {
         let (flops, words, items) = match self.kind {
             Kind::Loss { head, batch } => {
@@ -90,34 +87,7 @@ impl Call for Case {
     }
 }
 
-struct Repeated<'a, B: Benchmarked> {
-    backend: &'a mut B,
-    step: Step<B>,
-    /// Whose read-back waits for all that was recorded.
-    waited_for: B::Words,
-}
-
-impl<B: Benchmarked> Timed for Repeated<'_, B> {
-    const REPEATABLE: bool = true;
-
-    fn prepare(&mut self) -> Result<()> {
-        Ok(())
-    }
-
-    fn call(&mut self) -> Result<()> {
-        (self.step)(self.backend)
-    }
-
-    fn wait(&mut self) -> Result<()> {
-        self.backend.read_words(&self.waited_for, 0, 1).map(drop)
-    }
-
-    fn take_clocks(&mut self) -> Result<Clocks> {
-        self.backend.take_clocks()
-    }
-}
-
-/// Checks one call against double precision, then times it. The backend always comes back.
+/// Checks one call against double precision, then times it. Always returns the backend.
 pub(super) fn run<B: Benchmarked>(
     backend: B,
     name: &str,
@@ -140,15 +110,9 @@ pub(super) fn run<B: Benchmarked>(
     (backend, outcome)
 }
 
-/// With the same inputs on every backend.
+/// Draws equal inputs on every backend.
 fn prepare<B: Backend>(call: &impl Call, backend: &mut B) -> Result<Step<B>> {
     call.prepare(&mut operations::Inputs { backend, draw: Draw::new(1, 0) })
-}
-
-/// Times a call that has been checked.
-pub(super) fn time<B: Benchmarked>(backend: &mut B, step: Step<B>, effort: Effort) -> Result<Samples> {
-    let waited_for = backend.alloc_words(1)?;
-    Samples::collect(effort, &mut Repeated { backend, step, waited_for })
 }
 
 #[cfg(test)]
@@ -157,7 +121,7 @@ mod tests {
 
     #[test]
     fn names_are_distinct_and_the_small_ones_are_a_part() {
-        let names = |small| all(small).into_iter().map(|case| case.name).collect::<Vec<_>>();
+        let names = |small| all(small).into_iter().map(|bench| bench.name).collect::<Vec<_>>();
         let (small, full) = (names(true), names(false));
         let distinct: std::collections::BTreeSet<&String> = full.iter().collect();
         assert_eq!(distinct.len(), full.len());
@@ -167,7 +131,7 @@ mod tests {
 
     #[test]
     fn a_loss_moves_its_head_twice_and_six_numbers_a_sample() {
-        let work = |head| Case { name: String::new(), kind: Kind::Loss { head, batch: 10 } }.work();
+        let work = |head| Bench { name: String::new(), kind: Kind::Loss { head, batch: 10 } }.work();
         assert_eq!(work(Head::Categorical { actions: 6 }).bytes, 4.0 * 10.0 * (12.0 + 1.0 + 6.0));
         assert_eq!(work(Head::Gaussian { dim: 6 }).bytes, 4.0 * 10.0 * (18.0 + 6.0));
     }
