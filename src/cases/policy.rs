@@ -5,12 +5,12 @@ use crate::backend::Backend;
 use crate::error::{Error, Result};
 use crate::kernels::policy::{Categorical, Gaussian, KlArgument, SquashedGaussian};
 
-/// Everything about a batch of categorical distributions, `logits [batch, actions]`.
+/// A batch of categorical distributions, `logits [batch, actions]`.
 pub(super) fn categorical<B: Backend>(problem: &mut Problem<'_, B>) -> Result<()> {
     solve_categorical(problem, false)
 }
 
-/// The same under `mask [batch, actions]`.
+/// A batch of categorical distributions under `mask [batch, actions]`.
 pub(super) fn masked_categorical<B: Backend>(problem: &mut Problem<'_, B>) -> Result<()> {
     solve_categorical(problem, true)
 }
@@ -25,7 +25,7 @@ fn solve_categorical<B: Backend>(problem: &mut Problem<'_, B>, masked: bool) -> 
     let action = problem.indices("action", &[batch], actions)?;
     let n = batch * actions;
 
-    let [mut log_probs, mut probs, mut logsumexp] = [problem.room(n)?, problem.room(n)?, problem.room(batch)?];
+    let [mut log_probs, mut probs, mut logsumexp] = [problem.alloc(n)?, problem.alloc(n)?, problem.alloc(batch)?];
     let mut mode = problem.backend.alloc_words(batch)?;
     let Problem { backend, .. } = problem;
     backend.categorical_distribution(&op, &logits, mask, &mut log_probs, &mut probs, &mut logsumexp, &mut mode)?;
@@ -35,12 +35,12 @@ fn solve_categorical<B: Backend>(problem: &mut Problem<'_, B>, masked: bool) -> 
     let mode = problem.backend.read_words(&mode, 0, batch)?;
     problem.keep_values("out.mode", mode.into_iter().map(f64::from).collect());
 
-    let [mut logp, mut entropy] = [problem.room(batch)?, problem.room(batch)?];
+    let [mut logp, mut entropy] = [problem.alloc(batch)?, problem.alloc(batch)?];
     problem.backend.categorical_evaluate(&op, &logits, mask, &action, &mut logp, &mut entropy)?;
     problem.keep("out.logp", &logp)?;
     problem.keep("out.entropy", &entropy)?;
 
-    let mut d_logits = problem.room(n)?;
+    let mut d_logits = problem.alloc(n)?;
     if problem.file.wants(&["grad.logits_of_logp", "grad.logits_of_entropy"]) {
         let (w, zeros) = (problem.input("w", &[batch])?, problem.filled(batch, 0.0)?);
         for (name, d_logp, d_entropy) in [("logp", &w, &zeros), ("entropy", &zeros, &w)] {
@@ -50,7 +50,7 @@ fn solve_categorical<B: Backend>(problem: &mut Problem<'_, B>, masked: bool) -> 
     }
     let gradients = ["grad.logits_of_kl", "grad.q_logits_of_kl"];
     if problem.file.wants(&["out.kl"]) || problem.file.wants(&gradients) {
-        let (q_logits, mut kl) = (problem.input("q_logits", &shape)?, problem.room(batch)?);
+        let (q_logits, mut kl) = (problem.input("q_logits", &shape)?, problem.alloc(batch)?);
         problem.backend.categorical_kl(&op, &logits, &q_logits, mask, &mut kl)?;
         problem.keep("out.kl", &kl)?;
         if problem.file.wants(&gradients) {
@@ -64,7 +64,7 @@ fn solve_categorical<B: Backend>(problem: &mut Problem<'_, B>, masked: bool) -> 
     Ok(())
 }
 
-/// Everything about a batch of diagonal Gaussians, `mean [batch, dim]`, `logstd [dim]` or `[batch, dim]`.
+/// A batch of diagonal Gaussians, `mean [batch, dim]`, `logstd [dim]` or `[batch, dim]`.
 pub(super) fn diag_gaussian<B: Backend>(problem: &mut Problem<'_, B>) -> Result<()> {
     let file = problem.file;
     let (batch, dim) = (file.size("batch")?, file.size("dim")?);
@@ -75,13 +75,13 @@ pub(super) fn diag_gaussian<B: Backend>(problem: &mut Problem<'_, B>) -> Result<
     let [mean, action] = [problem.input("mean", &wide)?, problem.input("action", &wide)?];
     let log_std = problem.input("logstd", log_std_shape)?;
 
-    let [mut logp, mut entropy] = [problem.room(batch)?, problem.room(batch)?];
+    let [mut logp, mut entropy] = [problem.alloc(batch)?, problem.alloc(batch)?];
     problem.backend.gaussian_evaluate(&op, &mean, &log_std, &action, &mut logp, &mut entropy)?;
     logp_per_dim(problem, &op, &mean, &action, log_std_shape)?;
     problem.keep("out.logp", &logp)?;
     problem.keep("out.entropy", &entropy)?;
 
-    let [mut d_mean, mut d_log_std] = [problem.room(batch * dim)?, problem.room(op.log_std_len())?];
+    let [mut d_mean, mut d_log_std] = [problem.alloc(batch * dim)?, problem.alloc(op.log_std_len())?];
     if file.wants(&["grad.mean_of_logp", "grad.logstd_of_logp", "grad.logstd_of_entropy"]) {
         let (w, zeros) = (problem.input("w", &[batch])?, problem.filled(batch, 0.0)?);
         let Problem { backend, .. } = problem;
@@ -95,7 +95,7 @@ pub(super) fn diag_gaussian<B: Backend>(problem: &mut Problem<'_, B>) -> Result<
     let gradients = ["grad.mean_of_kl", "grad.logstd_of_kl", "grad.q_mean_of_kl", "grad.q_logstd_of_kl"];
     if file.wants(&["out.kl"]) || file.wants(&gradients) {
         let (q_mean, q_log_std) = (problem.input("q_mean", &wide)?, problem.input("q_logstd", log_std_shape)?);
-        let mut kl = problem.room(batch)?;
+        let mut kl = problem.alloc(batch)?;
         problem.backend.gaussian_kl(&op, &mean, &log_std, &q_mean, &q_log_std, &mut kl)?;
         problem.keep("out.kl", &kl)?;
         if file.wants(&gradients) {
@@ -112,7 +112,7 @@ pub(super) fn diag_gaussian<B: Backend>(problem: &mut Problem<'_, B>) -> Result<
     Ok(())
 }
 
-/// log N(action; mean, σ) of every dimension by itself: batch·dim distributions of one dimension, each with its own log-std.
+/// log N(action; mean, σ) for each dimension: batch·dim one-dimensional distributions.
 fn logp_per_dim<B: Backend>(
     problem: &mut Problem<'_, B>,
     op: &Gaussian,
@@ -125,12 +125,12 @@ fn logp_per_dim<B: Backend>(
     let each: Vec<f32> = log_std.iter().copied().cycle().take(batch).collect();
     let each = problem.backend.upload_floats(&each)?;
     let alone = Gaussian { batch, dim: 1, state_dependent_std: true, log_std_offset: 0 };
-    let [mut logp, mut entropy] = [problem.room(batch)?, problem.room(batch)?];
+    let [mut logp, mut entropy] = [problem.alloc(batch)?, problem.alloc(batch)?];
     problem.backend.gaussian_evaluate(&alone, mean, &each, action, &mut logp, &mut entropy)?;
     problem.keep("out.logp_per_dim", &logp)
 }
 
-/// tanh-squashed Gaussians, `mean [batch, dim]`, `logstd [dim]`: for a given u, and for u = mean + e^logstd·noise.
+/// tanh-squashed Gaussians, `mean [batch, dim]`, `logstd [dim]`, of u and of mean + e^logstd·noise.
 pub(super) fn tanh_gaussian<B: Backend>(problem: &mut Problem<'_, B>) -> Result<()> {
     let file = problem.file;
     let (batch, dim) = (file.size("batch")?, file.size("dim")?);
@@ -140,8 +140,8 @@ pub(super) fn tanh_gaussian<B: Backend>(problem: &mut Problem<'_, B>) -> Result<
     let plain = SquashedGaussian { gaussian, low: -1.0, high: 1.0 };
     let [mean, u, log_std] = [problem.input("mean", &wide)?, problem.input("u", &wide)?, problem.input("logstd", &[dim])?];
     let n = batch * dim;
-    let [mut moved, mut actions, mut log_det] = [problem.room(n)?, problem.room(n)?, problem.room(n)?];
-    let mut logp = problem.room(batch)?;
+    let [mut moved, mut actions, mut log_det] = [problem.alloc(n)?, problem.alloc(n)?, problem.alloc(n)?];
+    let mut logp = problem.alloc(batch)?;
 
     for (op, suffix) in [(plain, ""), (SquashedGaussian { low, high, ..plain }, "_scaled")] {
         let Problem { backend, .. } = problem;
@@ -179,14 +179,14 @@ fn squashed_gradients<B: Backend>(
 ) -> Result<()> {
     let Gaussian { batch, dim, .. } = op.gaussian;
     let w = problem.input("w", &[batch])?;
-    let [mut d_mean, mut d_log_std] = [problem.room(batch * dim)?, problem.room(dim)?];
+    let [mut d_mean, mut d_log_std] = [problem.alloc(batch * dim)?, problem.alloc(dim)?];
     let Problem { backend, .. } = problem;
     backend.squashed_gaussian_backward(op, reparameterised, mean, log_std, u, &w, &mut d_mean, &mut d_log_std)?;
     problem.keep(format!("grad.mean_of_logp{suffix}"), &d_mean)?;
     problem.keep(format!("grad.logstd_of_logp{suffix}"), &d_log_std)
 }
 
-/// Parameters of a policy's head on the backend, with the actions whose probability is asked for.
+/// Parameters of a policy's head on the backend, and actions.
 pub(super) enum Head<B: Backend> {
     /// `logits [batch, actions]`, `action [batch]`.
     Categorical { op: Categorical, logits: B::Floats, action: B::Words },
@@ -194,11 +194,11 @@ pub(super) enum Head<B: Backend> {
     Gaussian { op: Gaussian, mean: B::Floats, log_std: B::Floats, action: B::Floats },
 }
 
-/// Gradients with respect to the parameters of a head, under the names of the parameters.
+/// Gradients by parameter name.
 pub(super) type HeadGradients = Vec<(&'static str, Vec<f64>)>;
 
 impl<B: Backend> Head<B> {
-    /// The head whose parameters are `in.PREFIX…`, of the case's policy, batch and dim.
+    /// The head with parameters `in.PREFIX…`, and policy, batch and dim of the file.
     pub(super) fn input(problem: &mut Problem<'_, B>, prefix: &str) -> Result<Self> {
         let file = problem.file;
         let (batch, dim) = (file.size("batch")?, file.size("dim")?);
@@ -225,7 +225,7 @@ impl<B: Backend> Head<B> {
     /// logp and entropy, `[batch]` each.
     pub(super) fn evaluate(&self, problem: &mut Problem<'_, B>) -> Result<(B::Floats, B::Floats)> {
         let batch = self.batch();
-        let [mut logp, mut entropy] = [problem.room(batch)?, problem.room(batch)?];
+        let [mut logp, mut entropy] = [problem.alloc(batch)?, problem.alloc(batch)?];
         let Problem { backend, .. } = problem;
         match self {
             Head::Categorical { op, logits, action } => {
@@ -243,12 +243,12 @@ impl<B: Backend> Head<B> {
         let no_entropy = problem.filled(self.batch(), 0.0)?;
         match self {
             Head::Categorical { op, logits, action } => {
-                let mut d_logits = problem.room(op.elements())?;
+                let mut d_logits = problem.alloc(op.elements())?;
                 problem.backend.categorical_backward(op, logits, None, action, d_logp, &no_entropy, &mut d_logits)?;
                 Ok(vec![("logits", problem.read(&d_logits)?)])
             }
             Head::Gaussian { op, mean, log_std, action } => {
-                let [mut d_mean, mut d_log_std] = [problem.room(op.elements())?, problem.room(op.dim)?];
+                let [mut d_mean, mut d_log_std] = [problem.alloc(op.elements())?, problem.alloc(op.dim)?];
                 let Problem { backend, .. } = problem;
                 backend.gaussian_backward(op, mean, log_std, action, d_logp, &no_entropy, &mut d_mean, &mut d_log_std, 0)?;
                 Ok(vec![("mean", problem.read(&d_mean)?), ("logstd", problem.read(&d_log_std)?)])
@@ -256,20 +256,20 @@ impl<B: Backend> Head<B> {
         }
     }
 
-    /// KL(self ‖ new) `[batch]`, and the gradients of Σ d_kl·KL with respect to the parameters of `new`.
+    /// KL(self ‖ new) `[batch]`, and gradients of Σ d_kl·KL by the parameters of `new`.
     pub(super) fn kl_to(&self, problem: &mut Problem<'_, B>, new: &Self, d_kl: f64) -> Result<(Vec<f64>, HeadGradients)> {
         let batch = self.batch();
-        let mut kl = problem.room(batch)?;
+        let mut kl = problem.alloc(batch)?;
         let d_kl = problem.filled(batch, d_kl)?;
         let gradients = match (self, new) {
             (Head::Categorical { op, logits: old, .. }, Head::Categorical { logits: new, .. }) => {
-                let mut d_logits = problem.room(op.elements())?;
+                let mut d_logits = problem.alloc(op.elements())?;
                 problem.backend.categorical_kl(op, old, new, None, &mut kl)?;
                 problem.backend.categorical_kl_backward(op, KlArgument::Q, old, new, None, &d_kl, &mut d_logits)?;
                 vec![("logits", problem.read(&d_logits)?)]
             }
             (Head::Gaussian { op, mean: old, log_std: old_std, .. }, Head::Gaussian { mean: new, log_std: new_std, .. }) => {
-                let [mut d_mean, mut d_std] = [problem.room(op.elements())?, problem.room(op.dim)?];
+                let [mut d_mean, mut d_std] = [problem.alloc(op.elements())?, problem.alloc(op.dim)?];
                 let Problem { backend, .. } = problem;
                 backend.gaussian_kl(op, old, old_std, new, new_std, &mut kl)?;
                 backend.gaussian_kl_backward(op, KlArgument::Q, old, old_std, new, new_std, &d_kl, &mut d_mean, &mut d_std)?;
