@@ -62,7 +62,7 @@ fn an_unchecked_device_is_not_to_be_had_on_a_cpu() {
         let output = run(&format!("{arguments} --unchecked"));
         expect_code(&output, 1);
         let errors = text(&output.stderr);
-        assert!(errors.contains("unchecked: expected none with a CPU backend"), "{arguments}: {errors}");
+        assert!(errors.contains("--unchecked conflicts with a CPU backend; pass --backend gpu"), "{arguments}: {errors}");
     }
 }
 
