@@ -32,7 +32,7 @@ fn take(needed: usize) -> Vec<f64> {
 }
 
 /// Computes `part` of 0, 1, …, `count` − 1 on all threads and passes the results to `finish` in
-/// order: adding them up on the fly would have no fixed order.
+/// order. Sums on the fly would have no fixed order.
 pub(crate) fn in_parts<E: Pod + Send, R>(count: usize, part: impl Fn(usize) -> E + Sync, finish: impl FnOnce(&[E]) -> R) -> R {
     with_scratch(count, |parts: &mut [E]| {
         parts.par_iter_mut().enumerate().for_each(|(i, place)| *place = part(i));

@@ -102,7 +102,7 @@ fn describe_adapter(gpu: &Gpu) -> Value {
 }
 
 fn measure<B: Benchmarked>(backend: B, args: &BenchArgs, adapter: &Value) -> Result<Outcome> {
-    let interrupt = Interrupt::listen("finishing this bench, then writing what there is")?;
+    let interrupt = Interrupt::listen("finishing this bench, then writing the results")?;
     let device = backend.describe();
     output::line(&device)?;
     let mut report = Report { args, meta: describe_run(args, adapter), device, findings: Vec::new() };
@@ -159,7 +159,7 @@ impl Report<'_> {
                 output::line(&format!("{bench}: failed: {failed}"))?;
             }
         }
-        if interrupted { output::line("interrupted: what is not listed was not measured") } else { Ok(()) }
+        if interrupted { output::line("interrupted: benches not listed were not measured") } else { Ok(()) }
     }
 
     /// `complete` marks the last write.

@@ -18,11 +18,11 @@ const FAILURES_LISTED: usize = 5;
 
 /// Run case files: compute every `out.` and `grad.` tensor, and compare it with the file's.
 ///
-/// A tensor passes if its relative error in the norm is at most the tolerance, or ten times
-/// PyTorch's error in single precision, if the file names one. For a solution of zeros, the largest
-/// absolute error counts, with a tenth of the tolerance. cpu-f64 uses only the tolerance. Failed
-/// tensors are listed in the order of computation, each with its worst element. Exits 1 after a
-/// failed tensor, an unknown kind, or an unusable file.
+/// A tensor's relative error in the norm may be the tolerance, or ten times PyTorch's error in
+/// single precision, if the file names it. For a solution of zeros, the largest absolute error
+/// counts, with a tenth of the tolerance. cpu-f64 uses only the tolerance. Failed tensors are
+/// listed in the order of computation, each with its worst element. Exits 1 after a failed tensor,
+/// an unknown kind, or an unusable file.
 #[derive(Debug, clap::Args)]
 pub struct CheckArgs {
     /// Backend to check

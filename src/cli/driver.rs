@@ -3,9 +3,9 @@
 /// Restarts the program with `XDG_RUNTIME_DIR` if it is not set. Returns if it is, or on failure.
 ///
 /// Listing adapters makes Mesa's Vulkan layer look for a Wayland display. Without
-/// `XDG_RUNTIME_DIR`, as in most containers, libwayland then prints an error before any line of
-/// ours. wgpu has no switch for it, and setting the own environment needs `unsafe`. The new program
-/// keeps the process id. The folder does not exist, so it holds no display.
+/// `XDG_RUNTIME_DIR`, as in most containers, libwayland then prints an error before our first line.
+/// wgpu has no switch for it; setting the own environment needs `unsafe`. The new program keeps the
+/// process id. The folder does not exist, so it holds no display.
 pub fn start_again_with_runtime_dir() {
     #[cfg(all(unix, not(target_vendor = "apple")))]
     {

@@ -14,9 +14,9 @@ pub struct Shader {
 /// Whether a shader's indices are proven to be in bounds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Indices {
-    /// In every entry point and specialisation, for every input, each index into an array or a
-    /// vector is in bounds, also in operands that `select` discards. The shader clamps or compares
-    /// each index that comes from data. Its header gives the proof, at `Preconditions`.
+    /// Each index into an array or a vector is in bounds, in every entry point and specialisation
+    /// and for every input. This includes operands that `select` discards. The shader clamps or
+    /// compares each index that comes from data. Its header gives the proof, at `Preconditions`.
     Proven,
     /// Not proven.
     Checked,
