@@ -1,10 +1,11 @@
-//! Elementary functions of `f32` without branches or calls, so that the compiler vectorises loops over them.
+//! Elementary functions without branches or calls, so that the compiler vectorises loops over them.
 //!
-//! e^x = 2^k·e^r with k = round(x/ln 2), |r| ≤ ln 2/2, and e^r − 1 by its series. No fused multiply-add: the same bits on every CPU.
+//! e^x = 2^k·e^r with k = round(x/ln 2), |r| ≤ ln 2/2, and e^r − 1 by its series. Without fused
+//! multiply-add, the bits are equal on every CPU.
 
-/// Computes an expression, compiled for the widest vectors that this machine has. Functions and closures that it calls have to be
-/// `#[inline(always)]` to profit: what is not inlined, as `for_each` over several zipped slices is not, is compiled for the oldest machine. A macro,
-/// so that the expression itself always is.
+/// Computes an expression compiled for this machine's widest vectors. Its functions and closures
+/// must be `#[inline(always)]`: code that is not inlined is compiled for the oldest machine
+/// (`for_each` over zipped slices, for instance). A macro always inlines the expression.
 macro_rules! vectorised {
     ($body:expr) => {{
         let once = $crate::elementary::Once;
@@ -19,13 +20,12 @@ macro_rules! vectorised {
 }
 pub(crate) use vectorised;
 
-/// A closure that takes this along can be called but once, and so is called as it is, not through a function of the compiler's own, which would not
-/// be inlined.
+/// Makes a closure `FnOnce`, so that the compiler calls it directly and inlines it.
 pub(crate) struct Once;
 
-/// Adding this rounds a small number to an integer, which is then in the low bits.
+/// Adding this rounds a small number to an integer in the low bits.
 const ROUND: f32 = 12_582_912.0;
-/// ln 2, of which the first part is exact in few bits, so that k·LN_2_HIGH is exact.
+/// ln 2 in two parts; the first has few bits, so that k·LN_2_HIGH is exact.
 const LN_2_HIGH: f32 = 355.0 / 512.0;
 const LN_2_LOW: f32 = -2.121_944_4e-4;
 
@@ -35,7 +35,7 @@ fn exponent_and_rest(x: f32) -> (i32, f32) {
     let shifted = x * std::f32::consts::LOG2_E + ROUND;
     let k = shifted - ROUND;
     let r = x - k * LN_2_HIGH - k * LN_2_LOW;
-    // The first term left out is r⁷/40320 of the result, at most 1.5e-8.
+    // The first omitted term is r⁷/40320 of the result, at most 1.5e-8.
     let series = 0.5 + r * (1.0 / 6.0 + r * (1.0 / 24.0 + r * (1.0 / 120.0 + r * (1.0 / 720.0 + r * (1.0 / 5040.0)))));
     (shifted.to_bits().wrapping_sub(ROUND.to_bits()) as i32, r + r * r * series)
 }
@@ -46,24 +46,24 @@ fn power_of_two(k: i32) -> f32 {
     f32::from_bits((k.wrapping_add(127) << 23) as u32)
 }
 
-/// A comparison that keeps NaN, unlike `f32::clamp`'s order of operands after `min` and `max`.
+/// Clamps with comparisons that keep NaN.
 #[inline(always)]
 fn between(x: f32, low: f32, high: f32) -> f32 {
     let x = if x < low { low } else { x };
     if x > high { high } else { x }
 }
 
-/// e^x with a relative error below 1.2e-7: 0 to the smallest numbers below −87.3, infinite above 88.72.
+/// e^x with a relative error below 1.2e-7: subnormal or 0 below −87.3, infinite above 88.72.
 #[inline(always)]
 pub(crate) fn exp(x: f32) -> f32 {
     let (k, rest) = exponent_and_rest(between(x, -104.0, 89.0));
-    // 2^k need not be a number, its halves' powers are.
+    // 2^k may overflow; 2^(k/2) does not.
     let half = k >> 1;
     let (first, second) = (power_of_two(half), power_of_two(k - half));
     (first + first * rest) * second
 }
 
-/// As [`exp_m1`], for x in [−87.3, 88.3] or NaN.
+/// [`exp_m1`] for x in [−87.3, 88.3] or NaN.
 #[inline(always)]
 fn exp_m1_in_range(x: f32) -> f32 {
     let (k, rest) = exponent_and_rest(x);
@@ -71,7 +71,7 @@ fn exp_m1_in_range(x: f32) -> f32 {
     (power - 1.0) + power * rest
 }
 
-/// e^x − 1 with a relative error below 1.8e-7, for x ≤ 88.3 (beyond, as there).
+/// e^x − 1 with a relative error below 1.8e-7 for x ≤ 88.3; constant beyond.
 #[inline(always)]
 pub(crate) fn exp_m1(x: f32) -> f32 {
     exp_m1_in_range(between(x, -87.3, 88.3))
@@ -80,7 +80,7 @@ pub(crate) fn exp_m1(x: f32) -> f32 {
 /// tanh x with a relative error below 2.4e-7.
 #[inline(always)]
 pub(crate) fn tanh(x: f32) -> f32 {
-    // From 9.02 on it is 1 to the last bit.
+    // From 9.02 on, tanh is 1 to the last bit.
     let near = if x.abs() > 9.1 { 9.1 } else { x.abs() };
     let grown = exp_m1_in_range(2.0 * near);
     (grown / (grown + 2.0)).copysign(x)
@@ -93,13 +93,13 @@ pub(crate) fn tanh(x: f32) -> f32 {
 pub(crate) fn ln_1p(x: f64) -> f64 {
     const SQRT_HALF_BITS: u64 = 0x3FE6_A09E_667F_3BCD;
     const ONE_BITS: u64 = 1023 << 52;
-    /// An integer below 2⁵² in the low bits of this is added to it.
+    /// Adds an integer below 2⁵² in its low bits.
     const INTEGERS: f64 = 4_503_599_627_370_496.0;
-    /// ln 2, the first part exact in few bits.
+    /// ln 2 in two parts; the first has few bits.
     const LN_2_HIGH: f64 = 0.693_147_180_369_123_8;
     const LN_2_LOW: f64 = 1.908_214_929_270_587_7e-10;
     let sum = 1.0 + x;
-    // Of a rounded sum, what it lacks.
+    // The rounding error of the sum.
     let lost = if x < 1.0 { x - (sum - 1.0) } else { 1.0 - (sum - x) };
     let exponent = sum.to_bits().wrapping_sub(SQRT_HALF_BITS) >> 52;
     let k = f64::from_bits(exponent | INTEGERS.to_bits()) - INTEGERS;
@@ -108,7 +108,7 @@ pub(crate) fn ln_1p(x: f64) -> f64 {
     let f = (mantissa - 1.0) + lost * scale;
     let s = f / (2.0 + f);
     let s2 = s * s;
-    // |s| < 0.1716: the first term left out is s²⁰/21 of the result, below 3e-17.
+    // |s| < 0.1716: the first omitted term is s²⁰/21 of the result, below 3e-17.
     let mut series = 0.0;
     for n in (1..10).rev() {
         series = s2 * (1.0 / f64::from(2 * n + 1) + series);
@@ -120,7 +120,7 @@ pub(crate) fn ln_1p(x: f64) -> f64 {
 mod tests {
     use super::*;
 
-    /// The worst relative error over every 97th number between two, both signs.
+    /// The worst relative error over every 97th number in a range, both signs.
     fn worst(f: fn(f32) -> f32, exact: fn(f64) -> f64, from: f32, to: f32) -> f64 {
         let magnitudes = (from.to_bits()..to.to_bits()).step_by(97).map(f32::from_bits);
         let error = |x: f32| {

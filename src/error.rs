@@ -2,18 +2,18 @@
 
 use std::path::PathBuf;
 
-/// Everything that can go wrong. Each variant names the argument or the resource, what was expected and what came.
+/// All errors. Each variant names the argument or resource, the expectation and the actual value.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A buffer or a tensor has the wrong number of elements, or a size that makes no sense.
+    /// A size is invalid, or a buffer or tensor has the wrong number of elements.
     #[error("{argument}: expected {expected}, got {actual}")]
     Shape {
         /// Name of the argument.
         argument: String,
-        /// What would have been accepted.
+        /// The accepted values.
         expected: String,
-        /// What came.
+        /// The actual value.
         actual: String,
     },
     /// A hyper-parameter or option is outside its range.
@@ -21,43 +21,43 @@ pub enum Error {
     InvalidValue {
         /// Name of the argument.
         argument: String,
-        /// What would have been accepted.
+        /// The accepted values.
         expected: String,
-        /// What came.
+        /// The actual value.
         actual: String,
     },
-    /// Two arguments exclude each other.
+    /// Two arguments conflict.
     #[error("{argument} conflicts with {other}; {remedy}")]
     Conflict {
         /// Name of the argument.
         argument: String,
         /// Name of the other.
         other: String,
-        /// How the caller gets rid of the conflict.
+        /// The caller's way out of the conflict.
         remedy: String,
     },
-    /// The adapter cannot hold or run what was asked for.
+    /// The request exceeds a limit of the adapter.
     #[error("{limit}: {needed} needed, the adapter allows {available}")]
     LimitExceeded {
-        /// WebGPU's name of the limit.
+        /// The limit's name in WebGPU.
         limit: &'static str,
-        /// How much was needed.
+        /// The amount needed.
         needed: u64,
-        /// How much there is.
+        /// The adapter's limit.
         available: u64,
     },
     /// No adapter fits the request.
     #[error("no adapter for {wanted}; found: {}", if found.is_empty() { "none".to_owned() } else { found.join(", ") })]
     NoAdapter {
-        /// What was asked for.
+        /// The requested adapter.
         wanted: String,
         /// Names of the adapters that exist.
         found: Vec<String>,
     },
-    /// The device, or the host, ran out of memory.
+    /// The device or the host is out of memory.
     #[error("out of memory: {needed} bytes for {what}")]
     OutOfMemory {
-        /// What was to be allocated.
+        /// The object to be allocated.
         what: String,
         /// Its size in bytes.
         needed: u64,
@@ -65,10 +65,10 @@ pub enum Error {
     /// The device is gone (driver reset, unplugged, destroyed).
     #[error("the device was lost: {0}")]
     DeviceLost(String),
-    /// The device refused a command: a bug in a kernel binding, or a shader it cannot compile.
+    /// The device reported an error: a bug in a kernel binding, or a shader that does not compile.
     #[error("the device reported: {0}")]
     Device(String),
-    /// A NaN or an infinity where the configuration forbids it.
+    /// A NaN or an infinity.
     #[error("{tensor}: element {element} is not finite")]
     NonFinite {
         /// Name of the tensor.
@@ -79,20 +79,20 @@ pub enum Error {
     /// Two backends disagree; see [`Mismatch`].
     #[error("{0}")]
     Mismatch(Box<Mismatch>),
-    /// A bench that did not compute what it should, or could not run.
+    /// A bench computed a wrong result or could not run.
     #[error("{bench}: {source}")]
     Bench {
         /// The bench's name.
         bench: String,
-        /// What went wrong in it.
+        /// The bench's error.
         source: Box<Error>,
     },
-    /// A case file or checkpoint that cannot be used.
+    /// A file that cannot be used.
     #[error("{}: {reason}", path.display())]
     File {
         /// The file.
         path: PathBuf,
-        /// Why it cannot be used.
+        /// The reason.
         reason: String,
     },
     /// The operating system refused a file operation.
@@ -108,9 +108,9 @@ pub enum Error {
 /// The first element in which two backends differ by more than the kernel's tolerance.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Mismatch {
-    /// The operation, as the method of the backend trait is called.
+    /// The operation: the method of the backend trait.
     pub operation: &'static str,
-    /// The output of that operation.
+    /// The output.
     pub tensor: &'static str,
     /// Flat index in that output.
     pub element: usize,
@@ -118,11 +118,11 @@ pub struct Mismatch {
     pub value: f64,
     /// Value of the reference backend.
     pub reference: f64,
-    /// Largest |value − reference| that the kernel's contract allows there.
+    /// Largest |value − reference| allowed by the kernel's contract.
     pub allowed: f64,
-    /// Update during which it happened, where a learner was running.
+    /// Number of the update, if a learner was running.
     pub update: Option<usize>,
-    /// Minibatch step within that update.
+    /// Minibatch step of that update.
     pub minibatch: Option<usize>,
     /// The two backends.
     pub backends: (String, String),

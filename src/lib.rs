@@ -1,16 +1,18 @@
-//! PPO's arithmetic on any GPU: WGSL compute kernels through [wgpu], each with a CPU twin that it is checked against.
+//! PPO's arithmetic as WGSL kernels on any GPU through [wgpu], each checked against a CPU twin.
 //!
-//! - [`backend`]: one trait a kernel, and [`Gpu`](backend::Gpu), [`Cpu<f32>`](backend::Cpu), `Cpu<f64>` and
-//!   [`CrossCheck`](backend::CrossCheck), which implement all of them. Start here to use kernels in a trainer of your own.
-//! - [`ppo`]: a [`Learner`](ppo::Learner) that makes whole PPO updates of them, with every choice in which implementations differ as a
-//!   field of its [`Config`](ppo::Config).
-//! - [`train`] and [`mod@env`]: an agent in an environment, from scratch.
-//! - [`verify`] and [`cases`]: whether an adapter computes what it should.
-//! - [`mod@bench`]: how fast an adapter computes it.
-//! - [`kernels`]: shapes, limits and tolerances of each operation. [`mod@reference`]: the twins. [`gpu`]: devices, buffers, recording.
+//! - [`backend`]: a trait for each kernel, implemented by [`Gpu`](backend::Gpu),
+//!   [`Cpu<f32>`](backend::Cpu), `Cpu<f64>` and [`CrossCheck`](backend::CrossCheck). Start here for
+//!   your own trainer.
+//! - [`ppo`]: a [`Learner`](ppo::Learner) makes whole PPO updates; [`Config`](ppo::Config) has a
+//!   field for each difference between implementations.
+//! - [`train`] and [`mod@env`]: training an agent in an environment.
+//! - [`verify`] and [`cases`]: checks of an adapter's results.
+//! - [`mod@bench`]: measurements of an adapter's speed.
+//! - [`kernels`]: shapes, limits and tolerances of each operation. [`mod@reference`]: the twins.
+//!   [`gpu`]: devices, buffers, recording.
 //!
-//! Matrices are row-major; weights are `[out, in]`; rollouts are time-major, row t·N + n. Storage is `f32`. The crate builds without the
-//! features `cli` (the program) and `gpu` (wgpu); the CPU backends then remain.
+//! Matrices are row-major, weights `[out, in]`, rollouts time-major (row t·N + n), storage `f32`.
+//! The features `cli` (the program) and `gpu` (wgpu) are optional; the CPU backends need neither.
 
 pub mod backend;
 pub mod bench;
@@ -38,14 +40,14 @@ pub use error::{Error, Mismatch, Result};
 #[cfg(feature = "gpu")]
 pub use wgpu;
 
-/// Unit tests that need an adapter find it, and are counted where there is none, as the others are.
+/// The integration tests' module, which finds adapters and counts tests without one.
 #[cfg(all(test, feature = "gpu"))]
 #[path = "../tests/common/mod.rs"]
 mod common;
 #[cfg(all(test, feature = "gpu"))]
 extern crate self as ppo_kernels;
 
-/// The README's example has to compile and run.
+/// Compiles and runs the README's example.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;

@@ -1,4 +1,4 @@
-//! The numbers a CPU backend computes in: `f32` (the same storage as the GPU) or `f64` (the oracle).
+//! Number types of CPU backends: `f32` (the GPU's storage) or `f64` (the oracle).
 
 /// `f32` or `f64`. Arithmetic comes from [`num_traits::Float`]; what it lacks is here.
 pub trait Real:

@@ -1,19 +1,18 @@
-//! Scratch buffers that an operation needs only while it runs. A pool reuses them from call to call, so that a warm update allocates nothing.
+//! Scratch buffers of operations, in a pool, so that a warm update allocates nothing.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytemuck::Pod;
 use rayon::prelude::*;
 
-/// The buffers that are not in use. All threads share them, because each call may come on another one. In `f64`, in which every type that
-/// operations need is aligned.
+/// The unused buffers, shared by all threads. `f64` aligns every type that operations need.
 static POOL: Mutex<Vec<Vec<f64>>> = Mutex::new(Vec::new());
 
 fn pool() -> MutexGuard<'static, Vec<Vec<f64>>> {
     POOL.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Runs `body` with a scratch buffer of `len` elements, which hold anything.
+/// Runs `body` with a scratch buffer of `len` elements of unspecified contents.
 pub(crate) fn with_scratch<E: Pod, R>(len: usize, body: impl FnOnce(&mut [E]) -> R) -> R {
     let needed = (len * size_of::<E>()).div_ceil(size_of::<f64>());
     let mut buffer = take(needed);
@@ -25,15 +24,15 @@ pub(crate) fn with_scratch<E: Pod, R>(len: usize, body: impl FnOnce(&mut [E]) ->
     result
 }
 
-/// The smallest that is large enough, or else the largest.
+/// The smallest buffer that is large enough, or else the largest.
 fn take(needed: usize) -> Vec<f64> {
     let mut pool = pool();
     let best = (0..pool.len()).min_by_key(|&i| (pool[i].len() < needed, pool[i].len().abs_diff(needed)));
     best.map_or_else(Vec::new, |i| pool.swap_remove(i))
 }
 
-/// The result of `finish` over `part` of 0, 1, …, `count` − 1. Parts are made on all threads and kept in order: to add them up while they are made
-/// would have no fixed order.
+/// Computes `part` of 0, 1, …, `count` − 1 on all threads and passes the results to `finish` in
+/// order. Sums on the fly would have no fixed order.
 pub(crate) fn in_parts<E: Pod + Send, R>(count: usize, part: impl Fn(usize) -> E + Sync, finish: impl FnOnce(&[E]) -> R) -> R {
     with_scratch(count, |parts: &mut [E]| {
         parts.par_iter_mut().enumerate().for_each(|(i, place)| *place = part(i));

@@ -1,21 +1,21 @@
-//! How far two results of one operation may lie apart.
+//! Tolerances between two results of one operation.
 //!
-//! Every kernel's contract derives its own numbers; tests, `verify`, [`CrossCheck`](crate::backend::CrossCheck) and the
-//! documentation all use those.
+//! Each kernel's contract derives its tolerances. Tests, `verify`,
+//! [`CrossCheck`](crate::backend::CrossCheck) and the documentation use them.
 
-/// Unit roundoff of `f32`, 2⁻²⁴: the unit in which the kernels' tolerances are derived.
+/// Unit roundoff of `f32`, 2⁻²⁴, the unit of the kernels' tolerances.
 pub const F32_ROUNDOFF: f64 = 5.960_464_477_539_063e-8;
 
-/// The largest |value − reference| that an operation's contract allows in one output.
+/// The largest |value − reference| allowed in one output.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Tolerance {
-    /// Equal bit for bit (integers, copies).
+    /// Bit-identical (integers, copies).
     Exact,
-    /// `abs + rel·|reference|` in every element.
+    /// `abs + rel·|reference|` for each element.
     Uniform {
         /// Absolute part.
         abs: f64,
-        /// Part relative to the reference value of that element.
+        /// Part relative to |reference|.
         rel: f64,
     },
     /// An absolute bound for each element, from a forward error analysis.

@@ -1,4 +1,4 @@
-//! Training: environments on the host, everything else on a [`Backend`].
+//! Training: environments on the host, the rest on a [`Backend`].
 
 use std::collections::VecDeque;
 
@@ -8,13 +8,13 @@ use crate::error::Result;
 use crate::ppo::{Actions, Config, Ends, Learner, ParameterTensor, PolicyKind, Rollout, UpdateStats};
 use crate::shape::{defaults, reserve};
 
-/// Episodes over which the return is averaged.
+/// Episodes in the mean return.
 pub const EPISODES_AVERAGED: usize = 100;
 
 /// An episode that ended during training.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct FinishedEpisode {
-    /// Environment steps taken when it ended, over all environments.
+    /// Total environment steps at its end.
     pub global_step: u64,
     /// Sum of its rewards.
     pub episodic_return: f64,
@@ -22,18 +22,18 @@ pub struct FinishedEpisode {
     pub length: usize,
 }
 
-/// What one rollout and one update did.
+/// Results of one rollout and one update.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Progress {
-    /// Updates done.
+    /// Updates so far.
     pub update: u64,
-    /// Environment steps taken.
+    /// Environment steps so far.
     pub global_step: u64,
     /// Episodes that ended during this rollout.
     pub episodes: Vec<FinishedEpisode>,
-    /// Episodes that have ended so far.
+    /// Episodes ended so far.
     pub episodes_seen: u64,
-    /// Mean return of the last 100 episodes, or of as many as there are.
+    /// Mean return of the last 100 episodes, or of fewer at the start.
     pub mean_return: Option<f64>,
     /// Losses and diagnostics.
     pub stats: UpdateStats,
@@ -50,7 +50,7 @@ pub struct NamedTensor {
     pub data: Vec<f32>,
 }
 
-/// What the host collects over a rollout before it goes to the device at once. All `[T·N]`.
+/// Data that the host collects over a rollout, then uploads at once. All `[T·N]`.
 #[derive(Debug)]
 struct Collected {
     rewards: Vec<f32>,
@@ -82,7 +82,7 @@ pub struct Trainer<B: Backend> {
     learner: Learner<B>,
     rollout: Rollout<B>,
     collected: Collected,
-    /// Whether each environment's next step starts an episode, as CleanRL's `next_done`.
+    /// 1.0 where an environment's next step starts an episode (CleanRL's `next_done`).
     next_done: Vec<f32>,
     final_observations: B::Floats,
     returns: VecDeque<f64>,
@@ -92,10 +92,10 @@ pub struct Trainer<B: Backend> {
 }
 
 impl<B: Backend> Trainer<B> {
-    /// A fresh agent in `config.num_envs` copies of an environment.
+    /// A new agent in `config.num_envs` copies of an environment.
     ///
     /// # Errors
-    /// A configuration out of range, or with `total_timesteps` for no rollout; whatever the backend's allocations say.
+    /// Those of [`Config::validate`], [`Config::require_one_update`] and the backend's allocations.
     pub fn new(mut backend: B, env: EnvId, config: Config) -> Result<Self> {
         config.validate()?;
         config.require_one_update()?;
@@ -125,7 +125,7 @@ impl<B: Backend> Trainer<B> {
         })
     }
 
-    /// The backend, for instance to ask a cross-check for its worst element.
+    /// The backend, for instance to read a cross-check's worst element.
     pub fn backend(&self) -> &B {
         &self.backend
     }
@@ -135,7 +135,7 @@ impl<B: Backend> Trainer<B> {
         self.learner.config()
     }
 
-    /// Whether another rollout would go beyond `total_timesteps`.
+    /// Whether another rollout would exceed `total_timesteps`.
     pub fn finished(&self) -> bool {
         self.updates >= self.config().num_updates()
     }
@@ -143,7 +143,7 @@ impl<B: Backend> Trainer<B> {
     /// One rollout and one PPO update.
     ///
     /// # Errors
-    /// Those of [`Learner::update`] and of the backend. After an error, the agent is as it was before the update.
+    /// Those of [`Learner::update`] and of the backend; the agent is then as before the update.
     pub fn update(&mut self) -> Result<Progress> {
         let episodes = self.collect()?;
         let learning_rate = self.config().learning_rate_at(self.updates);
@@ -232,7 +232,7 @@ impl<B: Backend> Trainer<B> {
                     backend.copy_floats(&rollout.values, count, next_values, 0, (steps - 1) * count)?;
                 }
                 learner.values(backend, final_observations, count, next_values, (steps - 1) * count)?;
-                // Where no episode ended, the observation a step reached is the next one, so a whole row can be replaced.
+                // Elsewhere the step's observation is the next one, so a whole row can be replaced.
                 for (step, reached) in cut_short {
                     backend.write_floats(final_observations, 0, reached)?;
                     learner.values(backend, final_observations, count, next_values, step * count)?;

@@ -1,4 +1,4 @@
-//! Seeded random inputs. Never zeros: some hardware is faster on them.
+//! Seeded random inputs, never zeros, on which some hardware is faster.
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;

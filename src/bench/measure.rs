@@ -1,33 +1,33 @@
-//! Timing: warm-up apart, a set of samples, their quantiles; beside the wall's clock, those a backend has of its own.
+//! Timing: warm-up, samples and quantiles of wall time, beside a backend's own clocks.
 
 use std::time::{Duration, Instant};
 
 use crate::error::Result;
 
-/// How long to measure.
+/// Effort of a measurement.
 #[derive(Debug, Clone, Copy)]
 pub struct Effort {
-    /// Time to spend on one bench, not counting its warm-up.
+    /// Time for one bench, without its warm-up.
     pub budget: Duration,
-    /// Samples at least, even when that takes longer; three where one call alone does.
+    /// Least samples, even beyond the budget; three if one call exceeds it.
     pub fewest: usize,
-    /// Samples at most.
+    /// Most samples.
     pub most: usize,
 }
 
 impl Effort {
-    /// Enough for a quotable figure.
+    /// For figures to quote.
     pub const FULL: Self = Self { budget: Duration::from_millis(1200), fewest: 7, most: 300 };
-    /// Enough to see that everything runs.
+    /// For seeing that everything runs.
     pub const QUICK: Self = Self { budget: Duration::from_millis(50), fewest: 3, most: 20 };
 }
 
-/// Seconds by a backend's own clocks, where it has them.
+/// Seconds by a backend's own clocks, if it has any.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Clocks {
-    /// Of the GPU: from the beginning of each submission's first compute pass to the end of its last.
+    /// GPU time, from the start of each submission's first compute pass to the end of its last.
     pub gpu_s: Option<f64>,
-    /// Of the host: recording and encoding, up to each submission, without submitting and waiting.
+    /// Host time for recording and encoding, up to each submission.
     pub encode_s: Option<f64>,
 }
 
@@ -38,39 +38,37 @@ impl Clocks {
     }
 }
 
-/// What is timed.
 pub(super) trait Timed {
-    /// Whether a call may follow another without [`prepare`](Self::prepare); otherwise a sample is one call.
+    /// Whether calls may repeat without [`prepare`](Self::prepare); otherwise a sample is one call.
     const REPEATABLE: bool;
     /// Runs before each sample, untimed.
     fn prepare(&mut self) -> Result<()>;
-    /// Does, or records, the work.
+    /// Executes or records the work.
     fn call(&mut self) -> Result<()>;
-    /// Waits until all of it is done.
+    /// Waits for the work.
     fn wait(&mut self) -> Result<()>;
-    /// What the backend's own clocks have counted since the last call, which starts them anew. Runs before and after each sample, untimed.
+    /// Reads and restarts the backend's clocks. Runs before and after each sample, untimed.
     fn take_clocks(&mut self) -> Result<Clocks>;
 }
 
-/// Seconds a call, over all samples.
+/// Seconds per call, over all samples.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Samples {
     sorted: Vec<f64>,
-    /// Medians a call, over the samples in which the backend's clocks ran.
+    /// Medians per call, over the samples with clocks.
     pub clocks: Clocks,
-    /// Seconds of the very first call: pipelines compiled, caches filled.
+    /// Seconds of the first call, with compilation and cold caches.
     pub first_call: f64,
-    /// Calls in one sample.
     pub inner: usize,
 }
 
-/// A sample shorter than this is mostly the clock's and the scheduler's noise, or the cost of one submission to a GPU.
+/// Shorter samples measure noise, or the cost of a submission to a GPU.
 const SHORTEST_SAMPLE: f64 = 4e-3;
-/// Calls in one sample at most: they are recorded before any of them runs.
+/// Most calls in one sample: all are recorded before any runs.
 const MOST_CALLS: usize = 2000;
 
 impl Samples {
-    /// Times `timed`: the first call, then as many in one sample as it takes for the clock, then samples until the budget is spent.
+    /// Times the first call, then samples of as many calls as the clock needs, within the budget.
     pub(super) fn collect<T: Timed>(effort: Effort, timed: &mut T) -> Result<Self> {
         let mut sample = |calls: usize| -> Result<(f64, Clocks)> {
             timed.prepare()?;
@@ -84,7 +82,7 @@ impl Samples {
         let (first_call, _) = sample(1)?;
         let (mut inner, mut warm) = (1, sample(1)?.0);
         while T::REPEATABLE && inner < MOST_CALLS && warm * (inner as f64) < SHORTEST_SAMPLE {
-            // At most four times as many at once: a first estimate contains what is paid once a sample.
+            // At most four times as many: the estimate contains costs per sample.
             let wanted = (1.1 * SHORTEST_SAMPLE / warm).ceil() as usize;
             inner = wanted.clamp(inner + 1, 4 * inner).min(MOST_CALLS);
             warm = sample(inner)?.0;
@@ -109,7 +107,6 @@ impl Samples {
         quantile(&self.sorted, q)
     }
 
-    /// How many samples there are.
     pub(super) fn count(&self) -> usize {
         self.sorted.len()
     }
@@ -151,7 +148,6 @@ mod tests {
         assert_eq!(of_four_calls, Clocks { gpu_s: Some(2.0), encode_s: Some(0.5) });
     }
 
-    /// Counts what is asked of it.
     struct Counter {
         prepared: usize,
         calls: usize,

@@ -1,9 +1,9 @@
-//! What a backend can do: every kernel and four whole PPO updates, checked against double precision before they are timed, beside peaks
-//! measured in the same run.
+//! Speed of a backend: every kernel and four whole PPO updates, checked against double precision,
+//! beside peaks measured in the same run.
 //!
-//! Names and shapes are those of `benches/peers`, so that figures can be laid side by side.
+//! Names and shapes are those of `benches/peers`, for comparison.
 
-mod cases;
+mod calls;
 mod inputs;
 mod measure;
 mod peaks;
@@ -24,18 +24,18 @@ use crate::operations::{self, Benches, Call, Work};
 use measure::Samples;
 use peaks::variant;
 
-/// One figure.
+/// The figures of one bench.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Record {
     /// `section/shape`.
     pub bench: String,
-    /// Which way of computing it: one of [`TENSOR_CORES`] where large matrix products ran there, else `default`.
+    /// Kernel variant: one of [`TENSOR_CORES`] if large matrix products ran there, else `default`.
     pub variant: &'static str,
     /// This crate.
     pub framework: &'static str,
     /// Backend and adapter.
     pub device: String,
-    /// Median seconds a call, wall time, until the result can be used.
+    /// Median wall seconds per call, until the result is usable.
     pub median_s: f64,
     /// Fastest sample.
     pub min_s: f64,
@@ -43,38 +43,36 @@ pub struct Record {
     pub p10_s: f64,
     /// 90 % quantile.
     pub p90_s: f64,
-    /// Samples.
+    /// Number of samples.
     pub reps: usize,
-    /// Calls a sample.
+    /// Calls in a sample.
     pub inner: usize,
     /// Seconds of the first call.
     pub first_call_s: f64,
-    /// Median seconds a call by the GPU's timestamps: of each submission, from the beginning of its first compute pass to the end of its
-    /// last, with the copies between passes and without those before and after. None on the CPU, on an adapter without timestamp
-    /// queries, and where no sample had timestamps that make sense.
+    /// Median GPU seconds per call, from the start of each submission's first compute pass to the
+    /// end of its last. None on the CPU, and without valid timestamps.
     pub gpu_s: Option<f64>,
-    /// Median seconds a call that the host spent on recording and encoding, up to each submission, without submitting and waiting. None on
-    /// the CPU, which has nothing to record.
+    /// Median host seconds per call for recording and encoding. None on the CPU.
     pub encode_s: Option<f64>,
-    /// Floating-point operations a call; a transcendental function counts as one.
+    /// Floating-point operations per call; a transcendental function counts as one.
     pub flops: f64,
-    /// Bytes a call has to read and write at least; 0 where nobody has counted them.
+    /// Least bytes per call to read and write; 0 if not counted.
     pub bytes: f64,
-    /// At the median: `gflops`, `eff_gbps`, `percent_of_peak`, samples or elements a second. Of a whole update also `memory_bytes`, which it
-    /// [takes](crate::ppo::Learner::planned_memory_bytes).
+    /// At the median: `gflops`, `eff_gbps`, `percent_of_peak`, samples or elements per second. For
+    /// a whole update also [`memory_bytes`](crate::ppo::Learner::planned_memory_bytes).
     pub derived: BTreeMap<&'static str, f64>,
-    /// By tensor: the worst error as a share of what its kernel's contract allows; of a whole update or a minibatch's gradient: relative
-    /// deviations.
+    /// Worst error by tensor, as a share of the tolerance or, for updates and minibatches,
+    /// relative.
     pub check: BTreeMap<String, f64>,
 }
 
-/// What came of one bench.
+/// The result of one bench.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum Finding {
     /// Checked and timed.
     Timed(Box<Record>),
-    /// The adapter cannot hold it, or a sweep has become too slow for it.
+    /// Too large for the adapter, or too slow in a sweep.
     Skipped {
         /// `section/shape`.
         bench: String,
@@ -82,10 +80,10 @@ pub enum Finding {
         framework: &'static str,
         /// Backend and adapter.
         device: String,
-        /// Why.
+        /// The reason.
         skipped: String,
     },
-    /// Not what double precision says, or refused by the backend; not timed.
+    /// Wrong, or refused by the backend; not timed.
     Failed {
         /// `section/shape`.
         bench: String,
@@ -93,22 +91,22 @@ pub enum Finding {
         framework: &'static str,
         /// Backend and adapter.
         device: String,
-        /// What went wrong.
+        /// The error.
         failed: String,
     },
 }
 
-/// Takes each finding as soon as there is one, and says whether to go on.
+/// Receives each finding at once, and returns whether to go on.
 pub type Report<'a> = dyn FnMut(Finding) -> ControlFlow<()> + 'a;
 
-/// What to run.
+/// Options of a run.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// Parts of names, separated by commas; empty for all.
     pub only: String,
-    /// How long to measure.
+    /// Effort of each measurement.
     pub effort: Effort,
-    /// Leave out shapes that take seconds or gigabytes.
+    /// Leaves out shapes that take seconds or gigabytes.
     pub small: bool,
 }
 
@@ -117,12 +115,12 @@ impl Options {
         self.only.is_empty() || self.only.split(',').any(|part| !part.is_empty() && name.contains(part))
     }
 
-    /// Whether anything of `names` would run.
+    /// Whether `only` fits any of `names`.
     pub fn fits(&self, names: &[String]) -> bool {
         names.iter().any(|name| self.wants(name))
     }
 
-    /// Refuses a pattern that fits none of `names`, and lists them.
+    /// Fails if `only` fits none of `names`, and lists them.
     fn require_some(&self, names: &[String]) -> Result<()> {
         if self.fits(names) {
             return Ok(());
@@ -150,7 +148,7 @@ impl Work {
     }
 }
 
-/// Names of all benches that `options` leave in, whatever it says of names.
+/// Names of all benches for `options`, without regard to `only`.
 pub fn names(options: &Options) -> Vec<String> {
     let mut names = Names { small: options.small, names: peaks::NAMES.iter().map(|name| (*name).to_owned()).collect() };
     operations::benches(&mut names);
@@ -171,9 +169,9 @@ impl Benches for Names {
     }
 }
 
-/// Times what is wanted, until an error or a break.
+/// Times the selected benches, until an error or a break.
 struct Timing<'a, 'b, B> {
-    /// Gone only after a panic.
+    /// None only after a panic.
     backend: Option<B>,
     options: &'a Options,
     peaks: &'a Peaks,
@@ -186,18 +184,17 @@ impl<B: Benchmarked> Benches for Timing<'_, '_, B> {
         let is_wanted = (small || !self.options.small) && self.options.wants(&name);
         let (true, Ok(ControlFlow::Continue(()))) = (is_wanted, &self.state) else { return };
         let Some(backend) = self.backend.take() else { return };
-        let (mut backend, outcome) = cases::run(backend, &name, &call, self.options.effort, self.peaks);
+        let (mut backend, outcome) = calls::run(backend, &name, &call, self.options.effort, self.peaks);
         self.state = settle(&mut backend, &name, outcome, self.report);
         self.backend = Some(backend);
     }
 }
 
-/// Measures the peaks of `backend`, then runs all benches that `options` want and hands each finding to `report` as soon as there is one; a
-/// break from it ends the run. A result that is not what double precision says is reported as failed, and the others are measured. Returns the
-/// backend; [`Peaks::among`] finds its peaks.
+/// Measures the peaks of `backend`, then runs the benches of `options` and passes each finding to
+/// `report`, whose break ends the run. Returns the backend; [`Peaks::among`] finds its peaks.
 ///
 /// # Errors
-/// A pattern that fits no name; a peak that cannot be measured, since all figures need it; [`Error::Bench`] around a lost device.
+/// A pattern that fits no name; a peak that cannot be measured; [`Error::Bench`] for a lost device.
 pub fn run<B: Benchmarked>(mut backend: B, options: &Options, report: &mut Report<'_>) -> Result<B> {
     options.require_some(&names(options))?;
     backend.set_timing(true);
@@ -206,7 +203,7 @@ pub fn run<B: Benchmarked>(mut backend: B, options: &Options, report: &mut Repor
         let mut timing = Timing { backend: Some(backend), options, peaks: &peaks, report, state };
         operations::benches(&mut timing);
         let Timing { backend: Some(timed), state, .. } = timing else {
-            return Err(Error::Device("the backend is gone".to_owned()));
+            return Err(Error::Device("the backend was lost in a bench".to_owned()));
         };
         backend = timed;
         let mut state = state?;
@@ -221,14 +218,14 @@ pub fn run<B: Benchmarked>(mut backend: B, options: &Options, report: &mut Repor
     Ok(backend)
 }
 
-/// Reports a record; where the adapter is too small for it, or something went wrong, says so. Only after a lost device can nothing follow.
+/// Reports a record, a skip or a failure. Only a lost device ends the run.
 fn settle<B: Benchmarked>(
     backend: &mut B,
     name: &str,
     outcome: Result<Record>,
     report: &mut Report<'_>,
 ) -> Result<ControlFlow<()>> {
-    // What a bench without a record has used is not the next one's.
+    // Resets the precision used by a bench without a record.
     backend.take_used_precision();
     backend.release();
     Ok(report(match outcome {

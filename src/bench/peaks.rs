@@ -1,4 +1,4 @@
-//! What a device can do at best, measured rather than looked up: copying, and arithmetic.
+//! Peaks of a device, measured: copying, and arithmetic.
 
 use std::collections::BTreeMap;
 
@@ -10,39 +10,40 @@ use super::{Finding, Record, Report, Work, record};
 use crate::backend::{Cpu, LinearOps, Memory, MemoryPlanner, Precision};
 use crate::error::{Error, Result};
 use crate::kernels::linear::{Activation, ForwardOperands, Linear};
+use crate::operations::Step;
 
 const MIB: usize = 1 << 20;
-/// Bytes of the source: one that fits a last-level cache, one that fits few.
+/// Bytes of the source: one fits a last-level cache, one rarely does.
 const COPIES: [(&str, usize); 2] = [("limits/copy_16MiB", 16 * MIB), ("limits/copy_128MiB", 128 * MIB)];
 const ARITHMETIC: &str = "limits/arithmetic";
 const TENSOR_CORE: &str = "limits/tensor_core";
-/// The variants of what ran on tensor cores: with operands rounded to f16, and with two numbers of f16 for each.
+/// Kernel variants on tensor cores: operands rounded to f16, or as two f16 numbers each.
 pub const TENSOR_CORES: [&str; 2] = ["f16_tensor_core", "f16x3_tensor_core"];
 /// Names of the peaks that every backend has.
 pub(super) const NAMES: [&str; 3] = [COPIES[0].0, COPIES[1].0, ARITHMETIC];
 
-/// How fast a backend copies.
+/// Speed of a copy.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Bandwidth {
     /// Bytes read and written by the copy.
     pub bytes: f64,
-    /// Gigabytes a second, reading and writing.
+    /// Gigabytes per second, read and written.
     pub gbps: f64,
 }
 
-/// The fastest that the adapter did in this run.
+/// The adapter's best speeds in a run.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Peaks {
-    /// 10⁹ floating-point operations a second, in f32.
+    /// 10⁹ floating-point operations per second in f32.
     pub gflops: f64,
-    /// The same of tensor cores, where large matrix products run there.
+    /// The tensor cores' 10⁹ operations per second, if large matrix products run there.
     pub tensor_gflops: Option<f64>,
     /// Copies, the small one first.
     pub copies: [Bandwidth; 2],
 }
 
 impl Peaks {
-    /// Those that a run has measured, each by its fastest sample; none before it has them all.
+    /// The peaks in a run's findings, each by its fastest sample; None before all are known.
     pub fn among(findings: &[Finding]) -> Option<Self> {
         let record = |name: &str| {
             findings.iter().find_map(|finding| match finding {
@@ -57,7 +58,8 @@ impl Peaks {
         Some(Self { gflops: gflops(ARITHMETIC)?, tensor_gflops: gflops(TENSOR_CORE), copies })
     }
 
-    /// The peaks of what is of a variant: on [`TENSOR_CORES`], their arithmetic takes the place of that in f32, a third of it where each product is three.
+    /// The peaks for a variant: on [`TENSOR_CORES`], theirs divided by the products that make up
+    /// one.
     pub fn of(&self, variant: &str) -> Self {
         let [once, thrice] = TENSOR_CORES;
         let products = [(once, 1.0), (thrice, 3.0)].into_iter().find(|(of, _)| *of == variant);
@@ -65,19 +67,18 @@ impl Peaks {
         Self { gflops: on_tensor_cores.unwrap_or(self.gflops), ..*self }
     }
 
-    /// Bandwidth of the copy that is of that size: a kernel whose data fit the cache is not measured against main memory.
+    /// Bandwidth of the copy of that size: data in the cache are not compared with main memory.
     fn bandwidth(&self, bytes: f64) -> f64 {
         let [small, large] = self.copies;
         if bytes <= small.bytes { small.gbps } else { large.gbps }
     }
 
-    /// Seconds below which nothing with that work can be, by these peaks (the roofline).
+    /// Least seconds for `flops` and `bytes` by these peaks (the roofline).
     pub fn least_seconds(&self, flops: f64, bytes: f64) -> f64 {
         (flops / self.gflops).max(bytes / self.bandwidth(bytes)) / 1e9
     }
 }
 
-/// The variant of what ran in that precision.
 pub(super) fn variant(precision: Precision) -> &'static str {
     let [once, thrice] = TENSOR_CORES;
     match precision {
@@ -87,38 +88,38 @@ pub(super) fn variant(precision: Precision) -> &'static str {
     }
 }
 
-/// What does arithmetic.
+/// Arithmetic units.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Units {
-    /// What does it in f32.
+    /// Units for f32.
     F32,
-    /// What multiplies matrices of f16.
+    /// Units that multiply matrices of f16.
     TensorCores,
 }
 
-/// A backend that can be benchmarked: one whose peaks somebody knows how to measure.
+/// A backend with measurable peaks.
 pub trait Benchmarked: MemoryPlanner<Floats: 'static, Words: 'static> + 'static {
-    /// Whether it computes with them: everything does in f32, and large matrix products perhaps on tensor cores.
+    /// Whether the backend uses them: all use f32, and large matrix products perhaps tensor cores.
     fn has(&self, units: Units) -> bool {
         units == Units::F32
     }
-    /// What it has multiplied matrices in since the last call, if any of them on tensor cores.
+    /// The precision of matrix products since the last call: of tensor cores if any ran there.
     fn take_used_precision(&mut self) -> Precision {
         Precision::F32
     }
     /// Floating-point operations of one call of [`arithmetic`](Self::arithmetic).
     fn arithmetic_flops(&self, units: Units) -> f64;
-    /// Copies `source` to `target`, as fast as it goes.
+    /// Copies `source` to `target` as fast as possible.
     ///
     /// # Errors
     /// Those of the backend.
     fn copy_fast(&mut self, source: &Self::Floats, target: &mut Self::Floats) -> Result<()>;
-    /// As much arithmetic as the device can do with `units` that it [`has`](Self::has), on the [`operands`](Self::operands).
+    /// Saturates `units` with arithmetic on the [`operands`](Self::operands).
     ///
     /// # Errors
     /// Those of the backend.
     fn arithmetic(&mut self, units: Units, operands: &mut [Self::Floats; 3]) -> Result<()>;
-    /// Two inputs and a result.
+    /// Allocates two inputs and a result.
     ///
     /// # Errors
     /// Those of the backend.
@@ -132,7 +133,7 @@ pub trait Benchmarked: MemoryPlanner<Floats: 'static, Words: 'static> + 'static 
     fn release(&mut self) {}
     /// Starts or stops the backend's own clocks, if it has any.
     fn set_timing(&mut self, _timing: bool) {}
-    /// What those clocks have counted since the last call. Waits for all that was submitted.
+    /// Reads and restarts those clocks. Waits for all submissions.
     ///
     /// # Errors
     /// Those of the backend.
@@ -141,13 +142,14 @@ pub trait Benchmarked: MemoryPlanner<Floats: 'static, Words: 'static> + 'static 
     }
 }
 
-struct Copying<'a, B: Benchmarked> {
+struct Repeated<'a, B: Benchmarked> {
     backend: &'a mut B,
-    source: B::Floats,
-    target: B::Floats,
+    step: Step<B>,
+    /// A read-back of it waits for all recorded calls.
+    waited_for: B::Words,
 }
 
-impl<B: Benchmarked> Timed for Copying<'_, B> {
+impl<B: Benchmarked> Timed for Repeated<'_, B> {
     const REPEATABLE: bool = true;
 
     fn prepare(&mut self) -> Result<()> {
@@ -155,11 +157,11 @@ impl<B: Benchmarked> Timed for Copying<'_, B> {
     }
 
     fn call(&mut self) -> Result<()> {
-        self.backend.copy_fast(&self.source, &mut self.target)
+        (self.step)(self.backend)
     }
 
     fn wait(&mut self) -> Result<()> {
-        self.backend.read_floats(&self.target, 0, 1).map(drop)
+        self.backend.read_words(&self.waited_for, 0, 1).map(drop)
     }
 
     fn take_clocks(&mut self) -> Result<Clocks> {
@@ -167,64 +169,42 @@ impl<B: Benchmarked> Timed for Copying<'_, B> {
     }
 }
 
-struct Computing<'a, B: Benchmarked> {
-    backend: &'a mut B,
-    units: Units,
-    operands: [B::Floats; 3],
-}
-
-impl<B: Benchmarked> Timed for Computing<'_, B> {
-    const REPEATABLE: bool = true;
-
-    fn prepare(&mut self) -> Result<()> {
-        Ok(())
-    }
-
-    fn call(&mut self) -> Result<()> {
-        self.backend.arithmetic(self.units, &mut self.operands)
-    }
-
-    fn wait(&mut self) -> Result<()> {
-        self.backend.read_floats(&self.operands[2], 0, 1).map(drop)
-    }
-
-    fn take_clocks(&mut self) -> Result<Clocks> {
-        self.backend.take_clocks()
-    }
+/// Times repeated calls of `step`.
+pub(super) fn time<B: Benchmarked>(backend: &mut B, step: Step<B>, effort: Effort) -> Result<Samples> {
+    let waited_for = backend.alloc_words(1)?;
+    Samples::collect(effort, &mut Repeated { backend, step, waited_for })
 }
 
 fn copying<B: Benchmarked>(backend: &mut B, name: &str, bytes: usize, effort: Effort) -> Result<Record> {
-    // A sixteenth is drawn and repeated: drawing 32 million numbers would take longer than all else.
+    // A sixteenth is drawn and repeated: drawing 32 million numbers takes too long.
     let len = bytes / 4;
     let drawn = Inputs::new().floats(len / 16, 1.0);
     let data: Vec<f32> = drawn.iter().copied().cycle().take(len).collect();
-    let (source, target) = (backend.upload_floats(&data)?, backend.alloc_floats(len)?);
-    let mut copying = Copying { backend, source, target };
-    copying.call()?;
-    if copying.backend.read_floats(&copying.target, 0, len)? != data {
+    let (source, mut target) = (backend.upload_floats(&data)?, backend.alloc_floats(len)?);
+    backend.copy_fast(&source, &mut target)?;
+    if backend.read_floats(&target, 0, len)? != data {
         return Err(Error::value(name, "an exact copy", "another"));
     }
-    let samples = Samples::collect(effort, &mut copying)?;
+    let samples = time(backend, Box::new(move |backend: &mut B| backend.copy_fast(&source, &mut target)), effort)?;
     let work = Work { flops: 0.0, bytes: 2.0 * bytes as f64, items: None };
-    Ok(record(name, copying.backend, &samples, work, None, BTreeMap::from([("target".to_owned(), 0.0)])))
+    Ok(record(name, backend, &samples, work, None, BTreeMap::from([("target".to_owned(), 0.0)])))
 }
 
 fn computing<B: Benchmarked>(backend: &mut B, units: Units, effort: Effort) -> Result<Record> {
     let name = if units == Units::F32 { ARITHMETIC } else { TENSOR_CORE };
-    let operands = backend.operands(units)?;
-    let mut computing = Computing { backend, units, operands };
-    computing.call()?;
-    let deviation = computing.backend.deviation(units, &computing.operands)?;
+    let mut operands = backend.operands(units)?;
+    backend.arithmetic(units, &mut operands)?;
+    let deviation = backend.deviation(units, &operands)?;
     if !(deviation <= 1e-4) {
         return Err(Error::value(name, "at most 1e-4 from double precision", deviation));
     }
-    let samples = Samples::collect(effort, &mut computing)?;
-    let work = Work { flops: computing.backend.arithmetic_flops(units), bytes: 0.0, items: None };
+    let samples = time(backend, Box::new(move |backend: &mut B| backend.arithmetic(units, &mut operands)), effort)?;
+    let work = Work { flops: backend.arithmetic_flops(units), bytes: 0.0, items: None };
     let check = BTreeMap::from([("result".to_owned(), deviation)]);
-    Ok(record(name, computing.backend, &samples, work, None, check))
+    Ok(record(name, backend, &samples, work, None, check))
 }
 
-/// All peaks; none if `report` breaks off before they are known.
+/// Measures all peaks; None if `report` breaks first.
 pub(super) fn measure<B: Benchmarked>(backend: &mut B, effort: Effort, report: &mut Report<'_>) -> Result<Option<Peaks>> {
     let mut findings = Vec::new();
     let mut goes_on = |backend: &mut B, record: Record| {
@@ -251,9 +231,9 @@ pub(super) fn measure<B: Benchmarked>(backend: &mut B, effort: Effort, report: &
     Ok(Peaks::among(&findings))
 }
 
-/// Side of the square matrices whose product stands for a CPU's arithmetic.
+/// Side of the square matrices whose product measures a CPU's arithmetic.
 const SIDE: usize = 2048;
-/// Elements of a share of a copy: enough to be worth a thread's attention, few enough to be spread evenly.
+/// Elements that a thread copies at once.
 const CHUNK: usize = MIB / 4;
 
 impl Benchmarked for Cpu<f32> {
@@ -277,7 +257,7 @@ impl Benchmarked for Cpu<f32> {
         Ok([x, params, self.alloc_floats(SIDE * SIDE)?])
     }
 
-    /// Of one row in 64, relative to the length of the rows.
+    /// Checks one row in 64, relative to the rows' length.
     fn deviation(&mut self, _: Units, [x, params, y]: &[Vec<f32>; 3]) -> Result<f64> {
         let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum::<f64>();
         let mut sums = (0.0, 0.0);
@@ -303,9 +283,9 @@ mod gpu {
 
     const SHADER: Shader = Shader { name: "peaks", source: include_str!("peaks.wgsl"), indices: Indices::Proven };
     const WORKGROUP_SIZE: usize = 256;
-    /// Elements of four numbers that one invocation copies.
+    /// Vectors of four numbers that one invocation copies.
     const COPIED: usize = 8;
-    /// Numbers that one invocation keeps multiplying.
+    /// Numbers that one invocation multiplies in turn.
     const CHAINS: usize = 12;
     const MULTIPLIER: f32 = 0.998;
     const ADDEND: f32 = 0.5;
@@ -333,19 +313,19 @@ mod gpu {
     }
     const MATRICES_OF_8: Shader = tensor_shader!("8");
     const MATRICES_OF_16: Shader = tensor_shader!("16");
-    /// Matrices of sums of a subgroup.
+    /// Sum matrices of a subgroup.
     const SUMS: usize = 4;
-    /// Elements of the matrices of a workgroup's subgroups.
+    /// Elements of a workgroup's matrices.
     const MATRIX_ELEMENTS: usize = 1024;
-    /// Constant elements of the matrices: sums of their products are exact.
+    /// Constant matrix elements whose products have exact sums.
     const ELEMENTS: (f32, f32) = (1.0, 1.0 / 16.0);
 
-    /// Workgroups and rounds of products on tensor cores.
+    /// Workgroups and rounds on tensor cores.
     fn tensor_size(gpu: &Gpu) -> (usize, usize) {
         if gpu.context.is_software() { (64, 64) } else { (8192, 4096) }
     }
 
-    /// The adapter's matrices, and the workgroup that has as many subgroups as linear's.
+    /// The adapter's matrix size, and the workgroup size with as many subgroups as linear's.
     fn matrices(gpu: &Gpu) -> Result<(usize, usize)> {
         let CooperativeMatrix { size, subgroup_size } =
             gpu.context.cooperative_matrix().map_err(|reason| Error::value("units", "those of the adapter", reason))?;
@@ -353,7 +333,7 @@ mod gpu {
         Ok((size, MATRIX_ELEMENTS / (size * size) * subgroup_size as usize))
     }
 
-    /// Workgroups and rounds: milliseconds of work for a large GPU, less for a program that plays one.
+    /// Workgroups and rounds: milliseconds for a large GPU, less for a software adapter.
     fn size(gpu: &Gpu) -> (usize, usize) {
         if gpu.context.is_software() { (64, 4096) } else { (8192, 4096) }
     }
@@ -453,7 +433,7 @@ mod gpu {
 
         fn take_clocks(&mut self) -> Result<Clocks> {
             let gpu_s = self.context.take_gpu_seconds()?;
-            // Last, because the host's clock starts here.
+            // Last, because it restarts the host's clock.
             Ok(Clocks { gpu_s, encode_s: self.context.take_encode_seconds() })
         }
     }

@@ -1,4 +1,4 @@
-// What an adapter can do at best: copying, and arithmetic on registers alone.
+// Peaks of an adapter: copying, and arithmetic on registers.
 //
 //   copy: result[i] = source[i], i < len
 //   fma:  twelve numbers an invocation, each `rounds` times x <- x * multiplier + addend; result[i] holds their sums in threes

@@ -1,12 +1,11 @@
-//! Time over size, one size at a time from a fixed middle: a minibatch's gradient over its samples and over the networks' width,
-//! advantages over the rollout's length.
+//! Time over size: a minibatch's gradient over samples and network width, GAE over the horizon.
 //!
-//! A short call costs what it costs to launch it, a long one what its operations and bytes cost. A sweep shows where the one turns into
-//! the other: [`Peaks::least_seconds`] of a record's `flops` and `bytes` is what they cost at least.
+//! Launching dominates a short call, operations and bytes a long one. A sweep shows the transition,
+//! beside [`Peaks::least_seconds`] of a record's `flops` and `bytes`.
 
 mod minibatch;
 
-use super::cases;
+use super::calls;
 use super::measure::Effort;
 use super::peaks::{self, Benchmarked, Peaks};
 use super::{Options, Record, Report, Work, settle, skipped};
@@ -15,36 +14,36 @@ use crate::operations::Call;
 use crate::operations::advantage::CleanRlGae;
 use minibatch::Shape;
 
-/// Samples of a minibatch while its networks' width varies.
+/// Samples of a minibatch while the width varies.
 pub const BATCH: usize = 4096;
-/// Width of both hidden layers, of the actor and of the critic, while the batch varies.
+/// Width of both hidden layers of each network while the batch varies.
 pub const WIDTH: usize = 64;
-/// Environments beside each other while the horizon varies.
+/// Parallel environments while the horizon varies.
 pub const ENVS: usize = 64;
 /// Elements of an observation.
 pub const OBSERVATIONS: usize = 64;
 /// Actions of the categorical policy.
 pub const ACTIONS: usize = 16;
 
-/// Seconds that a call may be expected to take. An axis ends before it takes longer, so that a slow machine is done in minutes too.
+/// Most seconds expected of a call; an axis ends before, also on a slow machine.
 const LONGEST_CALL: f64 = 4.0;
 
-/// What varies.
+/// The size that varies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Axis {
-    /// Samples of a minibatch step (forward, loss, backward, Adam) of actor and critic, `[batch, OBSERVATIONS]` through two layers of [`WIDTH`].
+    /// Samples of a minibatch step (forward, loss, backward, Adam) of two layers of [`WIDTH`].
     Batch,
-    /// Width of the two hidden layers of each network: the same, of [`BATCH`] samples.
+    /// Width of the two hidden layers of each network, for [`BATCH`] samples.
     Width,
-    /// Steps of a rollout `[horizon, ENVS]`: its advantages and returns.
+    /// Steps of a rollout `[horizon, ENVS]`, for advantages and returns.
     Horizon,
 }
 
 impl Axis {
-    /// In the order in which they run.
+    /// All axes, in order of running.
     pub const ALL: [Self; 3] = [Axis::Batch, Axis::Width, Axis::Horizon];
 
-    /// As in `sweep/NAME/SIZE`.
+    /// NAME in `sweep/NAME/SIZE`.
     pub fn name(self) -> &'static str {
         match self {
             Axis::Batch => "batch",
@@ -53,13 +52,13 @@ impl Axis {
         }
     }
 
-    /// The axis of a bench called `sweep/NAME/SIZE`, and the size: samples, units or steps.
+    /// The axis and the size (samples, units or steps) of a bench `sweep/NAME/SIZE`.
     pub fn of(bench: &str) -> Option<(Self, usize)> {
         let (name, size) = bench.strip_prefix("sweep/")?.split_once('/')?;
         Some((Self::ALL.into_iter().find(|axis| axis.name() == name)?, size.parse().ok()?))
     }
 
-    /// Powers of two in ascending order; with `small` three that are done in no time.
+    /// Ascending powers of two; with `small`, three short ones.
     fn sizes(self, small: bool) -> Vec<usize> {
         let powers: Vec<u32> = match (self, small) {
             (Axis::Batch, false) => (6..=20).collect(),
@@ -103,23 +102,21 @@ impl Kind {
     fn work(&self) -> Work {
         match self {
             Kind::Gradient(shape) => shape.work(),
-            Kind::Advantages(case) => case.work(),
+            Kind::Advantages(gae) => gae.work(),
         }
     }
 
-    /// Checks, then times. The backend always comes back.
     fn run<B: Benchmarked>(&self, mut backend: B, name: &str, effort: Effort, peaks: &Peaks) -> (B, Result<Record>) {
         match self {
             Kind::Gradient(shape) => {
                 let outcome = minibatch::run(&mut backend, name, shape, effort, peaks);
                 (backend, outcome)
             }
-            Kind::Advantages(case) => cases::run(backend, name, case, effort, peaks),
+            Kind::Advantages(gae) => calls::run(backend, name, gae, effort, peaks),
         }
     }
 }
 
-/// The largest size measured so far on an axis.
 struct Reached {
     name: String,
     flops: f64,
@@ -127,7 +124,7 @@ struct Reached {
 }
 
 impl Reached {
-    /// Why a call of `work` is not even tried, if it would take too long: time grows at most as the operations do.
+    /// The reason to skip a call of `work` as too slow: time grows at most like the operations.
     fn too_long(&self, work: Work) -> Option<String> {
         let expected = self.seconds * work.flops / self.flops;
         (expected > LONGEST_CALL).then(|| {
@@ -140,17 +137,17 @@ fn points(small: bool) -> impl Iterator<Item = Point> {
     Axis::ALL.into_iter().flat_map(move |axis| axis.sizes(small).into_iter().map(move |size| Point { axis, size }))
 }
 
-/// Names of all sizes that `options` leave in, whatever it says of names.
+/// Names of all sizes for `options`, without regard to `only`.
 pub fn names(options: &Options) -> Vec<String> {
     points(options.small).map(Point::name).collect()
 }
 
-/// Measures the peaks of `backend`, then every size that `options` want, in ascending order, and hands each finding to `report` as soon as
-/// there is one; a break from it ends the run. What the adapter cannot hold, and what would take more than a few seconds a call, is reported as
-/// skipped, what is not as double precision says as failed. Returns the backend; [`Peaks::among`] finds its peaks.
+/// Measures the peaks of `backend`, then the sizes of `options` in ascending order, and passes each
+/// finding to `report`, whose break ends the run. Sizes too large or too slow are reported as
+/// skipped, wrong results as failed. Returns the backend; [`Peaks::among`] finds its peaks.
 ///
 /// # Errors
-/// As [`bench::run`](super::run).
+/// Those of [`bench::run`](super::run).
 pub fn run<B: Benchmarked>(mut backend: B, options: &Options, report: &mut Report<'_>) -> Result<B> {
     options.require_some(&names(options))?;
     backend.set_timing(true);

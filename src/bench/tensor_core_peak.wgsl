@@ -1,4 +1,4 @@
-// What tensor cores can do at best: products of matrices in registers alone.
+// Peak of tensor cores: products of matrices in registers.
 //
 //   multiply_matrices: four matrices of sums a subgroup, each `rounds` times C <- A·B + C, with constant matrices A of
 //                      multiplier and twice that, B of addend and twice that, so that no two of the four can be merged
@@ -22,7 +22,7 @@ struct PeakParams {
 
 override WORKGROUP_SIZE: u32 = 128u;
 
-// As many subgroups as linear's tiles have.
+// The number of subgroups in linear's tiles.
 const SUBGROUPS: u32 = 1024u / (SIZE * SIZE);
 const ELEMENTS: u32 = SIZE * SIZE;
 

@@ -1,4 +1,5 @@
-//! Four whole PPO updates: advantages, then epochs × minibatches of gather, forward, loss, backward, clip, Adam.
+//! Four whole PPO updates: advantages, then minibatches of gather, forward, loss, backward, clip,
+//! Adam.
 
 use std::collections::BTreeMap;
 
@@ -12,14 +13,14 @@ use crate::kernels::linear::Activation;
 use crate::layout::stat;
 use crate::ppo::{Actions, Config, Ends, Learner, Network, PolicyKind, Rollout};
 
-/// An update that is measured.
+/// An update to measure.
 #[derive(Debug, Clone)]
 pub struct Workload {
     /// `update/…`
     pub name: &'static str,
     /// Elements of an observation.
     pub observation_size: usize,
-    /// What the actor parametrises.
+    /// The distribution of actions.
     pub policy: PolicyKind,
     /// Sizes and hyper-parameters.
     pub config: Config,
@@ -73,18 +74,17 @@ fn every() -> [Workload; 4] {
     ]
 }
 
-/// All workloads; with `small` those whose networks are.
+/// All workloads; with `small`, those with small networks.
 pub fn workloads(small: bool) -> Vec<Workload> {
     every().into_iter().take(if small { 2 } else { 4 }).collect()
 }
 
-/// Their names.
 pub(super) fn names(small: bool) -> impl Iterator<Item = String> {
     workloads(small).into_iter().map(|workload| workload.name.to_owned())
 }
 
 impl Workload {
-    /// Matrix products alone: forward, dW, and dx below all layers but the first.
+    /// Operations of matrix products: forward, dW, and dx above the first layer.
     fn flops(&self) -> f64 {
         let samples = (self.config.batch_size() * self.config.update_epochs) as f64;
         let widths = |outputs| [vec![self.observation_size], self.config.hidden.clone(), vec![outputs]].concat();
@@ -98,7 +98,7 @@ impl Workload {
             .sum()
     }
 
-    /// Parameters as peers draw them: normal, 1.4/√in for hidden layers and ½ or 1/√in for the heads, biases of 0.1.
+    /// The peers' parameters: normal, 1.4/√in for hidden layers, ½ or 1/√in for heads, biases 0.1.
     fn parameters(&self, network: &Network, inputs: &mut Inputs) -> Vec<f32> {
         let last = self.config.hidden.len();
         let mut parameters = Vec::with_capacity(network.len());
@@ -116,7 +116,7 @@ impl Workload {
     }
 }
 
-/// A rollout on the host, drawn from a slightly older policy, so that ratios differ from 1 and clipping acts.
+/// A rollout on the host from an older policy, so that ratios differ from 1 and clipping acts.
 struct HostRollout {
     parameters: Vec<f32>,
     observations: Vec<f32>,
@@ -182,7 +182,7 @@ impl HostRollout {
     }
 }
 
-/// One update from the same start: losses of all minibatches, parameters after it.
+/// One update from the host's parameters: losses of all minibatches, and new parameters.
 fn one_update<B: Backend>(backend: &mut B, workload: &Workload, host: &HostRollout) -> Result<(Vec<f64>, Vec<f64>)> {
     let mut learner = Learner::new(backend, workload.observation_size, workload.policy, workload.config.clone())?;
     learner.set_parameters(backend, &host.parameters)?;
@@ -192,7 +192,7 @@ fn one_update<B: Backend>(backend: &mut B, workload: &Workload, host: &HostRollo
     Ok((stats.log.iter().map(|row| row[stat::LOSS]).collect(), parameters))
 }
 
-/// The first minibatch is compared tightly and the end loosely: one sample that crosses a clip edge by rounding moves all that follows.
+/// Compares the first minibatch tightly, the end loosely: rounding across a clip bound changes it.
 fn compare(
     host: &HostRollout,
     (losses, parameters): &(Vec<f64>, Vec<f64>),
@@ -223,12 +223,12 @@ struct Updating<'a, B: Benchmarked> {
 }
 
 impl<B: Benchmarked> Timed for Updating<'_, B> {
-    /// A second update would start from other parameters, beyond the clip, where there is less to do.
+    /// A second update would start from other parameters, beyond the clip, with less work.
     const REPEATABLE: bool = false;
 
     fn prepare(&mut self) -> Result<()> {
         self.learner.reset(self.backend, &self.host.parameters)?;
-        // Waits, so that the writes are not part of the sample.
+        // Waits for the writes, which are not part of the sample.
         self.learner.parameters(self.backend).map(drop)
     }
 
@@ -237,7 +237,7 @@ impl<B: Benchmarked> Timed for Updating<'_, B> {
         self.learner.update(self.backend, &self.rollout, learning_rate).map(drop)
     }
 
-    /// An update reads its statistics back before it returns.
+    /// The update has read its statistics back.
     fn wait(&mut self) -> Result<()> {
         Ok(())
     }

@@ -6,12 +6,12 @@ use crate::error::Result;
 use crate::kernels::advantage::{CleanRlGaeOperands, DiscountedReturns, Gae, GaeOperands, ReturnsOperands, RewardToGoOperands};
 use crate::kernels::normalize::{EpsilonMode, Normalize};
 
-/// GAE in both conventions, discounted returns and reward-to-go. Rollout tensors are `[T, N]`.
+/// GAE in both conventions, discounted returns, reward-to-go. Rollout tensors are `[T, N]`.
 pub(super) fn gae<B: Backend>(problem: &mut Problem<'_, B>) -> Result<()> {
     let file = problem.file;
     let (steps, envs) = (file.size("T")?, file.size("N")?);
     let gamma = file.number("gamma")?;
-    // Before anything is sized by them.
+    // First confirms T and N, before they size a buffer.
     let rewards = problem.input("rewards", &[steps, envs])?;
     if file.wants(&["out.delta", "out.advantages", "out.returns"]) {
         by_transition(problem, &Gae { steps, envs, gamma, gae_lambda: file.number("lam")? }, &rewards)?;
@@ -29,8 +29,8 @@ fn by_transition<B: Backend>(problem: &mut Problem<'_, B>, op: &Gae, rewards: &B
     let shape = [op.steps, op.envs];
     let [values, next_values] = [problem.input("values", &shape)?, problem.input("next_values", &shape)?];
     let [terminated, truncated] = [problem.flags("terminated", &shape)?, problem.flags("truncated", &shape)?];
-    let [mut advantages, mut returns] = [problem.room(op.steps * op.envs)?, problem.room(op.steps * op.envs)?];
-    // Without λ nothing is carried from step to step: the advantages are the temporal differences.
+    let [mut advantages, mut returns] = [problem.alloc(op.steps * op.envs)?, problem.alloc(op.steps * op.envs)?];
+    // With λ = 0 the advantages are the temporal differences.
     for (gae_lambda, names) in [(0.0, &["delta"][..]), (op.gae_lambda, &["advantages", "returns"])] {
         let op = Gae { gae_lambda, ..*op };
         let Problem { backend, .. } = problem;
@@ -55,7 +55,7 @@ fn by_episode_start<B: Backend>(problem: &mut Problem<'_, B>, op: &Gae, rewards:
     let shape = [op.steps, op.envs];
     let [values, next_value] = [problem.input("values", &shape)?, problem.input("next_value", &shape[1..])?];
     let [dones, next_done] = [problem.f32_flags("dones", &shape)?, problem.f32_flags("next_done", &shape[1..])?];
-    let [mut advantages, mut returns] = [problem.room(op.steps * op.envs)?, problem.room(op.steps * op.envs)?];
+    let [mut advantages, mut returns] = [problem.alloc(op.steps * op.envs)?, problem.alloc(op.steps * op.envs)?];
     let Problem { backend, .. } = problem;
     let operands = CleanRlGaeOperands {
         rewards,
@@ -74,7 +74,7 @@ fn by_episode_start<B: Backend>(problem: &mut Problem<'_, B>, op: &Gae, rewards:
 fn sums_of_rewards<B: Backend>(problem: &mut Problem<'_, B>, op: &DiscountedReturns, rewards: &B::Floats) -> Result<()> {
     let shape = [op.steps, op.envs];
     let [terminated, truncated] = [problem.flags("terminated", &shape)?, problem.flags("truncated", &shape)?];
-    let mut returns = problem.room(op.steps * op.envs)?;
+    let mut returns = problem.alloc(op.steps * op.envs)?;
     if problem.file.wants(&["out.discounted_returns"]) {
         let [next_values, next_value] = [problem.input("next_values", &shape)?, problem.input("next_value", &shape[1..])?];
         let Problem { backend, .. } = problem;
@@ -94,13 +94,13 @@ fn sums_of_rewards<B: Backend>(problem: &mut Problem<'_, B>, op: &DiscountedRetu
     problem.keep("out.reward_to_go", &returns)
 }
 
-/// Mean, standard deviation and normalised values `[batch]`, of a sample and of a population, and the gradient of Σ w·normalised.
+/// Mean, both standard deviations, normalised values `[batch]`, and the gradient of Σ w·normalised.
 pub(super) fn normalisation<B: Backend>(problem: &mut Problem<'_, B>) -> Result<()> {
     let file = problem.file;
     let (len, epsilon) = (file.size("batch")?, file.number("eps")?);
     for (ddof, suffix) in [(1, ""), (0, "_population")] {
         let mut x = problem.input("advantages", &[len])?;
-        let mut moments = problem.room(Normalize::MOMENTS)?;
+        let mut moments = problem.alloc(Normalize::MOMENTS)?;
         let op = Normalize { len, vectors: 1, offset: 0, stride: 1, ddof, epsilon, epsilon_mode: EpsilonMode::AddToStd };
         problem.backend.normalize(&op, &mut x, &mut moments)?;
         let normalised = problem.read(&x)?;
@@ -122,7 +122,8 @@ pub(super) fn normalisation<B: Backend>(problem: &mut Problem<'_, B>) -> Result<
     Ok(())
 }
 
-/// (w − w̄)/(σ + ε) − n·Σ w·n/((len − 1)·σ), n being the normalised values: PPO takes advantages as constants, so no kernel has this.
+/// (w − w̄)/(σ + ε) − n·Σ w·n/((len − 1)·σ), n normalised. No kernel computes it: PPO needs no such
+/// gradient.
 fn gradient(normalised: &[f64], w: &[f32], std: f64, epsilon: f64) -> Vec<f64> {
     let len = normalised.len() as f64;
     let mean_w = w.iter().copied().map(f64::from).sum::<f64>() / len;

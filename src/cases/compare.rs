@@ -1,21 +1,21 @@
-//! When a computed tensor passes.
+//! The comparison of a computed tensor with the file's.
 
 use super::file::{CaseFile, Tensor, Values};
 use crate::error::Result;
 
-/// How far a result may be from the file's.
+/// Largest errors of a result.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Allowance {
-    /// Always allowed, of a relative error in the norm; of an absolute error, a tenth of that.
+    /// Relative error in the norm that is always allowed; a tenth for an absolute error.
     pub relative: f64,
-    /// How many times the error of PyTorch's single precision, which the file names, is allowed.
+    /// Factor on PyTorch's error in single precision, if the file names it.
     pub yardsticks: f64,
 }
 
 impl Allowance {
-    /// For what computes in single precision.
+    /// For single precision.
     pub const SINGLE: Self = Self { relative: 1e-5, yardsticks: 10.0 };
-    /// For what computes in double precision, but from an optimiser's schedule of single precision; small entropies lose digits in PyTorch, too.
+    /// For f64: the optimiser's schedule is f32, and PyTorch loses digits in small entropies.
     pub const DOUBLE: Self = Self { relative: 1e-6, yardsticks: 0.0 };
 
     fn absolute(&self) -> f64 {
@@ -23,30 +23,30 @@ impl Allowance {
     }
 }
 
-/// What came of one tensor.
+/// The comparison of one tensor.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TensorReport {
     /// Its name in the case file.
     pub name: String,
-    /// ‖x − ref‖/‖ref‖ or max|x − ref|; NaN where something is not a number, infinite where nothing could be compared.
+    /// ‖x − ref‖/‖ref‖ or max|x − ref|; NaN for a NaN, infinite without a comparison.
     pub error: f64,
-    /// What that may be.
+    /// The error allowed.
     pub allowed: f64,
-    /// Computed, and within what is allowed.
+    /// Whether it was computed and its error is allowed.
     pub passed: bool,
-    /// Why nothing could be compared.
+    /// The reason without a comparison.
     pub missing: Option<String>,
-    /// The first element that is further from the file's than what is allowed, of the file's largest where the error is relative: of a series, where it
-    /// begins to differ.
+    /// Index of the first element with an error above the allowed one, which a relative error
+    /// scales by the file's largest element.
     pub first: Option<Vec<usize>>,
-    /// The element that is furthest from the file's.
+    /// The element with the largest error.
     pub furthest: Option<Element>,
 }
 
 /// An element of a tensor, computed and expected.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Element {
-    /// Its place in each dimension; empty for a scalar.
+    /// Its index in each dimension; empty for a scalar.
     pub index: Vec<usize>,
     /// By the backend.
     pub computed: f64,
@@ -55,21 +55,21 @@ pub struct Element {
 }
 
 impl TensorReport {
-    /// Error in units of what is allowed; a NaN is worse than everything.
+    /// Error as a multiple of the allowed one; infinite for NaN.
     pub fn badness(&self) -> f64 {
         let badness = self.error / self.allowed;
         if badness.is_nan() { f64::INFINITY } else { badness }
     }
 }
 
-/// Compares what was computed for `name`, if it was, with what the file says.
+/// Compares the computed values of `name`, if any, with the file's.
 ///
-/// The relative error in the norm may be max(10·f32err, 1e-5) of what computes in single precision. Where the reference is all zero or integers, or
-/// the file has f32abs and no f32err, the largest absolute error may be max(10·f32abs, 1e-6). NaN never passes, nor do infinities or another number
-/// of elements.
+/// The relative error in the norm may be max(10·f32err, 1e-5) in single precision. For a reference
+/// of zeros or integers, or with f32abs and without f32err, the largest absolute error may be
+/// max(10·f32abs, 1e-6). NaN, infinities and another number of elements never pass.
 ///
 /// # Errors
-/// A yardstick in the file that is not a number.
+/// A yardstick that is not a number.
 pub(super) fn compare(
     file: &CaseFile,
     name: &str,
@@ -104,7 +104,7 @@ pub(super) fn compare(
     let differences = || computed.iter().zip(&reference).map(|(x, r)| x - r);
     let scale = largest(reference.iter().copied());
     report.error = if is_relative {
-        // The common scale keeps the squares of tiny second moments away from underflow.
+        // The common scale prevents underflow of tiny squared moments.
         norm(differences(), scale) / norm(reference.iter().copied(), scale)
     } else {
         largest(differences())
@@ -119,7 +119,7 @@ pub(super) fn compare(
     Ok(report)
 }
 
-/// Where the element at this place of the flat tensor is in each dimension.
+/// The index in each dimension of an element of the flat tensor.
 fn index_in(shape: &[usize], place: usize) -> Vec<usize> {
     let mut rest = place;
     let mut index: Vec<usize> = shape
@@ -140,7 +140,7 @@ fn norm(values: impl Iterator<Item = f64>, scale: f64) -> f64 {
     values.map(|value| (value / scale).powi(2)).sum::<f64>().sqrt()
 }
 
-/// The largest magnitude, NaN if there is one (which `f64::max` would lose).
+/// The largest magnitude, or NaN if there is one, which `f64::max` drops.
 fn largest(values: impl Iterator<Item = f64>) -> f64 {
     values.map(f64::abs).fold(0.0, |most: f64, value| if most.is_nan() || value <= most { most } else { value })
 }

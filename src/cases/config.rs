@@ -1,4 +1,4 @@
-//! Hyper-parameters that a case may have beyond those of its kind.
+//! Hyper-parameters of a case file beyond those of its kind.
 
 use serde_json::{Map, Value};
 
@@ -6,10 +6,10 @@ use super::inputs::Inputs;
 use crate::error::{Error, Result};
 use crate::ppo::Config;
 
-/// `config`, but for what the file's metadata `config` says otherwise: a JSON object with the names of [`Config`].
+/// `config`, overridden by the file's metadata `config`: a JSON object with names of [`Config`].
 ///
 /// # Errors
-/// It is no such object.
+/// Metadata `config` that is no such object.
 pub(super) fn overridden(file: &Inputs<'_>, config: Config) -> Result<Config> {
     let Some(text) = file.optional_text("config") else { return Ok(config) };
     let unusable = |error: serde_json::Error| {

@@ -1,4 +1,4 @@
-//! Case files: safetensors, read whole and checked, so that what follows can trust names, types and shapes.
+//! Case files: safetensors, read whole, with names, types and shapes checked.
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -9,15 +9,15 @@ use safetensors::tensor::Dtype;
 
 use crate::error::{Error, Result};
 
-/// The largest file that is read. A case is a few hundred kilobytes; a pipe or a device may never end.
+/// The largest file read. A case file has some hundred kilobytes; a pipe may never end.
 const LARGEST_FILE: u64 = 1 << 30;
 
-/// Elements of a tensor, in the four types that case files have.
+/// Elements of a tensor in a case file's types.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Values {
-    /// Inputs as a program gets them.
+    /// Inputs.
     F32(Vec<f32>),
-    /// The truth.
+    /// The solution.
     F64(Vec<f64>),
     /// Actions, permutations.
     I64(Vec<i64>),
@@ -35,7 +35,7 @@ impl Values {
         }
     }
 
-    /// All elements as double precision, in which each of the types but very large integers is exact.
+    /// All elements as f64, exact except for very large integers.
     pub fn to_f64(&self) -> Vec<f64> {
         match self {
             Values::F32(values) => values.iter().copied().map(f64::from).collect(),
@@ -63,7 +63,7 @@ impl Tensor {
     }
 }
 
-/// A case: a problem and its solution.
+/// A case file: a problem and its solution.
 #[derive(Debug, Clone)]
 pub struct CaseFile {
     path: PathBuf,
@@ -75,28 +75,31 @@ impl CaseFile {
     /// Reads a file.
     ///
     /// # Errors
-    /// [`Error::Io`] where it cannot be read, else those of [`parse`](Self::parse).
+    /// [`Error::Io`], or those of [`parse`](Self::parse).
     pub fn open(path: &Path) -> Result<Self> {
         let io = |source| Error::Io { path: path.to_owned(), source };
         let mut bytes = Vec::new();
         std::fs::File::open(path).map_err(io)?.take(LARGEST_FILE + 1).read_to_end(&mut bytes).map_err(io)?;
         if bytes.len() as u64 > LARGEST_FILE {
-            return Err(Error::File { path: path.to_owned(), reason: format!("larger than {LARGEST_FILE} bytes") });
+            return Err(Error::File {
+                path: path.to_owned(),
+                reason: format!("is larger than {LARGEST_FILE} bytes, the most for a case file"),
+            });
         }
         Self::parse(path, &bytes)
     }
 
-    /// Takes a file apart that has been read from `path`.
+    /// Parses a file read from `path`.
     ///
     /// # Errors
-    /// [`Error::File`] for what is not safetensors, has tensors of another type than the four, or no `kind`.
+    /// [`Error::File`] for another format, another type of tensor, or no `kind`.
     pub fn parse(path: &Path, bytes: &[u8]) -> Result<Self> {
         let unusable = |reason: String| Error::File { path: path.to_owned(), reason };
         let (_, header) = SafeTensors::read_metadata(bytes).map_err(|error| unusable(error.to_string()))?;
         let contents = SafeTensors::deserialize(bytes).map_err(|error| unusable(error.to_string()))?;
         let metadata: BTreeMap<String, String> = header.metadata().clone().unwrap_or_default().into_iter().collect();
         if !metadata.contains_key("kind") {
-            return Err(unusable("no kind in the metadata".to_owned()));
+            return Err(unusable("no kind in the metadata; add one".to_owned()));
         }
         let mut tensors = BTreeMap::new();
         for (name, view) in contents.iter() {
@@ -118,46 +121,42 @@ impl CaseFile {
         case_name(&self.path)
     }
 
-    /// What kind of problem it is.
+    /// The kind of problem.
     pub fn kind(&self) -> &str {
         self.metadata.get("kind").map_or("", String::as_str)
     }
 
-    /// Every `out.` and `grad.` tensor, in order of names.
+    /// Every `out.` and `grad.` tensor, sorted by name.
     pub fn expected(&self) -> impl Iterator<Item = (&str, &Tensor)> {
         let tensors = self.tensors.iter().map(|(name, tensor)| (name.as_str(), tensor));
         tensors.filter(|(name, _)| name.starts_with("out.") || name.starts_with("grad."))
     }
 
-    /// A tensor, where there is one.
+    /// A tensor, if the file has it.
     pub fn tensor(&self, name: &str) -> Option<&Tensor> {
         self.tensors.get(name)
     }
 
-    /// The names of all tensors.
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
         self.tensors.keys().map(String::as_str)
     }
 
-    /// Metadata, as it is written.
     pub(super) fn hyper_parameter(&self, name: &str) -> Option<&str> {
         self.metadata.get(name).map(String::as_str)
     }
 
-    /// The names of all metadata, in order.
     pub(super) fn hyper_parameters(&self) -> impl Iterator<Item = &str> {
         self.metadata.keys().map(String::as_str)
     }
 
-    /// The file cannot be used.
     pub(super) fn unusable(&self, reason: impl Into<String>) -> Error {
         Error::File { path: self.path.clone(), reason: reason.into() }
     }
 
-    /// PyTorch's own deviation in single precision, where the file has it.
+    /// PyTorch's error in single precision, if the file has it.
     ///
     /// # Errors
-    /// It is not a number >= 0: an infinite yardstick would let everything pass.
+    /// [`Error::InvalidValue`] for anything but a finite number >= 0: infinity allows every error.
     pub fn yardstick(&self, prefix: &str, tensor: &str) -> Result<Option<f64>> {
         let name = format!("{prefix}:{tensor}");
         let Some(text) = self.metadata.get(&name) else { return Ok(None) };
@@ -168,7 +167,7 @@ impl CaseFile {
     }
 }
 
-/// The name of the case in a file of this path.
+/// The case's name: the path without folder and extension.
 pub fn case_name(path: &Path) -> String {
     path.file_stem().map_or_else(|| path.display().to_string(), |stem| stem.to_string_lossy().into_owned())
 }

@@ -1,4 +1,4 @@
-//! What a case is computed from: inputs and hyper-parameters, checked as they are asked for.
+//! Inputs and hyper-parameters of a case file, checked on request.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -7,10 +7,10 @@ use std::str::FromStr;
 use super::file::{CaseFile, Tensor, Values};
 use crate::error::{Error, Result};
 
-/// Metadata that is for people.
+/// Metadata for people, not for the computation.
 const DESCRIPTIVE: [&str; 6] = ["kind", "formula", "scalar", "seed", "generator", "torch"];
 
-/// The inputs of a file, and which of them have been asked for.
+/// The inputs of a file, and the names requested so far.
 pub(super) struct Inputs<'a> {
     file: &'a CaseFile,
     asked: RefCell<BTreeSet<String>>,
@@ -21,7 +21,7 @@ impl<'a> Inputs<'a> {
         Self { file, asked: RefCell::default() }
     }
 
-    /// Inputs and metadata that nobody asked for.
+    /// Inputs and metadata never requested.
     pub fn unused(&self) -> Vec<String> {
         let asked = self.asked.borrow();
         let is_double = |name: &str| self.file.tensor(&format!("{name}.f32")).is_some();
@@ -32,19 +32,18 @@ impl<'a> Inputs<'a> {
         inputs.chain(metadata).filter(|&name| !asked.contains(name)).map(str::to_owned).collect()
     }
 
-    /// Whether the file has a solution under one of these names. What only other solutions need may be missing.
+    /// Whether the file has one of these solutions, whose inputs must then exist.
     pub fn wants(&self, solutions: &[&str]) -> bool {
         solutions.iter().any(|name| self.file.tensor(name).is_some())
     }
 
-    /// The file cannot be used.
     pub fn unusable(&self, reason: impl Into<String>) -> Error {
         self.file.unusable(reason)
     }
 
     fn require(&self, name: &str) -> Result<&'a Tensor> {
         self.asked.borrow_mut().insert(name.to_owned());
-        self.file.tensor(name).ok_or_else(|| self.unusable(format!("no tensor {name}")))
+        self.file.tensor(name).ok_or_else(|| self.unusable(format!("no tensor {name}; add it")))
     }
 
     fn require_shape(&self, name: &str, shape: &[usize]) -> Result<&'a Tensor> {
@@ -59,10 +58,7 @@ impl<'a> Inputs<'a> {
         self.unusable(format!("{name}: type {}, expected {expected}", tensor.values.name()))
     }
 
-    /// The input `in.NAME.f32`, which has to have exactly this shape.
-    ///
-    /// # Errors
-    /// No such tensor, another type, another shape; a NaN; another number than in `in.NAME`, where there is such a tensor.
+    /// The input `in.NAME.f32` of exactly this shape: no NaN, and equal to any `in.NAME`.
     pub fn f32s(&self, name: &str, shape: &[usize]) -> Result<&'a [f32]> {
         let name = format!("in.{name}.f32");
         let tensor = self.require_shape(&name, shape)?;
@@ -84,10 +80,7 @@ impl<'a> Inputs<'a> {
         }
     }
 
-    /// The input `in.NAME.f32`, whose elements are flags, each 0 or 1.
-    ///
-    /// # Errors
-    /// Those of [`f32s`](Self::f32s); another value.
+    /// The input `in.NAME.f32` of flags, each 0 or 1.
     pub fn f32_flags(&self, name: &str, shape: &[usize]) -> Result<&'a [f32]> {
         let flags = self.f32s(name, shape)?;
         match flags.iter().position(|&flag| flag != 0.0 && flag != 1.0) {
@@ -97,9 +90,6 @@ impl<'a> Inputs<'a> {
     }
 
     /// The input `in.NAME` of indices, each below `below`.
-    ///
-    /// # Errors
-    /// No such tensor, another type, another shape, an index out of range.
     pub fn indices(&self, name: &str, shape: &[usize], below: usize) -> Result<Vec<u32>> {
         let name = format!("in.{name}");
         let tensor = self.require_shape(&name, shape)?;
@@ -112,9 +102,6 @@ impl<'a> Inputs<'a> {
     }
 
     /// The input `in.NAME` of flags, each 0 or 1.
-    ///
-    /// # Errors
-    /// No such tensor, another type, another shape, another value.
     pub fn flags(&self, name: &str, shape: &[usize]) -> Result<Vec<u32>> {
         let name = format!("in.{name}");
         let tensor = self.require_shape(&name, shape)?;
@@ -127,9 +114,6 @@ impl<'a> Inputs<'a> {
     }
 
     /// The shape of the input `in.NAME.f32`.
-    ///
-    /// # Errors
-    /// No such tensor.
     pub fn shape(&self, name: &str) -> Result<&'a [usize]> {
         Ok(&self.require(&format!("in.{name}.f32"))?.shape)
     }
@@ -139,18 +123,15 @@ impl<'a> Inputs<'a> {
         self.file.tensor(&format!("in.{name}.f32")).is_some()
     }
 
-    /// A hyper-parameter as it is written, where there is one.
+    /// The text of a hyper-parameter, if the file has it.
     pub fn optional_text(&self, name: &str) -> Option<&'a str> {
         self.asked.borrow_mut().insert(name.to_owned());
         self.file.hyper_parameter(name)
     }
 
-    /// A hyper-parameter as it is written.
-    ///
-    /// # Errors
-    /// No such hyper-parameter.
+    /// The text of a hyper-parameter.
     pub fn text(&self, name: &str) -> Result<&'a str> {
-        self.optional_text(name).ok_or_else(|| self.unusable(format!("no hyper-parameter {name} in the metadata")))
+        self.optional_text(name).ok_or_else(|| self.unusable(format!("no hyper-parameter {name} in the metadata; add it")))
     }
 
     fn parsed<T: FromStr>(&self, name: &str, expected: &str) -> Result<T> {
@@ -158,27 +139,17 @@ impl<'a> Inputs<'a> {
         text.parse().map_err(|_| Error::value(name, expected, text))
     }
 
-    /// A hyper-parameter that is a finite number.
-    ///
-    /// # Errors
-    /// No such hyper-parameter, or it is something else.
     pub fn number(&self, name: &str) -> Result<f64> {
         let number: f64 = self.parsed(name, "a number")?;
         if number.is_finite() { Ok(number) } else { Err(Error::value(name, "a finite number", number)) }
     }
 
-    /// A hyper-parameter that is a number, or None where it says `none` (as Python writes it).
-    ///
-    /// # Errors
-    /// As [`number`](Self::number).
+    /// A number, or None for `none` (as Python writes it).
     pub fn optional_number(&self, name: &str) -> Result<Option<f64>> {
         if self.text(name)?.eq_ignore_ascii_case("none") { Ok(None) } else { self.number(name).map(Some) }
     }
 
-    /// A hyper-parameter that is a number, or infinite where it says `inf` or `none`.
-    ///
-    /// # Errors
-    /// As [`number`](Self::number).
+    /// A number, or infinity for `inf` or `none`.
     pub fn bound(&self, name: &str) -> Result<f64> {
         match self.text(name)? {
             "inf" => Ok(f64::INFINITY),
@@ -186,18 +157,11 @@ impl<'a> Inputs<'a> {
         }
     }
 
-    /// A hyper-parameter that is a size.
-    ///
-    /// # Errors
-    /// No such hyper-parameter, or it is something else.
     pub fn size(&self, name: &str) -> Result<usize> {
         self.parsed(name, "a whole number >= 0")
     }
 
-    /// A hyper-parameter that is 0 or 1.
-    ///
-    /// # Errors
-    /// No such hyper-parameter, or it is something else.
+    /// A hyper-parameter of 0 or 1.
     pub fn switch(&self, name: &str) -> Result<bool> {
         match self.text(name)? {
             "0" => Ok(false),
@@ -206,20 +170,14 @@ impl<'a> Inputs<'a> {
         }
     }
 
-    /// A hyper-parameter that is a comma-separated list of sizes, which may be empty.
-    ///
-    /// # Errors
-    /// No such hyper-parameter, or it is something else.
+    /// A comma-separated list of sizes, possibly empty.
     pub fn sizes(&self, name: &str) -> Result<Vec<usize>> {
         let text = self.text(name)?;
         let size = |part: &str| part.trim().parse().map_err(|_| Error::value(name, "sizes separated by commas", text));
         if text.is_empty() { Ok(Vec::new()) } else { text.split(',').map(size).collect() }
     }
 
-    /// One of several words.
-    ///
-    /// # Errors
-    /// No such hyper-parameter, or another word.
+    /// A hyper-parameter that is one of several words.
     pub fn one_of<T: Copy>(&self, name: &str, choices: &[(&str, T)]) -> Result<T> {
         let text = self.text(name)?;
         let found = choices.iter().find(|(word, _)| *word == text).map(|&(_, choice)| choice);

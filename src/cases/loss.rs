@@ -1,4 +1,4 @@
-//! The terms of PPO's objective, alone and together.
+//! PPO's objective and its terms.
 
 use super::Problem;
 use super::config::overridden;
@@ -10,7 +10,7 @@ use crate::kernels::surrogate::{CategoricalOperands, GaussianOperands, Surrogate
 use crate::layout::{sample, stat, term};
 use crate::ppo::{AdvantageScope, Config};
 
-/// Nothing clipped, penalised or added: each kind of case sets what it is about.
+/// No clipping, penalty or bonus; each kind of case file sets its own fields.
 const PLAIN: Surrogate = Surrogate {
     batch: 0,
     clip_low: f64::INFINITY,
@@ -23,7 +23,7 @@ const PLAIN: Surrogate = Surrogate {
     stats_row: 0,
 };
 
-/// What the elementwise objective makes of a batch.
+/// Results of the elementwise objective for a batch.
 struct Evaluated<F> {
     /// `[batch, term::COLUMNS]`.
     terms: Vec<f64>,
@@ -45,9 +45,10 @@ fn column_of(matrix: &[f64], column: usize, columns: usize) -> Vec<f64> {
     matrix.iter().skip(column).step_by(columns).copied().collect()
 }
 
-/// Packs `[batch]` each of old log-probabilities, advantages, returns and old values into `[batch, sample::COLUMNS]`; zeros where none.
+/// Packs old log-probabilities, advantages, returns and old values `[batch]` each into
+/// `[batch, sample::COLUMNS]`, with zeros for missing ones.
 fn pack<B: Backend>(problem: &mut Problem<'_, B>, batch: usize, columns: [(usize, &[f64]); 4]) -> Result<B::Floats> {
-    let mut samples = problem.room(batch * sample::COLUMNS)?;
+    let mut samples = problem.alloc(batch * sample::COLUMNS)?;
     let mut packed = vec![0.0; batch * sample::COLUMNS];
     for (column, values) in columns {
         packed.iter_mut().skip(column).step_by(sample::COLUMNS).zip(values).for_each(|(to, &from)| *to = from);
@@ -56,25 +57,24 @@ fn pack<B: Backend>(problem: &mut Problem<'_, B>, batch: usize, columns: [(usize
     Ok(samples)
 }
 
-/// The input as the numbers that all backends get.
+/// The input in f32, which all backends use, as f64.
 fn column<B: Backend>(problem: &Problem<'_, B>, name: &str, batch: usize) -> Result<Vec<f64>> {
     Ok(problem.file.f32s(name, &[batch])?.iter().copied().map(f64::from).collect())
 }
 
-/// The hyper-parameters of a policy loss. Advantages are normalised as CleanRL's are, if they are.
+/// The hyper-parameters of a policy loss; advantages are normalised as in CleanRL, if at all.
 fn config<B: Backend>(problem: &Problem<'_, B>) -> Result<Config> {
     let file = problem.file;
     let norm_adv = if file.switch("normalise_advantages")? { AdvantageScope::Minibatch } else { AdvantageScope::None };
     Ok(Config { clip_coef: file.bound("clip")?, norm_adv, ..Config::default() })
 }
 
-/// Normalises the advantages within packed samples.
 fn normalise<B: Backend>(problem: &mut Problem<'_, B>, config: &Config, batch: usize, samples: &mut B::Floats) -> Result<()> {
     if config.norm_adv == AdvantageScope::None {
         return Ok(());
     }
     let op = config.normalization(1, batch, sample::ADVANTAGE, sample::COLUMNS);
-    let mut moments = problem.room(Normalize::MOMENTS)?;
+    let mut moments = problem.alloc(Normalize::MOMENTS)?;
     problem.backend.normalize(&op, samples, &mut moments)
 }
 
@@ -87,8 +87,8 @@ fn evaluate<B: Backend>(
 ) -> Result<Evaluated<B::Floats>> {
     let batch = op.batch;
     let entropy = &problem.filled(batch, 0.0)?;
-    let [terms, stats] = &mut [problem.room(batch * term::COLUMNS)?, problem.room(stat::COLUMNS)?];
-    let [mut own_d_logp, mut own_d_values] = [problem.room(batch)?, problem.room(batch)?];
+    let [terms, stats] = &mut [problem.alloc(batch * term::COLUMNS)?, problem.alloc(stat::COLUMNS)?];
+    let [mut own_d_logp, mut own_d_values] = [problem.alloc(batch)?, problem.alloc(batch)?];
     let (d_logp, d_values) = (&mut own_d_logp, &mut own_d_values);
     let operands = SurrogateOperands { logp, entropy, values, samples, terms, d_logp, d_values, stats };
     problem.backend.surrogate(op, operands)?;
@@ -159,7 +159,7 @@ pub(super) fn value_loss<B: Backend>(problem: &mut Problem<'_, B>) -> Result<()>
     Ok(())
 }
 
-/// The unclipped surrogate with a KL penalty: the exact KL(old ‖ new), and the estimator k3. The penalty's weight adapts.
+/// The unclipped surrogate with an adaptive KL penalty: the exact KL(old ‖ new), and k3.
 pub(super) fn kl_penalty<B: Backend>(problem: &mut Problem<'_, B>) -> Result<()> {
     let (beta, target) = (problem.file.number("beta")?, problem.file.number("kl_target")?);
     let (new, old) = (Head::input(problem, "")?, Head::input(problem, "old_")?);
@@ -198,7 +198,7 @@ pub(super) fn kl_penalty<B: Backend>(problem: &mut Problem<'_, B>) -> Result<()>
     Ok(())
 }
 
-/// Schulman et al. 2017 §4: the weight doubles where KL is more than 1.5 times the target, and halves where it is less than a 1.5th.
+/// Schulman et al. 2017 §4: the weight doubles above 1.5·target and halves below target/1.5.
 fn adapted(beta: f64, kl: f64, target: f64) -> f64 {
     if kl > 1.5 * target {
         2.0 * beta
@@ -209,7 +209,7 @@ fn adapted(beta: f64, kl: f64, target: f64) -> f64 {
     }
 }
 
-/// The whole objective on the outputs of policy and value function.
+/// The whole objective of the outputs of policy and value function.
 pub(super) fn ppo_loss<B: Backend>(problem: &mut Problem<'_, B>) -> Result<()> {
     let file = problem.file;
     let (vf_coef, ent_coef, clip_vloss) = (file.number("vf_coef")?, file.number("ent_coef")?, file.switch("clip_vloss")?);
@@ -231,17 +231,17 @@ pub(super) fn ppo_loss<B: Backend>(problem: &mut Problem<'_, B>) -> Result<()> {
     problem.keep("out.entropy", &entropy)?;
 
     let values = &problem.input("values", &[batch])?;
-    let [d_values, stats] = &mut [problem.room(batch)?, problem.room(stat::COLUMNS)?];
+    let [d_values, stats] = &mut [problem.alloc(batch)?, problem.alloc(stat::COLUMNS)?];
     let op = config.surrogate(batch, 0);
     match &head {
         Head::Categorical { op: policy, logits, actions } => {
-            let (mask, d_logits) = (None, &mut problem.room(policy.elements())?);
+            let (mask, d_logits) = (None, &mut problem.alloc(policy.elements())?);
             let operands = CategoricalOperands { logits, mask, actions, values, samples, d_logits, d_values, stats };
             problem.backend.surrogate_categorical(&op, policy, operands)?;
             problem.keep("grad.logits", d_logits)?;
         }
         Head::Gaussian { op: policy, mean, log_std, actions } => {
-            let [d_mean, d_log_std] = &mut [problem.room(policy.elements())?, problem.room(policy.dim)?];
+            let [d_mean, d_log_std] = &mut [problem.alloc(policy.elements())?, problem.alloc(policy.dim)?];
             let d_log_std_offset = 0;
             let operands = GaussianOperands {
                 mean,
@@ -268,7 +268,7 @@ pub(super) fn ppo_loss<B: Backend>(problem: &mut Problem<'_, B>) -> Result<()> {
     Ok(())
 }
 
-/// The names that case files have for the statistics of a loss, parts before what they make up.
+/// Statistics of a loss by their names in case files, parts before sums.
 pub(super) const LOGGED: [(&str, usize); 7] = [
     ("old_approx_kl", stat::OLD_APPROX_KL),
     ("approx_kl", stat::APPROX_KL),

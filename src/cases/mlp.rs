@@ -1,11 +1,11 @@
-//! Activations, and multilayer perceptrons forward and backward.
+//! Activations and multilayer perceptrons, forward and backward.
 
 use super::Problem;
 use crate::backend::Backend;
 use crate::error::{Error, Result};
 use crate::kernels::linear::{Activation, ForwardOperands, Linear};
 
-/// The names that case files have for activations.
+/// Activations by their names in case files.
 pub(super) const ACTIVATIONS: [(&str, Activation); 7] = [
     ("identity", Activation::Identity),
     ("tanh", Activation::Tanh),
@@ -16,7 +16,7 @@ pub(super) const ACTIVATIONS: [(&str, Activation); 7] = [
     ("gelu_tanh", Activation::GeluTanh),
 ];
 
-/// Value and derivative of every activation at `x [n]`: a layer of one input, one output, weight 1 and bias 0 on n samples.
+/// Value and derivative of every activation at `x [n]`: a 1 × 1 layer with weight 1 and bias 0.
 pub(super) fn activations<B: Backend>(problem: &mut Problem<'_, B>) -> Result<()> {
     let shape = problem.file.shape("x")?.to_vec();
     let n = shape.iter().product();
@@ -25,7 +25,7 @@ pub(super) fn activations<B: Backend>(problem: &mut Problem<'_, B>) -> Result<()
     let ones = problem.filled(n, 1.0)?;
     let layer = Linear { batch: n, in_features: 1, out_features: 1, weight_offset: 0, bias_offset: 1 };
     for (name, activation) in ACTIVATIONS {
-        let [mut pre, mut y, mut d_pre] = [problem.room(n)?, problem.room(n)?, problem.room(n)?];
+        let [mut pre, mut y, mut d_pre] = [problem.alloc(n)?, problem.alloc(n)?, problem.alloc(n)?];
         problem.backend.linear_forward(
             &layer,
             activation,
@@ -39,7 +39,7 @@ pub(super) fn activations<B: Backend>(problem: &mut Problem<'_, B>) -> Result<()
     Ok(())
 }
 
-/// A layer on the backend: parameters `[out·in + out]`, its activation, and what the forward pass made.
+/// A layer on the backend: parameters `[out·in + out]`, activation, and forward results.
 struct Layer<F> {
     linear: Linear,
     activation: Activation,
@@ -50,7 +50,7 @@ struct Layer<F> {
     act: F,
 }
 
-/// y of an MLP, the gradient of Σ y·dy, and everything between.
+/// y of an MLP, the gradients of Σ y·dy, and everything between.
 pub(super) fn mlp<B: Backend>(problem: &mut Problem<'_, B>) -> Result<()> {
     let file = problem.file;
     let (batch, dims) = (file.size("batch")?, file.sizes("dims")?);
@@ -70,7 +70,7 @@ pub(super) fn mlp<B: Backend>(problem: &mut Problem<'_, B>) -> Result<()> {
     let dy_shape = [batch, dims[layers]];
     let dy = problem.input("dy", &dy_shape)?;
     let y = problem.computed[&format!("out.act{}", layers - 1)].values.clone();
-    // Only names the number that the gradients belong to; no kernel has a use for it.
+    // The number whose gradients follow; no kernel computes it.
     let scalar = y.iter().zip(file.f32s("dy", &dy_shape)?).map(|(y, &dy)| y * f64::from(dy)).sum();
     problem.keep_values("out.scalar", vec![scalar]);
     problem.keep_values("out.y", y);
@@ -93,7 +93,7 @@ fn forward<B: Backend>(
     let outputs = batch
         .checked_mul(out_features)
         .ok_or_else(|| Error::shape("batch x out_features", "a size that can be counted", format!("{batch} x {out_features}")))?;
-    let [mut pre, mut act] = [problem.room(outputs)?, problem.room(outputs)?];
+    let [mut pre, mut act] = [problem.alloc(outputs)?, problem.alloc(outputs)?];
     problem.backend.linear_forward(
         &linear,
         activation,
@@ -111,17 +111,17 @@ fn backward<B: Backend>(problem: &mut Problem<'_, B>, x: &B::Floats, trace: &[La
         let outputs = batch * out_features;
         problem.keep(format!("grad.act{i}"), &d_act)?;
         let saved = if layer.activation.needs_pre_activation() { &layer.pre } else { &layer.act };
-        let mut d_pre = problem.room(outputs)?;
+        let mut d_pre = problem.alloc(outputs)?;
         problem.backend.activation_backward(layer.activation, outputs, saved, &d_act, &mut d_pre)?;
         problem.keep(format!("grad.pre{i}"), &d_pre)?;
-        let mut grads = problem.room(bias_offset + out_features)?;
+        let mut grads = problem.alloc(bias_offset + out_features)?;
         let input = if i == 0 { x } else { &trace[i - 1].act };
         problem.backend.linear_backward_params(&layer.linear, &d_pre, input, &mut grads)?;
         let mut d_weights = problem.read(&grads)?;
         let d_bias = d_weights.split_off(bias_offset);
         problem.keep_values(format!("grad.W{i}"), d_weights);
         problem.keep_values(format!("grad.b{i}"), d_bias);
-        d_act = problem.room(batch * in_features)?;
+        d_act = problem.alloc(batch * in_features)?;
         problem.backend.linear_backward_input(&layer.linear, &d_pre, &layer.params, None, &mut d_act)?;
     }
     problem.keep("grad.x", &d_act)

@@ -1,7 +1,8 @@
-//! Case files: problems with their solutions in double precision, computed here by the crate's kernels and compared.
+//! Case files: problems with solutions in double precision, for checks of the crate's kernels.
 //!
-//! A case is a safetensors file. Its metadata names the `kind` of problem and the hyper-parameters; `in.NAME.f32` are the inputs,
-//! `out.NAME` and `grad.NAME` the solution, and `f32err:`, `f32abs:` in the metadata how far PyTorch's own single precision is from it.
+//! A case file is a safetensors file. Its metadata has the `kind` of problem and the
+//! hyper-parameters. `in.NAME.f32` are inputs; `out.NAME` and `grad.NAME` are the solution.
+//! `f32err:` and `f32abs:` in the metadata are PyTorch's errors in single precision.
 
 mod advantage;
 mod compare;
@@ -25,10 +26,9 @@ use safetensors::tensor::{Dtype, TensorView};
 use crate::backend::{Backend, Length};
 use crate::error::{Error, Result};
 
-/// The largest tensor that is computed: what a gigabyte of `f32` holds.
+/// Most elements of a computed tensor: a gigabyte of `f32`.
 const MOST_ELEMENTS: usize = 1 << 28;
 
-/// How the problems of a kind are solved.
 type Solve<B> = fn(&mut Problem<'_, B>) -> Result<()>;
 
 fn solver<B: Backend>(kind: &str) -> Option<Solve<B>> {
@@ -51,18 +51,18 @@ fn solver<B: Backend>(kind: &str) -> Option<Solve<B>> {
     })
 }
 
-/// What came of a case.
+/// The report of a case file.
 #[derive(Debug, Clone)]
 pub struct CaseReport {
     /// The file's name without folder and extension.
     pub case: String,
     /// The kind of problem.
     pub kind: String,
-    /// Every `out.` and `grad.` tensor of the file, in the order in which they were computed; those that were not come last.
+    /// Every `out.` and `grad.` tensor in the order of computation; missing ones come last.
     pub tensors: Vec<TensorReport>,
-    /// Inputs of the file that nothing was computed from, and hyper-parameters that were not looked at.
+    /// Inputs and hyper-parameters of the file that nothing used.
     pub unused: Vec<String>,
-    /// What was computed of them.
+    /// The computed tensors.
     pub outputs: BTreeMap<String, Tensor>,
 }
 
@@ -72,7 +72,7 @@ impl CaseReport {
         self.tensors.iter().all(|tensor| tensor.passed)
     }
 
-    /// The tensor that is furthest from the truth, in units of what is allowed.
+    /// The tensor with the largest error relative to the allowed one.
     pub fn worst(&self) -> Option<&TensorReport> {
         self.tensors.iter().max_by(|a, b| a.badness().total_cmp(&b.badness()))
     }
@@ -80,7 +80,7 @@ impl CaseReport {
     /// The outputs as a safetensors file.
     ///
     /// # Errors
-    /// [`Error::File`] where they do not fit into one.
+    /// [`Error::File`] from the format.
     pub fn to_safetensors(&self, backend: &str) -> Result<Vec<u8>> {
         let unusable = |error: safetensors::SafeTensorError| Error::File { path: (&self.case).into(), reason: error.to_string() };
         let encoded: Vec<(Dtype, Vec<u8>)> = self.outputs.values().map(|tensor| encode(&tensor.values)).collect();
@@ -111,11 +111,10 @@ pub fn check_file<B: Backend>(backend: &mut B, path: &Path, allowance: &Allowanc
     check(backend, &CaseFile::open(path)?, allowance)
 }
 
-/// Computes everything that the file has a solution for, and compares. What could not be computed counts as failed.
+/// Computes every tensor of the solution and compares. A tensor that was not computed fails.
 ///
 /// # Errors
-/// An unknown kind; inputs or hyper-parameters that are missing or make no sense; a tensor that is neither an input nor a result; nothing to
-/// compare; those of the backend.
+/// An unknown kind or tensor; missing or invalid inputs; no solution; those of the backend.
 pub fn check<B: Backend>(backend: &mut B, file: &CaseFile, allowance: &Allowance) -> Result<CaseReport> {
     let solve = solver(file.kind()).ok_or_else(|| file.unusable(format!("unknown kind {:?}", file.kind())))?;
     if let Some(name) = file.names().find(|name| !["in.", "out.", "grad."].iter().any(|prefix| name.starts_with(prefix))) {
@@ -134,7 +133,7 @@ pub fn check<B: Backend>(backend: &mut B, file: &CaseFile, allowance: &Allowance
     tensors.sort_by_key(|tensor| computed.get(&tensor.name).map_or(usize::MAX, |computed| computed.place));
     let output = |(name, expected): (&str, &Tensor)| {
         let values = values(name).filter(|values| values.len() == expected.len())?;
-        // Integers stay integers; all else is written in double precision, without rounding.
+        // Integers stay integers; all else is f64, without rounding.
         let values = match expected.values {
             Values::I64(_) => Values::I64(values.iter().map(|&value| value as i64).collect()),
             _ => Values::F64(values.to_vec()),
@@ -145,32 +144,30 @@ pub fn check<B: Backend>(backend: &mut B, file: &CaseFile, allowance: &Allowance
     Ok(CaseReport { case: file.case(), kind: file.kind().to_owned(), tensors, unused: inputs.unused(), outputs })
 }
 
-/// A case on a backend, with what has been computed so far.
+/// A case file on a backend, with the results so far.
 struct Problem<'a, B: Backend> {
     backend: &'a mut B,
     file: &'a Inputs<'a>,
     computed: BTreeMap<String, Computed>,
 }
 
-/// A result.
 struct Computed {
-    /// How many were computed before.
+    /// Number of earlier results.
     place: usize,
     values: Vec<f64>,
 }
 
 impl<B: Backend> Problem<'_, B> {
-    /// The input `in.NAME.f32` of exactly this shape. Sizes from the metadata are to be trusted only once a tensor has confirmed them.
+    /// The input `in.NAME.f32` of exactly this shape, which confirms sizes from the metadata.
     fn input(&mut self, name: &str, shape: &[usize]) -> Result<B::Floats> {
         self.backend.upload_floats(self.file.f32s(name, shape)?)
     }
 
-    /// Flags `in.NAME.f32`, as CleanRL keeps them.
+    /// Flags `in.NAME.f32`, CleanRL's type.
     fn f32_flags(&mut self, name: &str, shape: &[usize]) -> Result<B::Floats> {
         self.backend.upload_floats(self.file.f32_flags(name, shape)?)
     }
 
-    /// Flags `in.NAME`.
     fn flags(&mut self, name: &str, shape: &[usize]) -> Result<B::Words> {
         self.backend.upload_words(&self.file.flags(name, shape)?)
     }
@@ -180,35 +177,32 @@ impl<B: Backend> Problem<'_, B> {
         self.backend.upload_words(&self.file.indices(name, shape, below)?)
     }
 
-    /// A buffer to be written.
-    fn room(&mut self, len: usize) -> Result<B::Floats> {
-        // A product of sizes can ask for far more than the file that named them holds.
+    fn alloc(&mut self, len: usize) -> Result<B::Floats> {
+        // A product of sizes can far exceed the file.
         if len > MOST_ELEMENTS {
-            return Err(self.file.unusable(format!("a tensor of {len} elements, at most {MOST_ELEMENTS} are computed")));
+            return Err(self.file.unusable(format!("a tensor of {len} elements; reduce it to at most {MOST_ELEMENTS}")));
         }
         self.backend.alloc_floats(len)
     }
 
-    /// A buffer of one number over and over.
     fn filled(&mut self, len: usize, value: f64) -> Result<B::Floats> {
-        let mut buffer = self.room(len)?;
+        let mut buffer = self.alloc(len)?;
         self.backend.write_f64(&mut buffer, 0, &vec![value; len])?;
         Ok(buffer)
     }
 
-    /// All of a buffer.
     fn read(&mut self, buffer: &B::Floats) -> Result<Vec<f64>> {
         self.backend.read_f64(buffer, 0, buffer.len())
     }
 
-    /// Keeps all of a buffer under a name of the file.
+    /// Adds a buffer to the results.
     fn keep(&mut self, name: impl Into<String>, buffer: &B::Floats) -> Result<()> {
         let values = self.read(buffer)?;
         self.keep_values(name, values);
         Ok(())
     }
 
-    /// Keeps numbers that are on the host already.
+    /// Adds host numbers to the results.
     fn keep_values(&mut self, name: impl Into<String>, values: Vec<f64>) {
         let place = self.computed.len();
         self.computed.insert(name.into(), Computed { place, values });

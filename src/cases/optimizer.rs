@@ -6,10 +6,10 @@ use crate::error::Result;
 use crate::kernels::optimizer::{Adam, AdamOperands, GradientNorm};
 use crate::layout::{control, schedule, stat};
 
-/// What torch's `clip_grad_norm_` adds to the norm.
+/// The constant that torch's `clip_grad_norm_` adds to the norm.
 const TORCH_NORM_EPSILON: f64 = 1e-6;
 
-/// The state of several tensors after every step of Adam. Case files number steps and tensors from 0.
+/// Several tensors after every step of Adam. Case files count steps and tensors from 0.
 pub(super) fn adam<B: Backend>(problem: &mut Problem<'_, B>) -> Result<()> {
     let file = problem.file;
     let steps = file.size("steps")?;
@@ -28,7 +28,7 @@ pub(super) fn adam<B: Backend>(problem: &mut Problem<'_, B>) -> Result<()> {
     };
     let initial = flat(&|i| format!("param.{i}"))?;
     let len = initial.len();
-    // Before anything is sized by the number of steps: they are as many as there are gradients.
+    // The gradients confirm the number of steps before it sizes a buffer.
     let grads = (0..steps).map(|k| flat(&|i| format!("grad{k}.{i}"))).collect::<Result<Vec<_>>>()?;
 
     let mut params = problem.backend.upload_floats(&initial)?;

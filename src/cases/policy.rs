@@ -5,12 +5,12 @@ use crate::backend::Backend;
 use crate::error::{Error, Result};
 use crate::kernels::policy::*;
 
-/// Everything about a batch of categorical distributions, `logits [batch, actions]`.
+/// A batch of categorical distributions, `logits [batch, actions]`.
 pub(super) fn categorical<B: Backend>(problem: &mut Problem<'_, B>) -> Result<()> {
     solve_categorical(problem, false)
 }
 
-/// The same under `mask [batch, actions]`.
+/// A batch of categorical distributions under `mask [batch, actions]`.
 pub(super) fn masked_categorical<B: Backend>(problem: &mut Problem<'_, B>) -> Result<()> {
     solve_categorical(problem, true)
 }
@@ -25,7 +25,7 @@ fn solve_categorical<B: Backend>(problem: &mut Problem<'_, B>, masked: bool) -> 
     let actions = &problem.indices("action", &[batch], actions)?;
     let n = op.elements();
 
-    let [log_probs, probs, logsumexp] = &mut [problem.room(n)?, problem.room(n)?, problem.room(batch)?];
+    let [log_probs, probs, logsumexp] = &mut [problem.alloc(n)?, problem.alloc(n)?, problem.alloc(batch)?];
     let mode = &mut problem.backend.alloc_words(batch)?;
     let operands = CategoricalDistributionOperands { logits, mask, log_probs, probs, logsumexp, mode };
     problem.backend.categorical_distribution(&op, operands)?;
@@ -35,12 +35,12 @@ fn solve_categorical<B: Backend>(problem: &mut Problem<'_, B>, masked: bool) -> 
     let mode = problem.backend.read_words(mode, 0, batch)?;
     problem.keep_values("out.mode", mode.into_iter().map(f64::from).collect());
 
-    let [logp, entropy] = &mut [problem.room(batch)?, problem.room(batch)?];
+    let [logp, entropy] = &mut [problem.alloc(batch)?, problem.alloc(batch)?];
     problem.backend.categorical_evaluate(&op, CategoricalEvaluateOperands { logits, mask, actions, logp, entropy })?;
     problem.keep("out.logp", logp)?;
     problem.keep("out.entropy", entropy)?;
 
-    let d_logits = &mut problem.room(n)?;
+    let d_logits = &mut problem.alloc(n)?;
     if problem.file.wants(&["grad.logits_of_logp", "grad.logits_of_entropy"]) {
         let (w, zeros) = (problem.input("w", &[batch])?, problem.filled(batch, 0.0)?);
         for (name, d_logp, d_entropy) in [("logp", &w, &zeros), ("entropy", &zeros, &w)] {
@@ -51,7 +51,7 @@ fn solve_categorical<B: Backend>(problem: &mut Problem<'_, B>, masked: bool) -> 
     }
     let gradients = ["grad.logits_of_kl", "grad.q_logits_of_kl"];
     if problem.file.wants(&["out.kl"]) || problem.file.wants(&gradients) {
-        let (p_logits, q_logits, kl) = (logits, &problem.input("q_logits", &shape)?, &mut problem.room(batch)?);
+        let (p_logits, q_logits, kl) = (logits, &problem.input("q_logits", &shape)?, &mut problem.alloc(batch)?);
         problem.backend.categorical_kl(&op, CategoricalKlOperands { p_logits, q_logits, mask, kl })?;
         problem.keep("out.kl", kl)?;
         if problem.file.wants(&gradients) {
@@ -66,7 +66,7 @@ fn solve_categorical<B: Backend>(problem: &mut Problem<'_, B>, masked: bool) -> 
     Ok(())
 }
 
-/// Everything about a batch of diagonal Gaussians, `mean [batch, dim]`, `logstd [dim]` or `[batch, dim]`.
+/// A batch of diagonal Gaussians, `mean [batch, dim]`, `logstd [dim]` or `[batch, dim]`.
 pub(super) fn diag_gaussian<B: Backend>(problem: &mut Problem<'_, B>) -> Result<()> {
     let file = problem.file;
     let (batch, dim) = (file.size("batch")?, file.size("dim")?);
@@ -77,13 +77,13 @@ pub(super) fn diag_gaussian<B: Backend>(problem: &mut Problem<'_, B>) -> Result<
     let [mean, actions] = &[problem.input("mean", &wide)?, problem.input("action", &wide)?];
     let log_std = &problem.input("logstd", log_std_shape)?;
 
-    let [logp, entropy] = &mut [problem.room(batch)?, problem.room(batch)?];
+    let [logp, entropy] = &mut [problem.alloc(batch)?, problem.alloc(batch)?];
     problem.backend.gaussian_evaluate(&op, GaussianEvaluateOperands { mean, log_std, actions, logp, entropy })?;
     logp_per_dim(problem, &op, mean, actions, log_std_shape)?;
     problem.keep("out.logp", logp)?;
     problem.keep("out.entropy", entropy)?;
 
-    let [d_mean, d_log_std] = &mut [problem.room(batch * dim)?, problem.room(op.log_std_len())?];
+    let [d_mean, d_log_std] = &mut [problem.alloc(batch * dim)?, problem.alloc(op.log_std_len())?];
     if file.wants(&["grad.mean_of_logp", "grad.logstd_of_logp", "grad.logstd_of_entropy"]) {
         let (w, zeros) = (problem.input("w", &[batch])?, problem.filled(batch, 0.0)?);
         let d_log_std_offset = 0;
@@ -100,7 +100,7 @@ pub(super) fn diag_gaussian<B: Backend>(problem: &mut Problem<'_, B>) -> Result<
     let gradients = ["grad.mean_of_kl", "grad.logstd_of_kl", "grad.q_mean_of_kl", "grad.q_logstd_of_kl"];
     if file.wants(&["out.kl"]) || file.wants(&gradients) {
         let (q_mean, q_log_std) = (&problem.input("q_mean", &wide)?, &problem.input("q_logstd", log_std_shape)?);
-        let (p_mean, p_log_std, kl) = (mean, log_std, &mut problem.room(batch)?);
+        let (p_mean, p_log_std, kl) = (mean, log_std, &mut problem.alloc(batch)?);
         problem.backend.gaussian_kl(&op, GaussianKlOperands { p_mean, p_log_std, q_mean, q_log_std, kl })?;
         problem.keep("out.kl", kl)?;
         if file.wants(&gradients) {
@@ -116,7 +116,7 @@ pub(super) fn diag_gaussian<B: Backend>(problem: &mut Problem<'_, B>) -> Result<
     Ok(())
 }
 
-/// log N(action; mean, σ) of every dimension by itself: batch·dim distributions of one dimension, each with its own log-std.
+/// log N(action; mean, σ) for each dimension: batch·dim one-dimensional distributions.
 fn logp_per_dim<B: Backend>(
     problem: &mut Problem<'_, B>,
     op: &Gaussian,
@@ -129,12 +129,12 @@ fn logp_per_dim<B: Backend>(
     let each: Vec<f32> = log_std.iter().copied().cycle().take(batch).collect();
     let log_std = &problem.backend.upload_floats(&each)?;
     let alone = Gaussian { batch, dim: 1, state_dependent_std: true, log_std_offset: 0 };
-    let [logp, entropy] = &mut [problem.room(batch)?, problem.room(batch)?];
+    let [logp, entropy] = &mut [problem.alloc(batch)?, problem.alloc(batch)?];
     problem.backend.gaussian_evaluate(&alone, GaussianEvaluateOperands { mean, log_std, actions, logp, entropy })?;
     problem.keep("out.logp_per_dim", logp)
 }
 
-/// tanh-squashed Gaussians, `mean [batch, dim]`, `logstd [dim]`: for a given u, and for u = mean + e^logstd·noise.
+/// tanh-squashed Gaussians, `mean [batch, dim]`, `logstd [dim]`, of u and of mean + e^logstd·noise.
 pub(super) fn tanh_gaussian<B: Backend>(problem: &mut Problem<'_, B>) -> Result<()> {
     let file = problem.file;
     let (batch, dim) = (file.size("batch")?, file.size("dim")?);
@@ -144,8 +144,8 @@ pub(super) fn tanh_gaussian<B: Backend>(problem: &mut Problem<'_, B>) -> Result<
     let plain = SquashedGaussian { gaussian, low: -1.0, high: 1.0 };
     let [mean, u, log_std] = &[problem.input("mean", &wide)?, problem.input("u", &wide)?, problem.input("logstd", &[dim])?];
     let n = batch * dim;
-    let [moved, actions, log_det] = &mut [problem.room(n)?, problem.room(n)?, problem.room(n)?];
-    let logp = &mut problem.room(batch)?;
+    let [moved, actions, log_det] = &mut [problem.alloc(n)?, problem.alloc(n)?, problem.alloc(n)?];
+    let logp = &mut problem.alloc(batch)?;
 
     for (op, suffix) in [(plain, ""), (SquashedGaussian { low, high, ..plain }, "_scaled")] {
         let operands = SquashedEvaluateOperands { mean, log_std, u, actions, log_det, logp };
@@ -184,14 +184,14 @@ fn squashed_gradients<B: Backend>(
 ) -> Result<()> {
     let Gaussian { batch, dim, .. } = op.gaussian;
     let d_logp = &problem.input("w", &[batch])?;
-    let [d_mean, d_log_std] = &mut [problem.room(batch * dim)?, problem.room(dim)?];
+    let [d_mean, d_log_std] = &mut [problem.alloc(batch * dim)?, problem.alloc(dim)?];
     let operands = SquashedBackwardOperands { mean, log_std, u, d_logp, d_mean, d_log_std };
     problem.backend.squashed_gaussian_backward(op, reparameterised, operands)?;
     problem.keep(format!("grad.mean_of_logp{suffix}"), d_mean)?;
     problem.keep(format!("grad.logstd_of_logp{suffix}"), d_log_std)
 }
 
-/// Parameters of a policy's head on the backend, with the actions whose probability is asked for.
+/// Parameters of a policy's head on the backend, and actions.
 pub(super) enum Head<B: Backend> {
     /// `logits [batch, actions]`, `action [batch]`.
     Categorical { op: Categorical, logits: B::Floats, actions: B::Words },
@@ -199,11 +199,11 @@ pub(super) enum Head<B: Backend> {
     Gaussian { op: Gaussian, mean: B::Floats, log_std: B::Floats, actions: B::Floats },
 }
 
-/// Gradients with respect to the parameters of a head, under the names of the parameters.
+/// Gradients by parameter name.
 pub(super) type HeadGradients = Vec<(&'static str, Vec<f64>)>;
 
 impl<B: Backend> Head<B> {
-    /// The head whose parameters are `in.PREFIX…`, of the case's policy, batch and dim.
+    /// The head with parameters `in.PREFIX…`, and policy, batch and dim of the file.
     pub(super) fn input(problem: &mut Problem<'_, B>, prefix: &str) -> Result<Self> {
         let file = problem.file;
         let (batch, dim) = (file.size("batch")?, file.size("dim")?);
@@ -230,7 +230,7 @@ impl<B: Backend> Head<B> {
     /// logp and entropy, `[batch]` each.
     pub(super) fn evaluate(&self, problem: &mut Problem<'_, B>) -> Result<(B::Floats, B::Floats)> {
         let batch = self.batch();
-        let [mut logp, mut entropy] = [problem.room(batch)?, problem.room(batch)?];
+        let [mut logp, mut entropy] = [problem.alloc(batch)?, problem.alloc(batch)?];
         let (backend, mask) = (&mut *problem.backend, None);
         match (self, &mut logp, &mut entropy) {
             (Head::Categorical { op, logits, actions }, logp, entropy) => {
@@ -248,13 +248,13 @@ impl<B: Backend> Head<B> {
         let d_entropy = &problem.filled(self.batch(), 0.0)?;
         match self {
             Head::Categorical { op, logits, actions } => {
-                let (mask, d_logits) = (None, &mut problem.room(op.elements())?);
+                let (mask, d_logits) = (None, &mut problem.alloc(op.elements())?);
                 let operands = CategoricalBackwardOperands { logits, mask, actions, d_logp, d_entropy, d_logits };
                 problem.backend.categorical_backward(op, operands)?;
                 Ok(vec![("logits", problem.read(d_logits)?)])
             }
             Head::Gaussian { op, mean, log_std, actions } => {
-                let [d_mean, d_log_std] = &mut [problem.room(op.elements())?, problem.room(op.dim)?];
+                let [d_mean, d_log_std] = &mut [problem.alloc(op.elements())?, problem.alloc(op.dim)?];
                 let d_log_std_offset = 0;
                 let operands =
                     GaussianBackwardOperands { mean, log_std, actions, d_logp, d_entropy, d_mean, d_log_std, d_log_std_offset };
@@ -264,13 +264,13 @@ impl<B: Backend> Head<B> {
         }
     }
 
-    /// KL(self ‖ new) `[batch]`, and the gradients of Σ d_kl·KL with respect to the parameters of `new`.
+    /// KL(self ‖ new) `[batch]`, and gradients of Σ d_kl·KL by the parameters of `new`.
     pub(super) fn kl_to(&self, problem: &mut Problem<'_, B>, new: &Self, d_kl: f64) -> Result<(Vec<f64>, HeadGradients)> {
         let batch = self.batch();
-        let (kl, d_kl) = (&mut problem.room(batch)?, &problem.filled(batch, d_kl)?);
+        let (kl, d_kl) = (&mut problem.alloc(batch)?, &problem.filled(batch, d_kl)?);
         let gradients = match (self, new) {
             (Head::Categorical { op, logits: p_logits, .. }, Head::Categorical { logits: q_logits, .. }) => {
-                let (mask, d_logits) = (None, &mut problem.room(op.elements())?);
+                let (mask, d_logits) = (None, &mut problem.alloc(op.elements())?);
                 problem.backend.categorical_kl(op, CategoricalKlOperands { p_logits, q_logits, mask, kl })?;
                 let operands = CategoricalKlBackwardOperands { p_logits, q_logits, mask, d_kl, d_logits };
                 problem.backend.categorical_kl_backward(op, KlArgument::Q, operands)?;
@@ -280,7 +280,7 @@ impl<B: Backend> Head<B> {
                 Head::Gaussian { op, mean: p_mean, log_std: p_log_std, .. },
                 Head::Gaussian { mean: q_mean, log_std: q_log_std, .. },
             ) => {
-                let [d_mean, d_log_std] = &mut [problem.room(op.elements())?, problem.room(op.dim)?];
+                let [d_mean, d_log_std] = &mut [problem.alloc(op.elements())?, problem.alloc(op.dim)?];
                 problem.backend.gaussian_kl(op, GaussianKlOperands { p_mean, p_log_std, q_mean, q_log_std, kl })?;
                 let operands = GaussianKlBackwardOperands { p_mean, p_log_std, q_mean, q_log_std, d_kl, d_mean, d_log_std };
                 problem.backend.gaussian_kl_backward(op, KlArgument::Q, operands)?;

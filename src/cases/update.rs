@@ -11,7 +11,7 @@ use crate::kernels::policy::{Categorical, CategoricalEvaluateOperands, GaussianE
 use crate::layout::stat;
 use crate::ppo::{Actions, AdvantageScope, Config, Ends, Learner, Network, NetworkSpec, PolicyKind, Rollout};
 
-/// What a case says about the learner.
+/// A case file's settings of the learner.
 struct Setup {
     config: Config,
     minibatch_size: usize,
@@ -23,7 +23,7 @@ struct Setup {
     permutations: Vec<u32>,
 }
 
-/// A rollout learned from, minibatch by minibatch, by the learner itself.
+/// An update by the learner itself, minibatch by minibatch.
 pub(super) fn ppo_update<B: Backend>(problem: &mut Problem<'_, B>) -> Result<()> {
     let setup = read_setup(problem)?;
     let rollout = read_rollout(problem, &setup)?;
@@ -56,14 +56,14 @@ pub(super) fn ppo_update<B: Backend>(problem: &mut Problem<'_, B>) -> Result<()>
     Ok(())
 }
 
-/// Keeps every tensor of the network out of a flat buffer, as PREFIX.NAME.
+/// Adds every tensor of the network in a flat buffer to the results, as PREFIX.NAME.
 fn keep_tensors<B: Backend>(problem: &mut Problem<'_, B>, prefix: &str, network: &Network, flat: &[f64]) {
     for tensor in network.tensors() {
         problem.keep_values(format!("{prefix}.{}", tensor.name), flat[tensor.offset..][..tensor.len()].to_vec());
     }
 }
 
-/// What the learner holds once the first minibatch of `count` samples has been learned from.
+/// Adds the learner's state after the first minibatch of `count` samples to the results.
 fn keep_first<B: Backend>(
     problem: &mut Problem<'_, B>,
     learner: &Learner<B>,
@@ -73,7 +73,7 @@ fn keep_first<B: Backend>(
 ) -> Result<()> {
     let network = learner.network();
     // From the heads' outputs of that minibatch. The parameters have moved on, so the log-std comes from those it began with.
-    let [logp, entropy] = &mut [problem.room(count)?, problem.room(count)?];
+    let [logp, entropy] = &mut [problem.alloc(count)?, problem.alloc(count)?];
     let head = learner.minibatch.actor.head();
     let gather = |width| Gather { rows: rollout.steps * rollout.envs, width, start: 0, count };
     match (network.spec().policy, &rollout.actions) {
@@ -85,12 +85,12 @@ fn keep_first<B: Backend>(
         }
         (PolicyKind::Gaussian { dim }, Actions::Continuous(source)) => {
             let op = network.gaussian(count, dim);
-            let actions = &mut problem.room(count * dim)?;
+            let actions = &mut problem.alloc(count * dim)?;
             problem.backend.gather_floats(&gather(dim), source, &learner.permutations, actions)?;
             let (mean, log_std) = (head, &problem.backend.upload_floats(initial)?);
             problem.backend.gaussian_evaluate(&op, GaussianEvaluateOperands { mean, log_std, actions, logp, entropy })?;
         }
-        _ => return Err(Error::value("actions", "the kind of actions the policy draws", "the other kind")),
+        _ => return Err(Error::value("actions", "the policy's kind of actions", "the other kind")),
     }
     problem.keep("out.first.logp", logp)?;
     problem.keep("out.first.entropy", entropy)?;
@@ -104,7 +104,7 @@ fn keep_first<B: Backend>(
     Ok(())
 }
 
-/// Hyper-parameters, parameters and permutations. Everything that sizes a buffer has been confirmed by a tensor's shape.
+/// Hyper-parameters, parameters and permutations. A tensor's shape confirms each size.
 fn read_setup<B: Backend>(problem: &Problem<'_, B>) -> Result<Setup> {
     let file = problem.file;
     let (num_steps, num_envs) = (file.size("T")?, file.size("N")?);
@@ -144,19 +144,20 @@ fn read_setup<B: Backend>(problem: &Problem<'_, B>) -> Result<Setup> {
         adam_eps: file.number("adam_eps")?,
         hidden,
         activation,
-        // CleanRL's is the default; everything else in it is what these cases take for granted.
+        // These case files take CleanRL's other defaults for granted.
         ..Config::default()
     };
     let sizes = |config: &Config| (config.num_steps, config.num_envs, config.update_epochs, config.hidden.clone());
     let expected = sizes(&config);
     let config = overridden(file, config)?;
     if sizes(&config) != expected {
-        return Err(Error::value("config", "num_steps, num_envs, update_epochs and hidden as the case has them", "others"));
+        return Err(Error::value("config", "num_steps, num_envs, update_epochs and hidden equal to the file's", "others"));
     }
     Ok(Setup { config, minibatch_size: file.size("minibatch")?, observation_size, policy, initial, permutations })
 }
 
-/// The rollout, `[T, N]` flattened by t·N + n. Episodes end in CleanRL's convention, or Gymnasium's where truncations are bootstrapped.
+/// The rollout, `[T, N]` flattened by t·N + n, in CleanRL's or, to bootstrap, Gymnasium's
+/// convention.
 fn read_rollout<B: Backend>(problem: &mut Problem<'_, B>, setup: &Setup) -> Result<Rollout<B>> {
     let Config { num_steps: steps, num_envs: envs, .. } = setup.config;
     let batch = steps * envs;

@@ -1,4 +1,4 @@
-//! `ppo-kernels adapters`: which adapters there are, and what each can do.
+//! `ppo-kernels adapters`: the adapters and their features.
 
 use comfy_table::Table;
 use ppo_kernels::Result;
@@ -8,11 +8,10 @@ use ppo_kernels::wgpu::{CooperativeMatrixProperties, DeviceType};
 use super::backend::before_adapters;
 use super::{Outcome, output};
 
-/// List the adapters that can run compute shaders, best first. Exits 1 where there is none.
+/// List the adapters that can run compute shaders, best first. Exits 1 if there is none.
 #[derive(Debug, clap::Args)]
 pub struct AdaptersArgs {}
 
-/// Prints the table.
 pub fn run(_: &AdaptersArgs) -> Result<Outcome> {
     before_adapters()?;
     let found = adapters();
@@ -22,7 +21,7 @@ pub fn run(_: &AdaptersArgs) -> Result<Outcome> {
     }
     output::line(&table(&found).to_string())?;
     output::line(
-        "`train --adapter NAME` takes the first whose name contains NAME, `--adapter 0` the first of this list; `train` alone takes no software adapter.",
+        "`--adapter NAME` selects the first adapter whose name contains NAME, `--adapter 0` the first listed; without it, `train` uses no software adapter.",
     )?;
     output::line(&cached(&Autotune::from_environment()))?;
     Ok(Outcome::Success)
@@ -30,8 +29,8 @@ pub fn run(_: &AdaptersArgs) -> Result<Outcome> {
 
 fn cached(autotune: &Autotune) -> String {
     match autotune {
-        Autotune::Off => "PPO_KERNELS_AUTOTUNE=off: no kernel is chosen by timing, and nothing is cached.".to_owned(),
-        Autotune::InMemory => "No folder for choices and pipelines; PPO_KERNELS_CACHE_DIR can name one.".to_owned(),
+        Autotune::Off => "PPO_KERNELS_AUTOTUNE=off: kernels are not timed, and nothing is cached.".to_owned(),
+        Autotune::InMemory => "There is no folder for choices and pipelines; set PPO_KERNELS_CACHE_DIR to one.".to_owned(),
         Autotune::OnDisk(folder) => format!("Choices made by timing, and compiled pipelines, are cached in {}", folder.display()),
     }
 }
@@ -68,7 +67,7 @@ fn features(adapter: &AdapterSummary) -> String {
     lines.chain(adapter.cooperative_matrices.iter().map(matrix)).collect::<Vec<_>>().join("\n")
 }
 
-/// Rows × columns × depth of what tensor cores multiply, and the types of operands and sums.
+/// Rows × columns × depth of a tensor core's product, and the types of operands and sums.
 fn matrix(matrix: &CooperativeMatrixProperties) -> String {
     let (operands, sums) = (format!("{:?}", matrix.ab_type), format!("{:?}", matrix.cr_type));
     let [m, n, k] = [matrix.m_size, matrix.n_size, matrix.k_size];

@@ -1,4 +1,4 @@
-//! Which backend a command runs on.
+//! The backend of a command.
 
 use clap::ValueEnum;
 use ppo_kernels::backend::{Cpu, CrossCheck, Gpu, Precision};
@@ -8,40 +8,37 @@ use ppo_kernels::{Error, Result};
 
 use super::{driver, output};
 
-/// Where to compute.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum BackendChoice {
-    /// A discrete, else an integrated GPU; the CPU where there is none
+    /// A discrete GPU, else an integrated one, else the CPU
     Auto,
-    /// The best adapter there is, software ones included
+    /// The best adapter, software ones included
     Gpu,
-    /// Natively in f32
+    /// The CPU in f32
     Cpu,
-    /// Every operation on the GPU and in double precision on the CPU, compared
+    /// Every operation on the GPU and on the CPU in f64, compared
     CrossCheck,
 }
 
-/// `--backend` and `--adapter`.
 #[derive(Debug, clap::Args)]
 pub struct BackendArgs {
-    /// Where to compute
+    /// Backend to compute on
     #[arg(long, value_enum, default_value = "auto")]
     pub backend: BackendChoice,
-    /// The first adapter whose name contains NAME, or its number in the list that `adapters` prints; means `--backend gpu` unless that says
-    /// cross-check
+    /// The first adapter whose name contains NAME, or its number in the list of `adapters`; implies
+    /// `--backend gpu` without cross-check
     #[arg(long, value_name = "NAME")]
     pub adapter: Option<String>,
     #[command(flatten)]
     pub precision: PrecisionArgs,
-    /// Without the driver's checks of buffer accesses (Vulkan's robustBufferAccess), on a GPU
+    /// Turn off the driver's checks of buffer accesses (Vulkan's robustBufferAccess) on a GPU
     #[arg(long)]
     pub unchecked: bool,
 }
 
-/// `--precision`.
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub struct PrecisionArgs {
-    /// What a GPU computes matrix products in
+    /// Precision of a GPU's matrix products
     #[arg(long, value_enum, default_value = "f32")]
     pub precision: Precision,
 }
@@ -53,15 +50,12 @@ pub enum Opened {
     Gpu(Gpu),
     /// The CPU backend.
     Cpu(Cpu<f32>),
-    /// Both, compared.
+    /// GPU and oracle, compared.
     CrossCheck(CrossCheck<Gpu, Cpu<f64>>),
 }
 
 impl BackendArgs {
-    /// Opens what was asked for.
-    ///
-    /// # Errors
-    /// No such adapter; `--adapter` or `--unchecked` with the CPU backend.
+    /// Opens the backend, or fails without such an adapter and for GPU flags with the CPU backend.
     pub fn open(&self) -> Result<Opened> {
         let gpu = || self.open_gpu(&selection(&self.adapter)?);
         match (self.backend, &self.adapter) {
@@ -92,28 +86,19 @@ impl BackendArgs {
 }
 
 /// The adapter of that number or name, or the best.
-///
-/// # Errors
-/// As [`before_adapters`].
 pub fn selection(adapter: &Option<String>) -> Result<Selection> {
     before_adapters()?;
     Ok(adapter.clone().map_or(Selection::Best, Selection::NumberedOrNamed))
 }
 
-/// Comes before adapters are listed: keeps the driver quiet and checks `WGPU_BACKEND`.
-///
-/// # Errors
-/// As [`require_known_apis`].
+/// Call before listing adapters: checks `WGPU_BACKEND` and silences the driver.
 pub fn before_adapters() -> Result<()> {
     require_known_apis()?;
     driver::start_again_with_runtime_dir();
     Ok(())
 }
 
-/// wgpu leaves out the names in `WGPU_BACKEND` that it does not know, and then finds no adapter, or another than was meant.
-///
-/// # Errors
-/// [`Error::InvalidValue`] for such a name.
+/// Refuses unknown names in `WGPU_BACKEND`. wgpu ignores them and finds no adapter, or another.
 fn require_known_apis() -> Result<()> {
     let Ok(names) = std::env::var("WGPU_BACKEND") else { return Ok(()) };
     match names.split(',').find(|name| Backends::from_comma_list(name).is_empty()) {
@@ -131,14 +116,13 @@ pub fn open_gpu(adapter: &Option<String>, PrecisionArgs { precision }: Precision
     Gpu::open_with_precision(&selection(adapter)?, precision)
 }
 
-/// The CPU backend, which has no adapter to choose and no tensor cores.
+/// The CPU backend, which has no adapters and no tensor cores.
 pub fn open_cpu(adapter: &Option<String>, precision: PrecisionArgs) -> Result<Cpu<f32>> {
     refuse_adapter(adapter)?;
     refuse_precision(precision)?;
     Ok(Cpu::new())
 }
 
-/// There are no tensor cores on the CPU.
 pub fn refuse_precision(PrecisionArgs { precision }: PrecisionArgs) -> Result<()> {
     match precision {
         Precision::F32 => Ok(()),
@@ -149,7 +133,6 @@ pub fn refuse_precision(PrecisionArgs { precision }: PrecisionArgs) -> Result<()
     }
 }
 
-/// There is no adapter to choose on the CPU.
 pub fn refuse_adapter(adapter: &Option<String>) -> Result<()> {
     match adapter {
         None => Ok(()),
@@ -157,7 +140,6 @@ pub fn refuse_adapter(adapter: &Option<String>) -> Result<()> {
     }
 }
 
-/// A flag that only a GPU backend takes.
 fn refused_on_cpu(argument: String) -> Error {
     Error::Conflict { argument, other: "a CPU backend".to_owned(), remedy: "pass --backend gpu, or leave it out".to_owned() }
 }

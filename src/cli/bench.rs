@@ -1,4 +1,4 @@
-//! `ppo-kernels bench`: how fast every kernel and four whole updates are, beside what the adapter can do at best.
+//! `ppo-kernels bench`: speed of every kernel and four whole updates, beside the adapter's peaks.
 
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -15,14 +15,15 @@ use super::interrupt::Interrupt;
 use super::run_folder::{require_writable, utc, write_whole};
 use super::{Outcome, output, roofline, sweep};
 
-/// Time every kernel and four whole PPO updates. Results are checked against double precision before they are timed.
+/// Time every kernel and four whole PPO updates, after checking results against double precision.
 ///
-/// Peaks (a copy, and arithmetic on registers or a matrix product) are measured in the same run; `% of peak` is the share of what
-/// they allow a kernel with its operations and bytes. Wall time from the call until the result can be used, median and 10-90 % quantiles;
-/// on a GPU with timestamp queries also its own time, without the host's and without waiting for a submission to begin.
+/// The same run measures peaks: a copy, and arithmetic on registers or a matrix product.
+/// `% of peak` compares a kernel with the time that the peaks allow for its operations and bytes.
+/// Wall time lasts from the call until the result is usable: median and 10-90 % quantiles. GPU time
+/// comes from timestamp queries, without the host and the queue.
 ///
-/// A wrong result is reported and not timed, the others are; then it exits 1. After Ctrl-C it finishes the bench in hand, prints and writes what
-/// there is and exits 130.
+/// A wrong result is not timed, and the exit code is 1. Ctrl-C ends the run after the current
+/// bench, prints and writes the results so far, and exits 130.
 #[derive(Debug, clap::Args)]
 pub struct BenchArgs {
     #[command(flatten)]
@@ -30,21 +31,20 @@ pub struct BenchArgs {
     /// Only benches whose name contains one of these, separated by commas
     #[arg(long, value_name = "PATTERN", default_value = "")]
     only: String,
-    /// Also write all figures and the machine's description to OUT, anew after each bench
+    /// Also write all figures and the machine's description to OUT, after each bench
     #[arg(long, value_name = "OUT")]
     json: Option<PathBuf>,
-    /// Also draw operations a second over operations a byte, under the roofline of the measured peaks; of a sweep, time over size
+    /// Also draw a roofline chart; of a sweep, time over size
     #[arg(long, value_name = "SVG")]
     plot: Option<PathBuf>,
-    /// Small shapes and few samples: enough to see that everything runs
+    /// Small shapes and few samples, to see that everything runs
     #[arg(long)]
     quick: bool,
-    /// Instead vary one size at a time: a minibatch's samples, the networks' width, the rollout's length
+    /// Instead vary one size at a time: samples of a minibatch, network width, rollout length
     #[arg(long)]
     sweep: bool,
 }
 
-/// Runs the benches, prints the table and writes the files.
 pub fn run(args: &BenchArgs) -> Result<Outcome> {
     refuse_other_names(args)?;
     args.json.iter().chain(&args.plot).try_for_each(|path| require_writable(path))?;
@@ -74,7 +74,7 @@ fn options(args: &BenchArgs) -> Options {
     Options { only: args.only.clone(), effort, small: args.quick }
 }
 
-/// A pattern for what only the other kind of run has: said before anything is opened or measured, and in fewer words than all names.
+/// Refuses a pattern that fits only the other kind of run, before the measurement and briefly.
 fn refuse_other_names(args: &BenchArgs) -> Result<()> {
     let options = options(args);
     let (benches, sizes) = (names(&options), sweeps::names(&options));
@@ -102,14 +102,14 @@ fn describe_adapter(gpu: &Gpu) -> Value {
 }
 
 fn measure<B: Benchmarked>(backend: B, args: &BenchArgs, adapter: &Value) -> Result<Outcome> {
-    let interrupt = Interrupt::listen("finishing this bench, then writing what there is")?;
+    let interrupt = Interrupt::listen("finishing this bench, then writing the results")?;
     let device = backend.describe();
     output::line(&device)?;
     let mut report = Report { args, meta: describe_run(args, adapter), device, findings: Vec::new() };
     let mut take = |finding| {
         tell(&finding);
         report.findings.push(finding);
-        // Tried again after the next one; the last attempt is the one that counts.
+        // A warning suffices: the last write decides.
         if let Err(error) = report.write_json(false) {
             output::note(&format!("warning: {error}"));
         }
@@ -117,21 +117,21 @@ fn measure<B: Benchmarked>(backend: B, args: &BenchArgs, adapter: &Value) -> Res
     };
     let run = if args.sweep { sweeps::run } else { run_benches };
     let ended = run(backend, &options(args), &mut take).map(drop);
-    report.conclude(ended, interrupt.requested())
+    report.finish(ended, interrupt.requested())
 }
 
-/// What a run has found so far, and where it goes.
+/// A run's findings so far, and their outputs.
 struct Report<'a> {
     args: &'a BenchArgs,
-    /// The JSON's description of machine and run.
+    /// Machine and run, for the JSON.
     meta: Value,
     device: String,
     findings: Vec<Finding>,
 }
 
 impl Report<'_> {
-    /// Whatever ended the run: what there is gets printed and written, and the first error is the one to report.
-    fn conclude(&self, ended: Result<()>, interrupted: bool) -> Result<Outcome> {
+    /// Prints and writes the findings, whatever ended the run; returns the first error.
+    fn finish(&self, ended: Result<()>, interrupted: bool) -> Result<Outcome> {
         if self.findings.is_empty() {
             return ended.map(|()| outcome(&self.findings, interrupted));
         }
@@ -159,10 +159,10 @@ impl Report<'_> {
                 output::line(&format!("{bench}: failed: {failed}"))?;
             }
         }
-        if interrupted { output::line("interrupted: what is not listed was not measured") } else { Ok(()) }
+        if interrupted { output::line("interrupted: benches not listed were not measured") } else { Ok(()) }
     }
 
-    /// `complete` tells a reader that nothing is still to come.
+    /// `complete` marks the last write.
     fn write_json(&self, complete: bool) -> Result<()> {
         let Some(path) = &self.args.json else { return Ok(()) };
         let mut meta = self.meta.clone();
@@ -207,7 +207,6 @@ fn tell(finding: &Finding) {
     });
 }
 
-/// Three digits and a unit.
 fn duration(seconds: f64) -> String {
     let (value, unit) = match seconds {
         s if s >= 1.0 => (s, "s"),
@@ -278,14 +277,13 @@ fn describe_run(args: &BenchArgs, adapter: &Value) -> Value {
     })
 }
 
-/// The processor's name, where the system tells.
 fn cpu_model() -> Option<String> {
     let text = std::fs::read_to_string("/proc/cpuinfo").ok()?;
     let line = text.lines().find(|line| line.starts_with("model name"))?;
     Some(line.split_once(':')?.1.trim().to_owned())
 }
 
-/// The commit of the working directory, where that is a checkout of this project; `-dirty` behind it if something was changed.
+/// The commit of the working directory if it is this project's, with `-dirty` after changes.
 fn commit() -> Option<String> {
     let git = |arguments: &[&str]| -> Option<String> {
         let output = Command::new("git").args(arguments).output().ok().filter(|output| output.status.success())?;

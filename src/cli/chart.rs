@@ -1,4 +1,4 @@
-//! What all pictures share: palette, text, lines, the empty page, a logarithmic axis.
+//! Parts of all pictures: palette, text, lines, the empty page, a logarithmic axis.
 
 use svg::Document;
 use svg::node::element::{Line, Rectangle, Text};
@@ -12,7 +12,7 @@ pub const GRID: &str = "#e4e7eb";
 /// Curves, and roofs over dots.
 pub const BLUE: &str = "#0b5394";
 
-/// A white page with a title and a subtitle that start at `left`; the plot starts at `top`. All in pixels.
+/// A white page with title and subtitle at `left`; the plot starts at `top`. In pixels.
 pub fn page((width, height): (f64, f64), (left, top): (f64, f64), title: &str, subtitle: &str) -> Document {
     Document::new()
         .set("viewBox", (0, 0, width, height))
@@ -29,64 +29,63 @@ pub fn text(content: impl Into<String>, x: f64, y: f64, size: f64, colour: &str,
     Text::new(content).set("x", x).set("y", y).set("font-size", size).set("fill", colour).set("text-anchor", anchor)
 }
 
-/// The name of a vertical axis, at its middle and read from below.
+/// The name of a vertical axis, turned, at its middle.
 pub fn sideways(content: &str, x: f64, middle: f64) -> Text {
     text(content, x, middle, 13.0, INK, "middle").set("transform", format!("rotate(-90 {x} {middle})"))
 }
 
-/// A stroke between two points.
 pub fn line(from: (f64, f64), to: (f64, f64), colour: &str) -> Line {
     let line = Line::new().set("x1", tenth(from.0)).set("y1", tenth(from.1)).set("x2", tenth(to.0)).set("y2", tenth(to.1));
     line.set("stroke", colour)
 }
 
-/// Nobody sees less than a tenth of a pixel, and everybody loads its digits.
+/// Rounds to a tenth of a pixel, for small files.
 pub fn tenth(pixel: f64) -> f64 {
     (10.0 * pixel).round() / 10.0
 }
 
-/// A logarithmic axis onto pixels from `start` to `end`.
+/// A logarithmic axis from pixel `start` to `end`.
 #[derive(Debug, Clone, Copy)]
 pub struct LogAxis {
-    /// Decimal logarithm of what is at `start`.
+    /// Decimal logarithm of the value at `start`.
     low: f64,
-    /// Decimal logarithm of what is at `end`.
+    /// Decimal logarithm of the value at `end`.
     high: f64,
     start: f64,
     end: f64,
 }
 
 impl LogAxis {
-    /// From the least of `values` (positive) to the largest; half a decade to both sides where there is but one.
+    /// From the least to the largest of positive `values`; half a decade around a single one.
     pub fn spanning(values: impl Iterator<Item = f64>, start: f64, end: f64) -> Self {
         let (low, high) = values.fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(v.log10()), h.max(v.log10())));
         let widened = if low < high { 0.0 } else { 0.5 };
         Self { low: low - widened, high: high + widened, start, end }
     }
 
-    /// The whole decades that hold all `values` (positive).
+    /// The whole decades that hold all positive `values`.
     pub fn around(values: impl Iterator<Item = f64>, start: f64, end: f64) -> Self {
         let (low, high) = values.fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(v.log10()), h.max(v.log10())));
         Self { low: low.floor(), high: high.ceil().max(low.floor() + 1.0), start, end }
     }
 
-    /// What is at the axis' start.
+    /// The value at `start`.
     pub fn least(&self) -> f64 {
         10f64.powf(self.low)
     }
 
-    /// What is at its end.
+    /// The value at `end`.
     pub fn largest(&self) -> f64 {
         10f64.powf(self.high)
     }
 
-    /// Where `value` is, in pixels.
+    /// The pixel of `value`.
     pub fn pixel(&self, value: f64) -> f64 {
         let share = (value.log10() - self.low) / (self.high - self.low);
         tenth(self.start + share * (self.end - self.start))
     }
 
-    /// The powers of ten within the axis.
+    /// Powers of ten within the axis.
     pub fn decades(&self) -> impl Iterator<Item = f64> {
         (self.low.ceil() as i32..=self.high.floor() as i32).map(|power| 10f64.powi(power))
     }

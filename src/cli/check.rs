@@ -1,4 +1,4 @@
-//! `ppo-kernels check`: case files, problems with their solutions, computed on a backend and compared.
+//! `ppo-kernels check`: case files (problems with solutions), computed and compared.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -13,38 +13,40 @@ use super::backend::{PrecisionArgs, open_gpu, refuse_adapter, refuse_precision};
 use super::run_folder::write_whole;
 use super::{Outcome, output};
 
-/// Failed tensors listed one by one without `--all`; a wrong kernel fails all that come after it.
+/// Failed tensors listed without `--all`; an early failure makes later ones fail.
 const FAILURES_LISTED: usize = 5;
 
-/// Run case files: compute every `out.` and `grad.` tensor from the inputs, and compare with the solution.
+/// Run case files: compute every `out.` and `grad.` tensor, and compare it with the file's.
 ///
-/// A tensor passes when its relative error in the norm is at most ten times that of PyTorch's single precision (which the file may name), or
-/// the tolerance; where the solution is zero, the largest absolute error counts, and a tenth of the tolerance. With cpu-f64 only the
-/// tolerance counts. Of a case that fails, failed tensors are listed in the order in which they were computed, each with the element that
-/// is furthest off. Exits 1 if anything failed: a tensor, an unknown kind, a file that cannot be used.
+/// A tensor's relative error in the norm may be the tolerance, or ten times PyTorch's error in
+/// single precision, if the file names it. For a solution of zeros, the largest absolute error
+/// counts, with a tenth of the tolerance. cpu-f64 uses only the tolerance. Failed tensors are
+/// listed in the order of computation, each with its worst element. Exits 1 after a failed tensor,
+/// an unknown kind, or an unusable file.
 #[derive(Debug, clap::Args)]
 pub struct CheckArgs {
-    /// What computes
+    /// Backend to check
     #[arg(long, value_enum, default_value = "gpu")]
     backend: CheckedBackend,
-    /// The first adapter whose name contains NAME, or its number in the list that `adapters` prints [default: the best, software ones included]
+    /// The first adapter whose name contains NAME, or its number in the list of `adapters`
+    /// [default: the best, software ones included]
     #[arg(long, value_name = "NAME")]
     adapter: Option<String>,
     #[command(flatten)]
     precision: PrecisionArgs,
-    /// Relative error that a tensor may have [default: 1e-5, with cpu-f64 1e-6]
+    /// Relative error allowed [default: 1e-5, with cpu-f64 1e-6]
     #[arg(long, value_name = "E", value_parser = tolerance)]
     tolerance: Option<f64>,
-    /// List every tensor, not only the first five that failed
+    /// List every tensor, not only the first five failures
     #[arg(long)]
     all: bool,
-    /// One line of JSON a file
+    /// Print a line of JSON for each file
     #[arg(long)]
     json: bool,
-    /// Write what was computed to DIR/<case>.safetensors, under the names of the case file
+    /// Write results to DIR/<case>.safetensors, under the names of the case file
     #[arg(long, value_name = "DIR")]
     outputs: Option<PathBuf>,
-    /// Case files, and folders of them (*.safetensors, not those in folders within)
+    /// Case files and folders of them (*.safetensors, not nested)
     #[arg(value_name = "FILE", required = true)]
     files: Vec<PathBuf>,
 }
@@ -69,20 +71,20 @@ impl CheckedBackend {
     }
 }
 
-/// A tensor and how far it is from the truth. Numbers that JSON lacks (not computed, not a number) are null.
+/// A tensor and its error. Numbers that JSON lacks are null.
 #[derive(Debug, Serialize)]
 struct TensorLine<'a> {
     tensor: &'a str,
     error: f64,
     allowed: f64,
     passed: bool,
-    /// Why nothing could be compared.
+    /// Reason without a comparison.
     #[serde(skip_serializing_if = "Option::is_none")]
     missing: Option<&'a str>,
-    /// The first element that is off: its place in each dimension.
+    /// Index of the first wrong element.
     #[serde(skip_serializing_if = "Option::is_none")]
     first: Option<&'a [usize]>,
-    /// The element that is furthest off.
+    /// Index of the worst element.
     #[serde(skip_serializing_if = "Option::is_none")]
     index: Option<&'a [usize]>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -113,25 +115,25 @@ impl<'a> From<&'a TensorReport> for TensorLine<'a> {
 struct Line<'a> {
     path: String,
     case: &'a str,
-    /// null where the file could not be read.
+    /// null for an unreadable file.
     kind: Option<&'a str>,
     backend: &'a str,
     adapter: &'a str,
-    /// Computed and compared, every tensor of it.
+    /// Whether every tensor passed.
     passed: bool,
     worst: Option<TensorLine<'a>>,
-    /// How many were compared.
+    /// Number of tensors compared.
     tensors: usize,
-    /// Those that failed, or with `--all` all, in the order in which they were computed.
+    /// Failed tensors, with `--all` all, in the order of computation.
     listed: Vec<TensorLine<'a>>,
-    /// Inputs and hyper-parameters of the file that were not looked at.
+    /// Inputs and hyper-parameters that nothing used.
     unused: &'a [String],
-    /// Why the case could not be computed, or its outputs not be written.
+    /// Error of the computation or of writing outputs.
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
 }
 
-/// Runs all files; one that cannot be used does not keep the others from being run.
+/// Runs all files, also after an unusable one.
 pub fn run(args: &CheckArgs) -> Result<Outcome> {
     match args.backend {
         CheckedBackend::Gpu => {
@@ -157,7 +159,7 @@ fn on_cpu<B: Backend>(args: &CheckArgs, cpu: &mut B) -> Result<Outcome> {
     Run::new(args, &adapter).all(cpu)
 }
 
-/// The file, or those of a folder by name; the folder itself where it has none or cannot be read, so that it is named as one that cannot be used.
+/// The file, or a folder's files by name; the folder itself if it has none or is unreadable.
 fn case_files(path: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(path).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path()));
     let mut files: Vec<PathBuf> =
@@ -179,7 +181,7 @@ struct Run<'a> {
     allowance: Allowance,
     backend: String,
     adapter: &'a str,
-    /// The files checked, as the file system knows them: no output may replace one.
+    /// Canonical paths of the files checked, which no output may replace.
     inputs: HashSet<PathBuf>,
     written: HashSet<PathBuf>,
 }
@@ -200,7 +202,7 @@ impl<'a> Run<'a> {
             let kind = file.as_ref().ok().map(|file| file.kind().to_owned());
             let report = file.and_then(|file| check(backend, &file, &self.allowance));
             if report.is_err() {
-                // What the device has not told yet belongs to this file, not to the next.
+                // The device's pending error belongs to this file, not to the next.
                 let _ = backend.flush();
             }
             let not_written = report.as_ref().ok().and_then(|report| self.write(report).err());
@@ -216,16 +218,22 @@ impl<'a> Run<'a> {
         Ok(if passed == files && unwritten == 0 { Outcome::Success } else { Outcome::Negative })
     }
 
-    /// Writes the outputs, where that is asked for.
+    /// Writes the outputs, with `--outputs`.
     fn write(&mut self, report: &CaseReport) -> Result<()> {
         let Some(folder) = &self.args.outputs else { return Ok(()) };
         let path = folder.join(format!("{}.safetensors", report.case));
         if !self.written.insert(path.clone()) {
-            return Err(Error::File { path, reason: "holds the outputs of another case of this name already".to_owned() });
+            return Err(Error::File {
+                path,
+                reason: "already holds the outputs of another case of this name; rename one case file".to_owned(),
+            });
         }
         std::fs::create_dir_all(folder).map_err(|source| Error::Io { path: folder.clone(), source })?;
         if path.canonicalize().is_ok_and(|target| self.inputs.contains(&target)) {
-            return Err(Error::File { path, reason: "is a case file, which outputs must not replace".to_owned() });
+            return Err(Error::File {
+                path,
+                reason: "is a case file, which outputs must not replace; pass another folder".to_owned(),
+            });
         }
         write_whole(&path, &report.to_safetensors(&self.backend)?)
     }
@@ -253,7 +261,6 @@ impl<'a> Run<'a> {
         output::line(&text)
     }
 
-    /// What `--all` asks for, else what failed.
     fn listed<'b>(&self, report: &'b CaseReport) -> impl Iterator<Item = &'b TensorReport> {
         let all = self.args.all;
         report.tensors.iter().filter(move |tensor| all || !tensor.passed)
@@ -262,7 +269,7 @@ impl<'a> Run<'a> {
     fn tell_people(&self, path: &Path, report: &Result<CaseReport>, not_written: Option<&Error>) -> Result<()> {
         let path = path.display();
         match report {
-            // These name a file, which need not be said twice.
+            // These errors name the file again.
             Err(Error::File { reason, .. }) => output::line(&format!("FAIL {path}: {reason}"))?,
             Err(Error::Io { source, .. }) => output::line(&format!("FAIL {path}: {source}"))?,
             Err(error) => output::line(&format!("FAIL {path}: {error}"))?,
@@ -276,7 +283,7 @@ impl<'a> Run<'a> {
                     output::line(&format!("     and {left} more tensors (--all lists them)"))?;
                 }
                 if !report.unused.is_empty() && (self.args.all || !report.passed()) {
-                    output::line(&format!("     not looked at: {}", report.unused.join(", ")))?;
+                    output::line(&format!("     not used: {}", report.unused.join(", ")))?;
                 }
             }
         }

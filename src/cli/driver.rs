@@ -1,11 +1,11 @@
 //! Messages that a driver prints by itself.
 
-/// Starts the program again with `XDG_RUNTIME_DIR` set, where it is not; returns where it is set, or where that fails.
+/// Restarts the program with `XDG_RUNTIME_DIR` if it is not set. Returns if it is, or on failure.
 ///
-/// Each listing of adapters makes Mesa's Vulkan layer look for a Wayland display. libwayland then prints an error where `XDG_RUNTIME_DIR` is
-/// no absolute path, as in most containers, and a newcomer reads that before anything of ours. wgpu has no switch for it, and a process
-/// cannot set its own environment without `unsafe`. The new program has the same process id, so whoever started it notices nothing. There is
-/// no folder of that name, so nobody finds a display in it.
+/// Listing adapters makes Mesa's Vulkan layer look for a Wayland display. Without
+/// `XDG_RUNTIME_DIR`, as in most containers, libwayland then prints an error before our first line.
+/// wgpu has no switch for it; setting the own environment needs `unsafe`. The new program keeps the
+/// process id. The folder does not exist, so it holds no display.
 pub fn start_again_with_runtime_dir() {
     #[cfg(all(unix, not(target_vendor = "apple")))]
     {
@@ -23,7 +23,7 @@ pub fn start_again_with_runtime_dir() {
         if let Some(name) = arguments.next() {
             command.arg0(name);
         }
-        // This returns only where the system refuses; then the driver may print its message.
+        // `exec` returns only on failure; then the driver may print its message.
         let refused = command.args(arguments).env(NAME, "/nonexistent").exec();
         log::info!("{NAME} is not set, and the program cannot start again with it: {refused}");
     }

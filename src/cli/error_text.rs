@@ -1,13 +1,13 @@
-//! Errors as the command line reports them: what is wrong, then what to do, in the spelling of flags.
+//! Error texts of the command line: what is wrong, then what to do, with flags spelled as flags.
 
 use ppo_kernels::Error;
 
 use super::hyperparameters::HyperparameterArgs;
 
-/// Flags that a command has besides hyper-parameters, by the argument's name in an [`Error`].
+/// Other flags than hyper-parameters, by the argument's name in an [`Error`].
 const OTHER_FLAGS: [&str; 2] = ["only", "target_return"];
 
-/// What an error says to whoever called the program.
+/// The text of an error.
 pub fn describe(error: &Error) -> String {
     match error {
         Error::Shape { argument, expected, actual } | Error::InvalidValue { argument, expected, actual } => {
@@ -28,7 +28,7 @@ pub fn describe(error: &Error) -> String {
     }
 }
 
-/// What an error of `train` says: sizes and the length of a step are the caller's to choose there.
+/// The text of an error of `train`, whose flags choose sizes and step length.
 pub fn describe_training(error: &Error) -> String {
     let text = describe(error);
     match error {
@@ -48,7 +48,7 @@ fn action(remedy: &str) -> String {
     }
 }
 
-/// `text` with every name of a flag in the flag's spelling: `num_envs x num_steps` as `--num-envs x --num-steps`.
+/// Spells flags in `text`: `num_envs x num_steps` becomes `--num-envs x --num-steps`.
 fn with_flags(text: &str) -> String {
     let is_flag = |word: &str| HyperparameterArgs::FIELDS.contains(&word) || OTHER_FLAGS.contains(&word);
     let spelled = |word: &str| if is_flag(word) { format!("--{}", word.replace('_', "-")) } else { word.to_owned() };

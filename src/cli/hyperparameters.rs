@@ -1,4 +1,4 @@
-//! Every hyper-parameter as a flag, by its CleanRL name.
+//! Every hyper-parameter as a flag, with its CleanRL name.
 
 use std::str::FromStr;
 
@@ -9,7 +9,7 @@ use ppo_kernels::kernels::normalize::EpsilonMode;
 use ppo_kernels::ppo::{AdvantageScope, Config, KlStop};
 use serde::de::DeserializeOwned;
 
-/// Declares a flag for each field of [`Config`]. A field without a flag does not compile.
+/// Declares a flag for each field of [`Config`]; a field without one does not compile.
 macro_rules! hyperparameters {
     ($($(#[$meta:meta])* $field:ident: $type:ty,)+) => {
         /// Flags that override the preset.
@@ -20,10 +20,10 @@ macro_rules! hyperparameters {
         }
 
         impl HyperparameterArgs {
-            /// Names of the fields, each of which has a flag.
+            /// Names of the fields.
             pub const FIELDS: &'static [&'static str] = &[$(stringify!($field)),+];
 
-            /// Puts the values given into `config`.
+            /// Writes the values given to `config`.
             pub fn apply(self, config: &mut Config) {
                 let Config { $($field),+ } = config;
                 $(if let Some(value) = self.$field {
@@ -34,25 +34,25 @@ macro_rules! hyperparameters {
     };
 }
 
-// Numbers may have a sign, of which clap's `allow_negative_numbers` knows not all (-1e-3); where a negative one is out of range, the check of
-// the range says so.
+// Numbers may have a sign. clap's `allow_negative_numbers` misses some (-1e-3); range checks refuse
+// negative ones.
 hyperparameters! {
     /// Seed of everything random
     #[arg(long)]
     seed: u64,
-    /// Environment steps in all; what is left of a whole rollout, num-envs x num-steps, is not taken
+    /// Total environment steps; a rest smaller than a rollout, num-envs x num-steps, is not taken
     #[arg(long)]
     total_timesteps: u64,
-    /// Adam's learning rate at the start
+    /// Adam's initial learning rate
     #[arg(long, value_name = "X", allow_hyphen_values = true)]
     learning_rate: f64,
-    /// Environments stepped side by side
+    /// Parallel environments
     #[arg(long, value_name = "N")]
     num_envs: usize,
     /// Steps of each environment in a rollout
     #[arg(long, value_name = "N")]
     num_steps: usize,
-    /// Let the learning rate fall linearly to 0
+    /// Decrease the learning rate linearly to 0
     #[arg(long, value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true", value_parser = BoolishValueParser::new())]
     anneal_lr: bool,
     /// Discount
@@ -61,28 +61,28 @@ hyperparameters! {
     /// λ of generalised advantage estimation
     #[arg(long, value_name = "X", allow_hyphen_values = true)]
     gae_lambda: f64,
-    /// Minibatches an epoch
+    /// Minibatches in an epoch
     #[arg(long, value_name = "N")]
     num_minibatches: usize,
     /// Passes over each rollout
     #[arg(long, value_name = "N")]
     update_epochs: usize,
-    /// Over what advantages are normalised: minibatch (or true), rollout, none (or false)
+    /// Samples for normalising advantages: minibatch (or true), rollout, none (or false)
     #[arg(long, value_name = "SCOPE", num_args = 0..=1, default_missing_value = "minibatch", value_parser = advantage_scope)]
     norm_adv: AdvantageScope,
-    /// 1: standard deviation of a sample; 0: of a population
+    /// Delta degrees of freedom of their standard deviation
     #[arg(long, value_name = "0|1")]
     norm_adv_ddof: u32,
     /// ε of the normalisation
     #[arg(long, value_name = "X", allow_hyphen_values = true)]
     norm_adv_epsilon: f64,
-    /// Where that ε enters: add-to-std, add-to-variance, max
+    /// Place of that ε: add-to-std, add-to-variance, max
     #[arg(long, value_name = "MODE", value_parser = by_name::<EpsilonMode>)]
     norm_adv_epsilon_mode: EpsilonMode,
     /// Clip range of the ratio; inf for none, with clip-vloss=false
     #[arg(long, value_name = "X", allow_hyphen_values = true)]
     clip_coef: f64,
-    /// Upper clip range where it differs, or none
+    /// Upper clip range if it differs, or none
     #[arg(long, value_name = "X", allow_hyphen_values = true)]
     clip_coef_high: NumberOrNone,
     /// Dual clip, > 1, or none
@@ -91,13 +91,13 @@ hyperparameters! {
     /// Clip the value loss too
     #[arg(long, value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true", value_parser = BoolishValueParser::new())]
     clip_vloss: bool,
-    /// Huber instead of squared value loss, with this δ, or none
+    /// δ of a Huber value loss, or none for a squared one
     #[arg(long, value_name = "X", allow_hyphen_values = true)]
     huber_delta: NumberOrNone,
     /// Weight of the entropy bonus
     #[arg(long, value_name = "X", allow_hyphen_values = true)]
     ent_coef: f64,
-    /// Weight of the value loss, which has its ½
+    /// Weight of the value loss, which contains ½
     #[arg(long, value_name = "X", allow_hyphen_values = true)]
     vf_coef: f64,
     /// Weight of a KL penalty
@@ -106,13 +106,13 @@ hyperparameters! {
     /// Largest global norm of the gradient; inf for any
     #[arg(long, value_name = "X", allow_hyphen_values = true)]
     max_grad_norm: f64,
-    /// Added to the norm when clipping
+    /// Added to the norm in clipping
     #[arg(long, value_name = "X", allow_hyphen_values = true)]
     max_grad_norm_epsilon: f64,
     /// Approximate KL that ends an update early, or none
     #[arg(long, value_name = "X", allow_hyphen_values = true)]
     target_kl: NumberOrNone,
-    /// How target-kl ends it: after-epoch (CleanRL), before-step (SB3)
+    /// Point at which target-kl ends it: after-epoch (CleanRL), before-step (SB3)
     #[arg(long, value_name = "HOW", value_parser = by_name::<KlStop>)]
     kl_stop: KlStop,
     /// Adam's β₁
@@ -130,7 +130,7 @@ hyperparameters! {
     /// AdamW's weight decay instead of L2
     #[arg(long, value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true", value_parser = BoolishValueParser::new())]
     decoupled_weight_decay: bool,
-    /// Bootstrap truncated episodes with the value of the state reached
+    /// Bootstrap truncated episodes with their last state's value
     #[arg(long, value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true", value_parser = BoolishValueParser::new())]
     bootstrap_truncated: bool,
     /// Widths of the hidden layers, as 64,64, or none
@@ -142,12 +142,12 @@ hyperparameters! {
     /// Initial log standard deviation of Gaussian policies
     #[arg(long, value_name = "X", allow_hyphen_values = true)]
     log_std_init: f64,
-    /// Rewards are multiplied by this before they are learned from
+    /// Factor of the rewards for learning
     #[arg(long, value_name = "X", allow_hyphen_values = true)]
     reward_scale: f64,
 }
 
-/// Adds each preset's value to the help of each flag, as `[cleanrl 0.99; pendulum 0.9]`.
+/// Adds each preset's value to a flag's help: `[cleanrl 0.99; pendulum 0.9]`.
 pub fn with_defaults(train: clap::Command) -> clap::Command {
     let presets: Vec<(&str, serde_json::Value)> =
         Config::PRESETS.iter().filter_map(|name| Some((*name, serde_json::to_value(Config::preset(name).ok()?).ok()?))).collect();
@@ -177,7 +177,7 @@ fn by_preset(values: &[(&str, String)]) -> String {
     }
 }
 
-/// A field of a configuration as its flag takes it: the inverse of parsing.
+/// A field of a configuration in its flag's spelling: the inverse of parsing.
 fn flag_value(value: &serde_json::Value) -> String {
     use serde_json::Value;
     match value {
@@ -189,7 +189,7 @@ fn flag_value(value: &serde_json::Value) -> String {
     }
 }
 
-/// A number, or `none` to switch off what the preset switched on.
+/// A number, or `none` to turn off a preset's value.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct NumberOrNone(Option<f64>);
 
@@ -235,12 +235,12 @@ impl From<Widths> for Vec<usize> {
     }
 }
 
-/// An enum's value by the name that configuration files have for it, with - for _.
+/// An enum's value by its name in configuration files, with - for _.
 fn by_name<T: DeserializeOwned>(text: &str) -> Result<T, String> {
     serde_json::from_value(serde_json::Value::String(text.replace('-', "_"))).map_err(|error| error.to_string())
 }
 
-/// CleanRL's `--norm-adv` is a switch; ours names a scope, and takes the switch too.
+/// A scope, or a boolean as in CleanRL.
 fn advantage_scope(text: &str) -> Result<AdvantageScope, String> {
     match text.to_ascii_lowercase().as_str() {
         "true" => Ok(AdvantageScope::Minibatch),
@@ -322,7 +322,6 @@ mod tests {
         assert_eq!(config(&flags.split_whitespace().collect::<Vec<_>>()), expected);
     }
 
-    /// Each preset, from the values that the help shows for it.
     #[test]
     fn values_in_the_help_are_those_of_the_presets() {
         for preset in Config::PRESETS {

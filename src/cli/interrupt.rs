@@ -1,4 +1,4 @@
-//! Ctrl-C: the first asks for an orderly end, the second ends at once.
+//! Ctrl-C: the first requests an orderly end, the second ends at once.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,18 +7,15 @@ use ppo_kernels::{Error, Result};
 
 use super::output;
 
-/// What a shell reports for a program that SIGINT (2) ended: 128 + 2.
+/// A shell's code for a program ended by SIGINT (2): 128 + 2.
 pub const EXIT_CODE: u8 = 130;
 
-/// Whether somebody asked for an orderly end: Ctrl-C, a termination request, or a closed terminal.
+/// Set by Ctrl-C, a termination request, or a closed terminal.
 #[derive(Debug, Clone)]
 pub struct Interrupt(Arc<AtomicBool>);
 
 impl Interrupt {
-    /// Starts to listen. Once in a process. `until_the_end` is what the user is told will come first.
-    ///
-    /// # Errors
-    /// The system's refusal to install a handler.
+    /// Starts listening, once in a process. `until_the_end` names the remaining work for the user.
     pub fn listen(until_the_end: &'static str) -> Result<Self> {
         let requested = Arc::new(AtomicBool::new(false));
         let seen = Arc::clone(&requested);
@@ -28,11 +25,10 @@ impl Interrupt {
             }
             output::note(&format!("interrupted: {until_the_end} (once more to abort)"));
         })
-        .map_err(|error| Error::Device(format!("no handler for Ctrl-C: {error}")))?;
+        .map_err(|error| Error::Device(format!("cannot handle Ctrl-C: {error}")))?;
         Ok(Self(requested))
     }
 
-    /// Whether it has been asked for.
     pub fn requested(&self) -> bool {
         self.0.load(Ordering::SeqCst)
     }

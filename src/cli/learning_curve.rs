@@ -1,4 +1,4 @@
-//! The learning curve: return of every episode over environment steps, and the mean of the last 100, as an SVG.
+//! The learning curve as SVG: episodes' returns and their running mean over environment steps.
 
 use std::collections::VecDeque;
 use std::fmt::Write;
@@ -18,21 +18,20 @@ const BOTTOM: f64 = HEIGHT - 58.0;
 const DOTS: &str = "#6ea8dc";
 const TARGET: &str = "#2e8b57";
 
-/// Most points drawn of a series; a curve is 760 pixels wide.
+/// Most points of a series; a curve is 760 pixels wide.
 const MOST_POINTS: usize = 4000;
 
-/// What the picture says besides the numbers.
+/// The picture's texts.
 #[derive(Debug, Clone)]
 pub struct Caption {
-    /// Over the picture.
     pub title: String,
     /// Under the title: preset, seed, backend.
     pub subtitle: String,
-    /// The mean return at which training stops, drawn if it lies near the data.
+    /// The mean return at which training stops, drawn if near the data.
     pub target: f64,
 }
 
-/// One axis: data from `low` to `high` onto pixels from `start` to `end`.
+/// A linear axis: `low` is at pixel `start`, `high` at `end`.
 #[derive(Debug, Clone, Copy)]
 struct Axis {
     low: f64,
@@ -46,7 +45,7 @@ impl Axis {
         self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start)
     }
 
-    /// Round numbers within the axis, about `count` of them.
+    /// About `count` round numbers within the axis.
     fn ticks(&self, count: f64) -> Vec<f64> {
         let step = round_step((self.high - self.low) / count);
         let (first, last) = ((self.low / step).ceil() as i64, (self.high / step).floor() as i64);
@@ -66,12 +65,12 @@ fn short(value: f64) -> String {
     match value.abs() {
         v if v >= 1e6 => format!("{}M", value / 1e6),
         v if v >= 1e3 => format!("{}k", value / 1e3),
-        // Ticks are multiples of a round step; beyond six digits there is only rounding.
+        // Beyond six digits of a round step there is only rounding.
         _ => format!("{}", (value * 1e6).round() / 1e6),
     }
 }
 
-/// The mean of the last 100 episodes (or of as many as there are) after each episode.
+/// After each episode, the mean of the last 100, or of fewer at the start.
 fn running_mean(episodes: &[FinishedEpisode]) -> Vec<(f64, f64)> {
     let mut last = VecDeque::with_capacity(EPISODES_AVERAGED);
     let mut mean = |episode: &FinishedEpisode| {
@@ -84,14 +83,14 @@ fn running_mean(episodes: &[FinishedEpisode]) -> Vec<(f64, f64)> {
     episodes.iter().map(&mut mean).collect()
 }
 
-/// Every k-th point, and always the last.
+/// Every k-th point, and the last.
 fn thinned<T: Copy>(points: &[T]) -> Vec<T> {
     let every = points.len().div_ceil(MOST_POINTS).max(1);
-    let mut kept: Vec<T> = points.iter().copied().step_by(every).collect();
+    let mut drawn: Vec<T> = points.iter().copied().step_by(every).collect();
     if !(points.len().max(1) - 1).is_multiple_of(every) {
-        kept.extend(points.last());
+        drawn.extend(points.last());
     }
-    kept
+    drawn
 }
 
 fn return_axis(episodes: &[FinishedEpisode], target: f64) -> Axis {
@@ -133,7 +132,7 @@ fn axes(x: &Axis, y: &Axis) -> Group {
         .add(sideways("episodic return", 22.0, middle))
 }
 
-/// All episodes as dots: a path of strokes without length and with round ends is a tenth of the size of as many circles.
+/// Episodes as dots: a path of empty strokes with round ends takes a tenth of the bytes of circles.
 fn dots(episodes: &[FinishedEpisode], x: &Axis, y: &Axis) -> Path {
     let mut data = String::new();
     for episode in thinned(episodes).iter().filter(|episode| episode.episodic_return.is_finite()) {
@@ -164,7 +163,7 @@ fn legend() -> Group {
         .add(text(format!("mean of the last {EPISODES_AVERAGED}"), RIGHT - 132.0, y, 12.0, INK, "start"))
 }
 
-/// Draws the curve of a run that has taken `steps` environment steps so far.
+/// Draws the curve of a run after `steps` environment steps.
 pub fn draw(episodes: &[FinishedEpisode], steps: u64, caption: &Caption) -> String {
     let x = Axis { low: 0.0, high: steps.max(1) as f64, start: LEFT, end: RIGHT };
     let y = return_axis(episodes, caption.target);
@@ -226,9 +225,9 @@ mod tests {
     #[test]
     fn thinning_keeps_both_ends() {
         let many: Vec<usize> = (0..10 * MOST_POINTS + 3).collect();
-        let kept = thinned(&many);
-        assert!(kept.len() <= MOST_POINTS + 1, "{}", kept.len());
-        assert_eq!((kept.first(), kept.last()), (Some(&0), many.last()));
+        let drawn = thinned(&many);
+        assert!(drawn.len() <= MOST_POINTS + 1, "{}", drawn.len());
+        assert_eq!((drawn.first(), drawn.last()), (Some(&0), many.last()));
         assert_eq!(thinned(&[1, 2, 3]), [1, 2, 3]);
         assert!(thinned::<u8>(&[]).is_empty());
     }

@@ -23,7 +23,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use ppo_kernels::Error;
 
-/// PPO on any GPU: train, check that an adapter computes what it should, and measure how fast.
+/// PPO on any GPU: train, check an adapter's results, and measure its speed.
 #[derive(Debug, Parser)]
 #[command(name = "ppo-kernels", version, arg_required_else_help = true, after_help = EXIT_CODES)]
 struct Program {
@@ -38,10 +38,10 @@ const EXIT_CODES: &str = "Exit codes:
   3    `train` ran out of timesteps
   130  interrupted
 
-RUST_LOG=info shows what wgpu has to say, WGPU_VALIDATION=1 has the driver's layers check it,
-WGPU_BACKEND=vulkan, dx12 or metal leaves the others out.
-PPO_KERNELS_AUTOTUNE=off chooses no kernel by timing and keeps nothing on disk;
-PPO_KERNELS_CACHE_DIR=FOLDER keeps it there instead of in the user's cache folder.";
+RUST_LOG=info shows wgpu's messages, WGPU_VALIDATION=1 turns on the driver's validation,
+WGPU_BACKEND=vulkan, dx12 or metal restricts the APIs.
+PPO_KERNELS_AUTOTUNE=off turns off timing kernels and caching choices and pipelines;
+PPO_KERNELS_CACHE_DIR=FOLDER replaces the user's cache folder for them.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -52,14 +52,13 @@ enum Command {
     Adapters(adapters::AdaptersArgs),
 }
 
-/// What a command ends with, besides an error.
+/// The outcome of a command without an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Outcome {
-    /// It did what was asked for.
     Success,
-    /// It ran, and the answer is no: a miss, an empty list.
+    /// A negative answer: a miss, an empty list.
     Negative,
-    /// Training ran out of timesteps before the environment was solved.
+    /// Training used all timesteps without solving the environment.
     Unsolved,
     /// Ctrl-C.
     Interrupted,
@@ -78,7 +77,7 @@ impl Outcome {
 
 /// Parses the command line and runs it.
 pub fn main() -> ExitCode {
-    // That a request could not be met is for everybody to know.
+    // Show warnings about requests that could not be met.
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("error,ppo_kernels=warn")).init();
     let matches = Program::command().mut_subcommand("train", hyperparameters::with_defaults).get_matches();
     let command = match Program::from_arg_matches(&matches) {

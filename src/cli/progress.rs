@@ -1,4 +1,4 @@
-//! How training is going: a bar on a terminal, a line now and then elsewhere.
+//! Progress of training: a bar on a terminal, lines elsewhere.
 
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
@@ -9,10 +9,9 @@ use ppo_kernels::train::Progress;
 
 use super::output;
 
-/// Between two plain lines.
+/// Time between two lines.
 const LINE_EVERY: Duration = Duration::from_secs(2);
 
-/// Shows each update's [`Progress`].
 #[derive(Debug)]
 pub struct Display {
     started: Instant,
@@ -27,17 +26,13 @@ enum Surface {
 }
 
 impl Display {
-    /// A bar if stdout is a terminal.
     pub fn new(total_timesteps: u64) -> Self {
         let surface =
             if std::io::stdout().is_terminal() { Surface::Bar(bar(total_timesteps)) } else { Surface::Lines { last: None } };
         Self { started: Instant::now(), total_timesteps, surface }
     }
 
-    /// Shows one update. `last` is printed even if the previous line was a moment ago.
-    ///
-    /// # Errors
-    /// Output that cannot be written, unless its reader has left.
+    /// Shows an update; always, if it is the `last`.
     pub fn show(&mut self, progress: &Progress, last: bool) -> Result<()> {
         let pace = self.pace(progress.global_step);
         match &mut self.surface {
@@ -58,7 +53,7 @@ impl Display {
         }
     }
 
-    /// Steps a second, and how long the rest takes at that rate.
+    /// Steps per second, and the time left at that rate.
     fn pace(&self, steps: u64) -> String {
         let per_second = steps as f64 / self.started.elapsed().as_secs_f64().max(1e-9);
         let rest = self.total_timesteps.saturating_sub(steps) as f64 / per_second;
@@ -71,7 +66,7 @@ impl Display {
         self.started.elapsed()
     }
 
-    /// Leaves the bar as it is and ends its line.
+    /// Ends the bar's line.
     pub fn close(&self) {
         if let Surface::Bar(bar) = &self.surface {
             bar.abandon();
@@ -82,11 +77,11 @@ impl Display {
 fn bar(total_timesteps: u64) -> ProgressBar {
     let bar = ProgressBar::with_draw_target(Some(total_timesteps), ProgressDrawTarget::stdout());
     let style = ProgressStyle::with_template("{bar:26.blue} {human_pos}/{human_len}  {prefix}\n{msg}");
-    // The template is ours and valid; if it were not, the default bar would do.
+    // The template is valid; the default bar is a fallback.
     bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
-/// Mean return, loss, KL, entropy, explained variance and clip fraction, in less than 80 columns.
+/// Diagnostics in less than 80 columns.
 fn diagnostics(progress: &Progress) -> String {
     let stats = &progress.stats;
     let mean_return = progress.mean_return.map_or_else(|| "-".to_owned(), |mean| format!("{mean:.1}"));

@@ -1,4 +1,5 @@
-//! The roofline (Williams, Waterman & Patterson 2009): operations a second over operations a byte, under the measured peaks, as an SVG.
+//! The roofline (Williams, Waterman & Patterson 2009) as SVG: operations per second over operations
+//! per byte, under the measured peaks.
 
 use ppo_kernels::bench::{Finding, Peaks, Record, TENSOR_CORES};
 use svg::node::element::{Circle, Group, Title};
@@ -12,10 +13,10 @@ const RIGHT: f64 = WIDTH - 150.0;
 const TOP: f64 = 56.0;
 const BOTTOM: f64 = HEIGHT - 58.0;
 
-/// One a section, in the order in which sections appear.
+/// Colours of sections, in order of appearance.
 const COLOURS: [&str; 8] = ["#c0392b", "#2e8b57", "#8e44ad", "#d98e04", "#16808a", "#6b4f2a", "#d6478c", "#5a6b7b"];
 
-/// A record's place: operations a byte, and 10⁹ operations a second.
+/// A record's operations per byte, and 10⁹ operations per second.
 fn place(record: &Record) -> (f64, f64) {
     (record.flops / record.bytes, record.flops / record.median_s / 1e9)
 }
@@ -34,17 +35,17 @@ fn axes(x: &LogAxis, y: &LogAxis) -> Group {
     }
     let middle = (TOP + BOTTOM) / 2.0;
     group
-        .add(text("operations a byte", (LEFT + RIGHT) / 2.0, HEIGHT - 14.0, 13.0, INK, "middle"))
+        .add(text("operations per byte", (LEFT + RIGHT) / 2.0, HEIGHT - 14.0, 13.0, INK, "middle"))
         .add(sideways("GFLOP/s", 22.0, middle))
 }
 
-/// The level part, and one slope for each copy: the large one drawn through, the cached one dashed.
+/// The level roof, and a slope for each copy: solid for the large one, dashed for the cached one.
 fn roofs(peaks: &Peaks, x: &LogAxis, y: &LogAxis) -> Group {
     let mut group = Group::new();
     let end = x.largest();
     for (copy, dashes) in peaks.copies.iter().zip(["5 4", "none"]) {
         let ridge = peaks.gflops / copy.gbps;
-        // Where the slope comes in from below the picture, or from its left.
+        // The slope enters from below or from the left.
         let start = x.least().max(y.least() / copy.gbps);
         let slope = line(
             (x.pixel(start), y.pixel(start * copy.gbps)),
@@ -99,7 +100,7 @@ pub fn draw(findings: &[Finding], peaks: &Peaks, device: &str) -> String {
         }
         let (intensity, speed) = place(record);
         let dot = Circle::new().set("cx", x.pixel(intensity)).set("cy", y.pixel(speed)).set("r", 4).set("fill", colour);
-        // A reader with a mouse sees which shape it is.
+        // The tooltip names the shape.
         document = document.add(dot.set("fill-opacity", 0.75).add(Title::new(record.bench.as_str())));
     }
     document.to_string()

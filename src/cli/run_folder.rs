@@ -1,4 +1,4 @@
-//! The folder a training run leaves behind.
+//! The folder of a training run.
 
 use std::fs::{File, create_dir, create_dir_all};
 use std::io::Write;
@@ -15,20 +15,19 @@ use serde_json::Value;
 
 use super::learning_curve::{self, Caption};
 
-/// Folders of one environment and seed that may start in the same second.
+/// Most folders of one environment, seed and second.
 const MOST_IN_A_SECOND: usize = 1000;
 
-/// What `config.json` holds.
+/// Contents of `config.json`.
 #[derive(Debug, Serialize)]
 pub struct Description<'a> {
-    /// Of this program.
+    /// This program's version.
     pub version: &'static str,
-    /// Name of the environment.
     pub env: String,
-    /// Backend and adapter; none where nothing has been opened.
+    /// Backend and adapter; none before opening.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub backend: Option<String>,
-    /// Preset that the flags started from.
+    /// Preset under the flags.
     pub preset: &'a str,
     /// Mean return at which training stops.
     #[serde(with = "ppo_kernels::ppo::infinity_as_text")]
@@ -38,24 +37,20 @@ pub struct Description<'a> {
 }
 
 impl Description<'_> {
-    /// The text of `config.json`.
-    ///
-    /// # Errors
-    /// [`Error::Io`] for what JSON cannot hold.
     pub fn to_json(&self) -> Result<String> {
         serde_json::to_string_pretty(self)
             .map_err(|error| Error::Io { path: "config.json".into(), source: std::io::Error::other(error) })
     }
 }
 
-/// One row of `metrics.csv`. Nothing in it depends on the clock, so two runs with the same seed leave the same file.
+/// A row of `metrics.csv`. It does not depend on the clock: equal seeds give equal files.
 #[derive(Debug, Serialize)]
 struct Metrics {
     update: u64,
     global_step: u64,
     episodes: u64,
     mean_return: Option<f64>,
-    /// Means over the episodes that ended in this rollout.
+    /// Mean over the rollout's episodes, like the next.
     episodic_return: Option<f64>,
     episodic_length: Option<f64>,
     learning_rate: f64,
@@ -112,10 +107,7 @@ pub struct RunFolder {
 }
 
 impl RunFolder {
-    /// Makes the folder and the files that grow.
-    ///
-    /// # Errors
-    /// [`Error::Io`] with the path that cannot be made or written.
+    /// Creates the folder and `metrics.csv`.
     pub fn create(output: &Path, env: EnvId, seed: u64) -> Result<Self> {
         create_dir_all(output).map_err(|source| Error::Io { path: output.to_owned(), source })?;
         let path = fresh_folder(output, &format!("{env}-{seed}-{}", utc(SystemTime::now())))?;
@@ -124,41 +116,26 @@ impl RunFolder {
         Ok(Self { path, metrics: csv::Writer::from_writer(file) })
     }
 
-    /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Writes `config.json`.
-    ///
-    /// # Errors
-    /// [`Error::Io`].
     pub fn write_description(&self, description: &Description<'_>) -> Result<()> {
         write_whole(&self.path.join("config.json"), format!("{}\n", description.to_json()?).as_bytes())
     }
 
-    /// Adds a row to `metrics.csv`; it is on disk when this returns.
-    ///
-    /// # Errors
-    /// [`Error::Io`].
+    /// Appends a row to `metrics.csv` and flushes it.
     pub fn append_metrics(&mut self, progress: &Progress) -> Result<()> {
         let row = self.metrics.serialize(Metrics::of(progress)).map_err(std::io::Error::other);
         row.and_then(|()| self.metrics.flush()).map_err(|source| Error::Io { path: self.path.join("metrics.csv"), source })
     }
 
-    /// Writes `learning_curve.svg`.
-    ///
-    /// # Errors
-    /// [`Error::Io`].
     pub fn write_learning_curve(&self, episodes: &[FinishedEpisode], steps: u64, caption: &Caption) -> Result<()> {
         write_whole(&self.path.join("learning_curve.svg"), learning_curve::draw(episodes, steps, caption).as_bytes())
     }
 
-    /// Writes `policy.safetensors`, with what has to be known to use it as metadata `run`: a single one, because safetensors writes several in any
-    /// order.
-    ///
-    /// # Errors
-    /// [`Error::Io`]; [`Error::File`] for tensors that do not have the size their shape says.
+    /// Writes `policy.safetensors`; its metadata `run` describes the policy's use. safetensors
+    /// writes several entries in any order, so there is one.
     pub fn write_policy(&self, policy: &[NamedTensor], run: &Value) -> Result<()> {
         let path = self.path.join("policy.safetensors");
         let unusable = |error: safetensors::SafeTensorError| Error::File { path: path.clone(), reason: error.to_string() };
@@ -186,40 +163,37 @@ fn fresh_folder(output: &Path, name: &str) -> Result<PathBuf> {
     Err(Error::Io { path: taken, source: std::io::ErrorKind::AlreadyExists.into() })
 }
 
-/// Writes a file beside its place and moves it there: whoever looks finds the old contents or the new, never half.
+/// Writes beside the target and renames: readers see the old contents or the new, never a part.
 pub fn write_whole(path: &Path, contents: &[u8]) -> Result<()> {
     let beside = beside(path);
     let written = File::create(&beside)
         .and_then(|mut file| file.write_all(contents).and_then(|()| file.sync_all()))
         .and_then(|()| std::fs::rename(&beside, path));
     written.map_err(|source| {
-        // What is left of it helps nobody; that it could not be written is the error worth reporting.
+        // The error to report is the first.
         let _ = std::fs::remove_file(&beside);
         Error::Io { path: path.to_owned(), source }
     })
 }
 
-/// Whether [`write_whole`] could write this file, found without touching it: for whoever has long work to do before.
-///
-/// # Errors
-/// [`Error::Io`] for what cannot be written, and for what is there and no file: a folder, a device.
+/// Fails where [`write_whole`] would, before long work and without touching the file.
 pub fn require_writable(path: &Path) -> Result<()> {
     let beside = beside(path);
     let tried = match std::fs::metadata(path) {
-        Ok(there) if !there.is_file() => Err(std::io::Error::other("is there, and is no file")),
+        Ok(there) if !there.is_file() => Err(std::io::Error::other("exists and is not a file; pass another path")),
         _ => File::create(&beside).and_then(|_| std::fs::remove_file(&beside)),
     };
     tried.map_err(|source| Error::Io { path: path.to_owned(), source })
 }
 
-/// Where the contents of `path` are until they are whole: another name for every file.
+/// The temporary name for `path`.
 fn beside(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".partial");
     name.into()
 }
 
-/// Year to second in UTC, as `20260131-235959`.
+/// UTC as `20260131-235959`.
 pub fn utc(time: SystemTime) -> String {
     let seconds = time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let (days, second) = (seconds / 86_400, seconds % 86_400);
@@ -227,8 +201,8 @@ pub fn utc(time: SystemTime) -> String {
     format!("{year:04}{month:02}{day:02}-{:02}{:02}{:02}", second / 3600, second / 60 % 60, second % 60)
 }
 
-/// Year, month and day of a day counted from 1970-01-01 (Hinnant, "chrono-compatible low-level date algorithms"): years start in
-/// March, so that the leap day is the last one, and 400 of them always have 146 097 days.
+/// Year, month and day from days since 1970-01-01 (Hinnant, "chrono-compatible low-level date
+/// algorithms"). Years start in March, so the leap day is the last; 400 years have 146 097 days.
 fn civil(days_since_1970: u64) -> (u64, u64, u64) {
     let days = days_since_1970 + 719_468; // since 0000-03-01
     let (era, day_of_era) = (days / 146_097, days % 146_097);

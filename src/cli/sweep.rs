@@ -1,4 +1,4 @@
-//! Time over size, a panel an axis, above what the measured peaks allow, as an SVG.
+//! The chart of a sweep as SVG: time over size, a panel for each axis, with the peaks' bounds.
 
 use ppo_kernels::bench::sweep::{Axis, BATCH, ENVS, WIDTH as UNITS};
 use ppo_kernels::bench::{Finding, Peaks, Record};
@@ -12,13 +12,13 @@ const LEFT: f64 = 76.0;
 const RIGHT: f64 = WIDTH - 24.0;
 const TOP: f64 = 82.0;
 const BOTTOM: f64 = HEIGHT - 58.0;
-/// Between two panels.
+/// Pixels between two panels.
 const GAP: f64 = 28.0;
 
 const MEASURED: &str = "#c0392b";
 const DASHES: &str = "5 4";
 
-/// What an axis varies, and of what.
+/// Title and unit of an axis.
 fn caption(axis: Axis) -> (String, &'static str) {
     match axis {
         Axis::Batch => (format!("batch: gradient, width {UNITS}"), "samples of a minibatch"),
@@ -27,7 +27,7 @@ fn caption(axis: Axis) -> (String, &'static str) {
     }
 }
 
-/// The records of one axis, sizes ascending.
+/// Records of an axis in ascending order of size.
 struct Panel<'a> {
     axis: Axis,
     points: Vec<(f64, &'a Record)>,
@@ -49,14 +49,14 @@ fn panels(findings: &[Finding]) -> Vec<Panel<'_>> {
     Axis::ALL.into_iter().map(panel).filter(|panel| !panel.points.is_empty()).collect()
 }
 
-/// Least seconds of a record, and whether its operations cost them rather than its bytes.
+/// A record's least seconds by the peaks, and whether operations (not bytes) bound it.
 fn bound(record: &Record, peaks: &Peaks) -> (f64, bool) {
     let peaks = peaks.of(record.variant);
     let [computing, moving] = [(record.flops, 0.0), (0.0, record.bytes)].map(|(flops, bytes)| peaks.least_seconds(flops, bytes));
     (peaks.least_seconds(record.flops, record.bytes), computing >= moving)
 }
 
-/// A power of ten of seconds, in the unit in which it is 1, 10 or 100.
+/// A power of ten of seconds, in a unit in which it is 1, 10 or 100.
 fn decade(seconds: f64) -> String {
     let (factor, unit) = match seconds {
         s if s > 0.9 => (1.0, "s"),
@@ -68,7 +68,7 @@ fn decade(seconds: f64) -> String {
     if value > 0.9 { format!("{value:.0} {unit}") } else { format!("{value:e} {unit}") }
 }
 
-/// Powers of two from the first size on, five at most, so that their numbers have room.
+/// At most five powers of two from the first size on, so that labels do not overlap.
 fn ticks(panel: &Panel<'_>) -> Vec<f64> {
     let (Some((first, _)), Some((last, _))) = (panel.points.first(), panel.points.last()) else { return Vec::new() };
     let every = ((last / first).log2() / 4.0).ceil().max(1.0) as i32;
@@ -92,7 +92,7 @@ fn axes(panel: &Panel<'_>, x: &LogAxis, y: &LogAxis, left: f64, right: f64) -> G
         .add(text(unit, (left + right) / 2.0, HEIGHT - 14.0, 13.0, INK, "middle"))
 }
 
-/// Medians as dots on a curve, the 10-90 % quantiles as strokes through them.
+/// Medians as dots on a curve, 10-90 % quantiles as strokes.
 fn times(panel: &Panel<'_>, x: &LogAxis, y: &LogAxis) -> Group {
     let place = |&(size, record): &(f64, &Record)| (x.pixel(size), y.pixel(record.median_s));
     let mut group = Group::new();
@@ -103,13 +103,13 @@ fn times(panel: &Panel<'_>, x: &LogAxis, y: &LogAxis) -> Group {
         let ((at, median), record) = (place(point), point.1);
         let spread = line((at, y.pixel(record.p10_s)), (at, y.pixel(record.p90_s)), MEASURED);
         let dot = Circle::new().set("cx", at).set("cy", median).set("r", 3.2).set("fill", MEASURED);
-        // A reader with a mouse sees which size it is.
+        // The tooltip names the size.
         group = group.add(spread.set("stroke-width", 2)).add(dot.add(Title::new(record.bench.as_str())));
     }
     group
 }
 
-/// Drawn through where operations decide at the larger size, dashed where bytes do.
+/// Solid where operations bound the larger size, dashed where bytes do.
 fn bounds(panel: &Panel<'_>, peaks: &Peaks, x: &LogAxis, y: &LogAxis) -> Group {
     let mut group = Group::new();
     for pair in panel.points.windows(2) {
@@ -138,7 +138,6 @@ fn legend() -> Group {
         .add(label("least for its bytes", left + 282.0))
 }
 
-/// Draws all records of a sweep.
 pub fn draw(findings: &[Finding], peaks: &Peaks, device: &str) -> String {
     let panels = panels(findings);
     let subtitle = format!(
@@ -159,7 +158,7 @@ pub fn draw(findings: &[Finding], peaks: &Peaks, device: &str) -> String {
     let width = (RIGHT - LEFT + GAP) / panels.len() as f64 - GAP;
     for (i, panel) in panels.iter().enumerate() {
         let left = LEFT + i as f64 * (width + GAP);
-        // The outermost dots stand clear of the edges.
+        // A margin for the outermost dots.
         let x = LogAxis::spanning(panel.points.iter().map(|(size, _)| *size), left + 14.0, left + width - 14.0);
         document =
             document.add(axes(panel, &x, &y, left, left + width)).add(bounds(panel, peaks, &x, &y)).add(times(panel, &x, &y));

@@ -1,4 +1,4 @@
-//! `ppo-kernels train`: an agent from scratch until its environment is solved.
+//! `ppo-kernels train`: trains an agent until its environment is solved.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -21,32 +21,34 @@ use super::progress::Display;
 use super::run_folder::{Description, RunFolder};
 use super::{Outcome, output};
 
-/// How much work a killed process may lose. (An orderly end loses none.)
+/// Work that a killed process may lose; an orderly end loses none.
 const SAVE_EVERY: Duration = Duration::from_secs(30);
 
 /// Train an agent from scratch until the mean return of the last 100 episodes reaches the target.
 ///
-/// Leaves OUTPUT/<env>-<seed>-<time>/ with metrics.csv, config.json, learning_curve.svg and policy.safetensors (docs/runs.md says what is in
-/// them), also when it fails or is interrupted. Exits 0 when solved, 3 when it ran out of timesteps, 130 after Ctrl-C (which finishes the current update first), 1 after an
-/// error. The same seed on the same adapter gives the same numbers, bit for bit.
+/// Writes metrics.csv, config.json, learning_curve.svg and policy.safetensors to
+/// OUTPUT/<env>-<seed>-<time>/, also after a failure or an interruption (see docs/runs.md). Exits 0
+/// when solved, 3 when out of timesteps, 130 after Ctrl-C (which finishes the current update), 1
+/// after an error. Equal seeds on one adapter give bit-identical numbers.
 #[derive(Debug, clap::Args)]
 pub struct TrainArgs {
     /// Environment
     #[arg(long, default_value = "cartpole", value_parser = PossibleValuesParser::new(ENVIRONMENTS).try_map(|name| name.parse::<EnvId>()))]
     env: EnvId,
-    /// Hyper-parameters to start from [default: pendulum for pendulum, cleanrl-continuous for mountain-car-continuous, else cleanrl]
+    /// Hyper-parameters to start from [default: pendulum for pendulum, cleanrl-continuous for
+    /// mountain-car-continuous, else cleanrl]
     #[arg(long, value_parser = PossibleValuesParser::new(Config::PRESETS))]
     preset: Option<String>,
     #[command(flatten)]
     backend: BackendArgs,
-    /// Folder that takes the run's folder
+    /// Folder for the run's folder
     #[arg(long, default_value = "runs", value_name = "DIR")]
     output: PathBuf,
-    /// Mean return of the last 100 episodes that counts as solved [default: cartpole 475, acrobot -100, pendulum -250,
-    /// mountain-car-continuous 90]
+    /// Mean return of the last 100 episodes that counts as solved [default: cartpole 475, acrobot
+    /// -100, pendulum -250, mountain-car-continuous 90]
     #[arg(long, value_name = "RETURN", allow_hyphen_values = true)]
     target_return: Option<f64>,
-    /// Print the resulting configuration as JSON, in the form of a run's config.json without its backend, and exit
+    /// Print the resulting configuration as JSON (config.json without the backend) and exit
     #[arg(long)]
     print_config: bool,
     #[command(flatten)]
@@ -55,7 +57,7 @@ pub struct TrainArgs {
 
 const ENVIRONMENTS: [&str; 4] = ["cartpole", "acrobot", "pendulum", "mountain-car-continuous"];
 
-/// CleanRL's settings for the kind of actions, except where those do not learn.
+/// CleanRL's settings for the kind of actions; Pendulum does not learn with them.
 fn default_preset(env: EnvId) -> &'static str {
     match env {
         EnvId::CartPole | EnvId::Acrobot => "cleanrl",
@@ -64,7 +66,7 @@ fn default_preset(env: EnvId) -> &'static str {
     }
 }
 
-/// The mean return that counts as solved: Gymnasium's thresholds, and for Pendulum, which has none, what a good controller gets.
+/// The mean return that counts as solved: Gymnasium's threshold; a good controller's for Pendulum.
 fn default_target(env: EnvId) -> f64 {
     match env {
         EnvId::CartPole => 475.0,
@@ -74,7 +76,7 @@ fn default_target(env: EnvId) -> f64 {
     }
 }
 
-/// A [`Trainer`] on some backend.
+/// A [`Trainer`] on any backend.
 trait Training {
     fn update(&mut self) -> Result<Progress>;
     fn finished(&self) -> bool;
@@ -105,7 +107,7 @@ fn start(opened: Opened, env: EnvId, config: Config) -> Result<Box<dyn Training>
     })
 }
 
-/// A training run and what it leaves behind.
+/// A training run and its outputs.
 struct Run {
     training: Box<dyn Training>,
     folder: RunFolder,
@@ -118,7 +120,6 @@ struct Run {
     latest: Option<Progress>,
 }
 
-/// Trains.
 pub fn run(args: TrainArgs) -> Result<Outcome> {
     let preset = args.preset.as_deref().unwrap_or_else(|| default_preset(args.env));
     let mut config = Config::preset(preset)?;
@@ -162,14 +163,14 @@ pub fn run(args: TrainArgs) -> Result<Outcome> {
     let mut run = Run { training, folder, display, caption, env, activation, target_return, episodes: Vec::new(), latest: None };
     let result = run.until_done(&interrupt);
     run.display.close();
-    // Whatever ended the training: what there is gets saved, and the first error is the one to report.
+    // Save whatever ended the training; the first error is reported.
     let saved = run.save();
     if result.is_err() {
-        output::note(&format!("what there was until then is in {}", run.folder.path().display()));
+        output::note(&format!("the results until then are in {}", run.folder.path().display()));
     }
     let outcome = result?;
     saved?;
-    run.conclude(outcome)?;
+    run.print_result(outcome)?;
     Ok(outcome)
 }
 
@@ -205,7 +206,7 @@ impl Run {
         }
     }
 
-    /// The picture first: it needs no device, which may be what failed.
+    /// The picture first: it needs no device.
     fn save(&mut self) -> Result<()> {
         let steps = self.latest.as_ref().map_or(0, |progress| progress.global_step);
         let drawn = self.folder.write_learning_curve(&self.episodes, steps, &self.caption);
@@ -213,7 +214,7 @@ impl Run {
         drawn.and(policy)
     }
 
-    /// What has to be known to use the policy, and what it was worth when it was saved.
+    /// Metadata for using the policy, with its score at the time of saving.
     fn description(&self) -> Value {
         let latest = self.latest.as_ref();
         json!({
@@ -225,7 +226,7 @@ impl Run {
         })
     }
 
-    fn conclude(&self, outcome: Outcome) -> Result<()> {
+    fn print_result(&self, outcome: Outcome) -> Result<()> {
         let Some(progress) = &self.latest else { return Ok(()) };
         let mean = match progress.mean_return {
             Some(mean) => {

@@ -1,27 +1,29 @@
-//! `ppo-kernels verify`: every kernel and variant on an adapter against double precision.
+//! `ppo-kernels verify`: checks every kernel and variant against double precision.
 
 use clap::ValueEnum;
 use comfy_table::Table;
 use ppo_kernels::Result;
 use ppo_kernels::backend::{Gpu, Memory, Worst};
-use ppo_kernels::verify::{KERNELS, KernelReport, Options, run as run_cases, variants};
+use ppo_kernels::verify::{KERNELS, KernelReport, Options, run as run_verify, variants};
 
 use super::backend::{PrecisionArgs, open_cpu, selection};
 use super::{Outcome, output};
 
-/// Misses listed one by one; a broken driver has thousands.
+/// Misses listed; a broken driver has thousands.
 const MISSES_LISTED: usize = 20;
 
 /// Run every kernel and variant on random shapes against double precision. Needs no files.
 ///
-/// Edge sizes (1, workgroups and tiles and their neighbours, more than 65 535 workgroups) are always run, with guard regions around outputs
-/// and NaN in them beforehand; sizes of zero have to be refused. Exits 1 on any miss.
+/// Always includes edge sizes (1, workgroups and tiles and their neighbours, more than 65 535
+/// workgroups) and sizes of 0, which must be refused. Outputs start as NaN between guard regions.
+/// Exits 1 on any miss.
 #[derive(Debug, clap::Args)]
 pub struct VerifyArgs {
-    /// What to verify
+    /// Backend to verify
     #[arg(long, value_enum, default_value = "gpu")]
     backend: VerifiedBackend,
-    /// The first adapter whose name contains NAME, or its number in the list that `adapters` prints [default: the best, software ones included]
+    /// The first adapter whose name contains NAME, or its number in the list of `adapters`
+    /// [default: the best, software ones included]
     #[arg(long, value_name = "NAME")]
     adapter: Option<String>,
     #[command(flatten)]
@@ -29,10 +31,10 @@ pub struct VerifyArgs {
     /// Random shapes of each operation, besides the edge sizes
     #[arg(long, value_name = "N", default_value_t = Options::default().cases)]
     cases: usize,
-    /// Of shapes and inputs
+    /// Seed of shapes and inputs
     #[arg(long, value_name = "S", default_value_t = Options::default().seed)]
     seed: u64,
-    /// One row for each output of each operation
+    /// Print a row for each output of each operation
     #[arg(long)]
     operations: bool,
 }
@@ -45,10 +47,9 @@ enum VerifiedBackend {
     Cpu,
 }
 
-/// A kernel's report and the variant it is of.
+/// A variant's name, and the report of a kernel.
 type Labelled = (&'static str, KernelReport);
 
-/// Runs all cases and prints the table.
 pub fn run(args: &VerifyArgs) -> Result<Outcome> {
     let options = Options { cases: args.cases, seed: args.seed, ..Options::default() };
     let reports = match args.backend {
@@ -56,12 +57,12 @@ pub fn run(args: &VerifyArgs) -> Result<Outcome> {
         VerifiedBackend::Cpu => {
             let cpu = open_cpu(&args.adapter, args.precision)?;
             announce(&cpu, args)?;
-            label("native", run_cases(cpu, &options, |report| tell("native", report))?.1)
+            label("native", run_verify(cpu, &options, |report| tell("native", report))?.1)
         }
     };
     let table = if args.operations { table_of_operations(&reports) } else { table_of_kernels(&reports) };
     output::line(&table.to_string())?;
-    conclude(&reports)
+    print_verdict(&reports)
 }
 
 fn announce(backend: &impl Memory, args: &VerifyArgs) -> Result<()> {
@@ -92,7 +93,7 @@ fn verify_gpu(args: &VerifyArgs, options: &Options) -> Result<Vec<Labelled>> {
         for variant in variants(kernel) {
             variant.choose(&mut gpu);
             let options = Options { kernels: vec![kernel], ..options.clone() };
-            let (back, found) = run_cases(gpu, &options, |report| tell(variant.name, report))?;
+            let (back, found) = run_verify(gpu, &options, |report| tell(variant.name, report))?;
             reports.extend(label(variant.name, found));
             gpu = back;
         }
@@ -145,7 +146,7 @@ fn table_of_operations(reports: &[Labelled]) -> Table {
     table
 }
 
-fn conclude(reports: &[Labelled]) -> Result<Outcome> {
+fn print_verdict(reports: &[Labelled]) -> Result<Outcome> {
     let cases: usize = reports.iter().map(|(_, report)| report.cases).sum();
     let misses: Vec<String> = reports
         .iter()

@@ -20,13 +20,13 @@ const MAX_VELOCITY_2: f64 = 9.0 * PI;
 /// The state of one two-link pendulum.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Acrobot {
-    /// Angle of the first link from hanging down, of the second from the first, and their velocities.
+    /// Angle of the first link from hanging down, of the second from the first, their velocities.
     pub(super) state: [f64; 4],
 }
 
 impl Acrobot {
     pub(super) fn reset<R: Rng>(&mut self, rng: &mut R) {
-        // Gymnasium rounds the initial state to f32, and only that one.
+        // Gymnasium rounds only the initial state to f32.
         self.state = std::array::from_fn(|_| f64::from(rng.random_range(-0.1..0.1) as f32));
     }
 
@@ -47,7 +47,7 @@ impl Acrobot {
     }
 }
 
-/// One step of the classical fourth-order method.
+/// One step of the classical Runge-Kutta method.
 fn runge_kutta(y: [f64; 4], torque: f64) -> [f64; 4] {
     let moved = |by: f64, k: &[f64; 4]| std::array::from_fn(|i| y[i] + by * k[i]);
     let k1 = derivatives(y, torque);
@@ -57,7 +57,7 @@ fn runge_kutta(y: [f64; 4], torque: f64) -> [f64; 4] {
     std::array::from_fn(|i| y[i] + DT / 6.0 * (k1[i] + 2.0 * k2[i] + 2.0 * k3[i] + k4[i]))
 }
 
-/// Equations of motion of Sutton and Barto's book, which is the variant Gymnasium uses by default.
+/// Equations of motion from Sutton and Barto's book, Gymnasium's default.
 fn derivatives([theta1, theta2, dtheta1, dtheta2]: [f64; 4], torque: f64) -> [f64; 4] {
     let (sin2, cos2) = libm::sincos(theta2);
     let centre2_squared = CENTRE_2 * CENTRE_2;
@@ -77,10 +77,9 @@ fn derivatives([theta1, theta2, dtheta1, dtheta2]: [f64; 4], torque: f64) -> [f6
     [dtheta1, dtheta2, ddtheta1, ddtheta2]
 }
 
-/// The same angle in [−π, π].
+/// `angle` in [−π, π].
 fn wrap(angle: f64) -> f64 {
-    // A step turns a link by a few turns at most. Beyond that (a state set by hand), subtracting 2π one at a time could
-    // go on for ever, because it no longer changes a large number.
+    // A step makes few turns. In a larger angle set by hand, subtracting 2π could change no bit.
     if angle.abs() > 1e3 {
         return libm::remainder(angle, 2.0 * PI);
     }

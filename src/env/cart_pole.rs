@@ -41,7 +41,7 @@ impl CartPole {
         // Explicit Euler: positions move by the velocities before the step.
         let (x, theta) = (x + TAU * x_dot, theta + TAU * theta_dot);
         self.state = [x, x_dot + TAU * x_acc, theta, theta_dot + TAU * theta_acc];
-        // Written as "not inside" so that a state which has overflowed ends the episode as well.
+        // `!inside` also ends the episode for a NaN state.
         let inside = x.abs() <= X_LIMIT && theta.abs() <= THETA_LIMIT;
         Outcome { reward: 1.0, terminated: !inside }
     }

@@ -1,7 +1,7 @@
-//! Four classic-control environments, equal to Gymnasium's: same dynamics, rewards, ends and distributions of resets.
+//! Four classic-control environments with Gymnasium's dynamics, rewards, ends and resets.
 //!
-//! [`VecEnv`] steps many copies of one side by side and resets each when its episode ends. [`Physics`] is a single copy
-//! without time limit or reset, for tests and for planning ahead.
+//! [`VecEnv`] steps many copies and resets each when its episode ends. [`Physics`] is one copy
+//! without time limit or reset, for tests and planning.
 
 mod acrobot;
 mod cart_pole;
@@ -35,17 +35,17 @@ pub enum EnvId {
     MountainCarContinuous,
 }
 
-/// What an environment accepts.
+/// The actions of an environment.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum ActionSpace {
-    /// One of `n` choices, numbered from 0.
+    /// A choice below `n`.
     Discrete {
         /// The number of choices.
         n: usize,
     },
     /// `dim` numbers, each clipped to `[low, high]`.
     Continuous {
-        /// How many numbers.
+        /// Number of dimensions.
         dim: usize,
         /// The lower bound.
         low: f32,
@@ -61,7 +61,7 @@ pub struct Spec {
     pub id: &'static str,
     /// Numbers in an observation.
     pub observation_size: usize,
-    /// What it accepts.
+    /// Its actions.
     pub action_space: ActionSpace,
     /// Steps after which an episode is truncated.
     pub max_episode_steps: usize,
@@ -71,7 +71,7 @@ impl EnvId {
     /// All of them.
     pub const ALL: [EnvId; 4] = [EnvId::CartPole, EnvId::Acrobot, EnvId::Pendulum, EnvId::MountainCarContinuous];
 
-    /// The name it is printed and parsed by.
+    /// The name that it prints and parses.
     pub fn name(self) -> &'static str {
         match self {
             EnvId::CartPole => "cartpole",
@@ -122,7 +122,7 @@ pub enum Action {
     Continuous(f32),
 }
 
-/// What a step brought.
+/// The result of a step.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Outcome {
     /// The reward.
@@ -131,7 +131,7 @@ pub struct Outcome {
     pub terminated: bool,
 }
 
-/// One environment's state and dynamics, without a time limit and without resets of its own.
+/// One environment's state and dynamics, without time limit and automatic resets.
 ///
 /// ```
 /// use ppo_kernels::env::{Action, EnvId, Physics};
@@ -156,7 +156,7 @@ pub enum Physics {
 }
 
 impl Physics {
-    /// At rest in the origin; [`reset`](Self::reset) or [`set_state`](Self::set_state) starts an episode.
+    /// The zero state; [`reset`](Self::reset) or [`set_state`](Self::set_state) starts an episode.
     pub fn new(id: EnvId) -> Self {
         match id {
             EnvId::CartPole => Self::CartPole(CartPole::default()),
@@ -166,7 +166,7 @@ impl Physics {
         }
     }
 
-    /// Which environment this is.
+    /// The environment's name.
     pub fn id(&self) -> EnvId {
         match self {
             Self::CartPole(_) => EnvId::CartPole,
@@ -176,7 +176,7 @@ impl Physics {
         }
     }
 
-    /// The state, as Gymnasium's `env.unwrapped.state`.
+    /// The state, as in Gymnasium's `env.unwrapped.state`.
     pub fn state(&self) -> &[f64] {
         match self {
             Self::CartPole(env) => &env.state,
@@ -186,11 +186,11 @@ impl Physics {
         }
     }
 
-    /// Sets the state. MountainCarContinuous computes its first step in f64 and the others in f32, as Gymnasium does: a
-    /// state that f32 holds exactly is taken for one that a step has reached, any other for the one after a reset.
+    /// Sets the state. Like Gymnasium, MountainCarContinuous computes the first step after a reset
+    /// in f64, then in f32. A state that f32 represents exactly counts as one reached by a step.
     ///
     /// # Errors
-    /// The wrong number of elements, or one that is not finite.
+    /// [`Error::Shape`] for the number of elements, [`Error::NonFinite`].
     pub fn set_state(&mut self, state: &[f64]) -> Result<()> {
         let needed = self.state().len();
         if state.len() != needed {
@@ -218,10 +218,10 @@ impl Physics {
         }
     }
 
-    /// Writes what the agent sees.
+    /// Writes the observation `[observation_size]`.
     ///
     /// # Errors
-    /// `out` is not as long as an observation.
+    /// [`Error::Shape`] for another length of `out`.
     pub fn observe(&self, out: &mut [f32]) -> Result<()> {
         let needed = self.id().spec().observation_size;
         if out.len() != needed {
@@ -234,7 +234,7 @@ impl Physics {
     /// One step. A continuous action is clipped to its range.
     ///
     /// # Errors
-    /// An action of the wrong kind, out of range, or NaN. The state is then unchanged.
+    /// An action of the wrong kind, out of range, or NaN; the state is then unchanged.
     pub fn step(&mut self, action: Action) -> Result<Outcome> {
         let action = match action {
             Action::Discrete(choice) => Actions::Discrete(&[choice]),

@@ -21,7 +21,7 @@ const SLOPE: f64 = 0.0025;
 pub struct MountainCar {
     /// Position and velocity.
     pub(super) state: [f64; 2],
-    /// Whether the state is in f64. Gymnasium keeps it so from a reset to the first step, and in f32 from there on.
+    /// Whether the state is in f64: in Gymnasium, from a reset to the first step.
     wide: bool,
 }
 
@@ -31,7 +31,7 @@ impl MountainCar {
         self.wide = true;
     }
 
-    /// A state that f32 holds exactly is taken for one that a step has reached, any other for a reset's.
+    /// A state that f32 represents exactly counts as one reached by a step.
     pub(super) fn set(&mut self, state: [f64; 2]) {
         self.state = state;
         self.wide = state.iter().any(|&s| f64::from(s as f32) != s);
@@ -57,7 +57,7 @@ impl MountainCar {
     }
 }
 
-/// The state after a step, rounded to f32, and whether it is the goal, with every comparison made in `F`.
+/// The state after a step in f32, and whether it is the goal; compares in `F`.
 fn advance<F>(position: F, velocity: F, change: F) -> (f32, f32, bool)
 where
     F: Copy + PartialOrd + Add<Output = F> + Neg<Output = F> + Zero + AsPrimitive<f32>,

@@ -34,7 +34,7 @@ impl Pendulum {
     pub(super) fn step(&mut self, torque: f32) -> Outcome {
         let [theta, theta_dot] = self.state;
         let angle = (theta + PI).rem_euclid(2.0 * PI) - PI;
-        // What NumPy computes from the f32 action and Python's numbers alone stays in f32.
+        // NumPy computes terms of the f32 action and Python's numbers in f32.
         let (effort, push) = (0.001f32 * (torque * torque), 3.0 * torque);
         let cost = angle * angle + 0.1 * (theta_dot * theta_dot) + f64::from(effort);
         let theta_dot = theta_dot + (PULL * libm::sin(theta) + f64::from(push)) * DT;

@@ -1,4 +1,4 @@
-//! Many copies of one environment, stepped side by side.
+//! Parallel copies of one environment.
 
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -17,7 +17,7 @@ pub enum Actions<'a> {
 }
 
 impl Actions<'_> {
-    /// Whether these are actions of `space` for `count` environments.
+    /// Checks that these are actions of `space` for `count` environments.
     pub(super) fn check(&self, space: ActionSpace, count: usize) -> Result<()> {
         let require = |expected: usize, len: usize| {
             if len == expected { Ok(()) } else { Err(Error::shape("actions", format!("{expected} elements"), len)) }
@@ -50,7 +50,7 @@ impl Actions<'_> {
 /// An episode that has ended.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Episode {
-    /// Which of the environments.
+    /// Index of the environment.
     pub env: usize,
     /// Sum of its rewards.
     pub total_reward: f64,
@@ -58,7 +58,7 @@ pub struct Episode {
     pub length: usize,
 }
 
-/// One copy, with the episode it is in.
+/// One copy and its current episode.
 #[derive(Debug)]
 struct Slot {
     physics: Physics,
@@ -67,7 +67,7 @@ struct Slot {
     length: usize,
 }
 
-/// `N` copies of one environment. Each is reset in the very step that ends its episode.
+/// `N` copies of one environment. The step that ends an episode also resets its copy.
 #[derive(Debug)]
 pub struct VecEnv {
     id: EnvId,
@@ -82,11 +82,11 @@ pub struct VecEnv {
 }
 
 impl VecEnv {
-    /// `num_envs` copies, freshly reset. Each draws its resets from a random stream of its own, so that its episodes
-    /// depend on `seed`, its index and its actions alone.
+    /// `num_envs` reset copies, each with its own random stream: episodes depend only on `seed`,
+    /// index and actions.
     ///
     /// # Errors
-    /// `num_envs` is zero or too large, or too many for the host's memory.
+    /// [`Error::Shape`] for a `num_envs` of 0 or too large, [`Error::OutOfMemory`] on the host.
     pub fn new(id: EnvId, num_envs: usize, seed: u64) -> Result<Self> {
         require_size("num_envs", num_envs)?;
         let spec = id.spec();
@@ -115,7 +115,7 @@ impl VecEnv {
         })
     }
 
-    /// Which environment these are.
+    /// The environment's name.
     pub fn id(&self) -> EnvId {
         self.id
     }
@@ -125,10 +125,10 @@ impl VecEnv {
         self.copies.len()
     }
 
-    /// Steps every copy once, and resets those whose episode that ends. Continuous actions are clipped to their range.
+    /// Steps every copy once and resets those whose episode ends. Clips continuous actions.
     ///
     /// # Errors
-    /// Actions of the wrong kind or number, out of range, or NaN. Nothing has then been stepped.
+    /// Actions of the wrong kind or number, out of range, or NaN; no copy is then stepped.
     pub fn step(&mut self, actions: Actions<'_>) -> Result<()> {
         actions.check(self.spec.action_space, self.copies.len())?;
         let width = self.spec.observation_size;
@@ -137,7 +137,7 @@ impl VecEnv {
             let outcome = copy.physics.step_checked(actions, index);
             copy.total_reward += outcome.reward;
             copy.length += 1;
-            // Like Gymnasium's TimeLimit: a last step that also terminates is both.
+            // Like Gymnasium's TimeLimit: the last step may terminate too.
             let truncated = copy.length >= self.spec.max_episode_steps;
             self.rewards[index] = outcome.reward as f32;
             self.terminated[index] = u32::from(outcome.terminated);
@@ -157,13 +157,13 @@ impl VecEnv {
         Ok(())
     }
 
-    /// What the agent sees next, `[N, observation_size]`: where an episode has just ended, the first of the new one.
+    /// Current observations `[N, observation_size]`: after an end, the new episode's first.
     pub fn observations(&self) -> &[f32] {
         &self.observations
     }
 
-    /// What the last step reached, before any reset, `[N, observation_size]`. Before the first step, the same as
-    /// [`observations`](Self::observations).
+    /// Observations `[N, observation_size]` that the last step reached, before resets. Before the
+    /// first step, those of [`observations`](Self::observations).
     pub fn final_observations(&self) -> &[f32] {
         &self.final_observations
     }
@@ -173,20 +173,19 @@ impl VecEnv {
         &self.rewards
     }
 
-    /// 1 where the last step reached a state that ends the episode, `[N]`.
+    /// 1 where the last step terminated an episode, `[N]`.
     pub fn terminated(&self) -> &[u32] {
         &self.terminated
     }
 
-    /// 1 where the last step reached the time limit, whether or not it terminated as well, `[N]`.
+    /// 1 where the last step reached the time limit, even if it also terminated, `[N]`.
     pub fn truncated(&self) -> &[u32] {
         &self.truncated
     }
 
-    /// The episodes that have ended since the last call, in the order in which they ended. They are kept until they are
-    /// taken.
+    /// Returns and clears the episodes that ended since the last call, in order.
     pub fn take_finished(&mut self) -> Vec<Episode> {
-        // Drained instead of taken, so that `step` finds its room again and does not allocate.
+        // Drained instead of taken: `step` keeps the capacity and does not allocate.
         self.finished.drain(..).collect()
     }
 }

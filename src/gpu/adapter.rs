@@ -1,4 +1,4 @@
-//! Which adapters there are, and the choice of one.
+//! The adapters of this machine, and the choice of one.
 
 use super::wait;
 use crate::error::{Error, Result};
@@ -6,24 +6,24 @@ use crate::error::{Error, Result};
 /// Which adapter to open.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Selection {
-    /// A discrete, else an integrated GPU; software adapters are refused.
+    /// A discrete GPU, else an integrated one; never a software adapter.
     Hardware,
-    /// The best there is: discrete, integrated, virtual, software, in that order, and not by D3D12 where there is another way.
+    /// The best: discrete, integrated, virtual, software, in that order; D3D12 after other APIs.
     Best,
-    /// The first whose name contains this text, without regard to case.
+    /// The first whose name contains this text; upper and lower case are equal.
     Named(String),
-    /// The one at this place of [`adapters`], from 0: tells equal ones apart.
+    /// The one at this index of [`adapters`], which tells adapters of one name apart.
     Numbered(usize),
-    /// The one at this place of [`adapters`] if the text is a number that has one, else the first whose name contains the text.
+    /// An index of [`adapters`] if the text is a number in range, else a part of the name.
     NumberedOrNamed(String),
 }
 
-/// What one adapter is and can do.
+/// An adapter, its features and its limits.
 #[derive(Debug, Clone)]
 pub struct AdapterSummary {
     /// Name, driver, kind and API.
     pub info: wgpu::AdapterInfo,
-    /// Optional features this crate has a use for, with whether the adapter has them.
+    /// Optional features that this crate can use, and whether the adapter has each.
     pub features: Vec<(&'static str, bool)>,
     /// Sizes and types of the matrices that its tensor cores multiply.
     pub cooperative_matrices: Vec<wgpu::CooperativeMatrixProperties>,
@@ -34,18 +34,18 @@ pub struct AdapterSummary {
 /// Matrices that a subgroup multiplies together: f16 operands, f32 sums.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CooperativeMatrix {
-    /// Rows and columns of all three: 8 or 16.
+    /// Rows and columns of operands and sums: 8 or 16.
     pub size: u32,
     /// Invocations of a subgroup.
     pub subgroup_size: u32,
 }
 
 impl CooperativeMatrix {
-    /// What a device needs to multiply them.
+    /// Features that a device needs for these products.
     pub const FEATURES: wgpu::Features =
         wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX.union(wgpu::Features::SHADER_F16).union(wgpu::Features::SUBGROUP);
 
-    /// The largest that `adapter` has, or what it lacks.
+    /// The largest that `adapter` has, or the reason why it has none.
     pub(crate) fn of(adapter: &wgpu::Adapter) -> std::result::Result<Self, String> {
         let info = adapter.get_info();
         let lacking = Self::FEATURES - adapter.features();
@@ -60,20 +60,20 @@ impl CooperativeMatrix {
             found.iter().any(|m| is_square(m) && (m.ab_type, m.cr_type) == (f16, f32))
         };
         let size = [16, 8].into_iter().find(has);
-        let size = size.ok_or_else(|| format!("{} multiplies no square matrices of f16 to f32", info.name))?;
+        let size = size.ok_or_else(|| format!("{} has no cooperative matrices that multiply f16 into f32", info.name))?;
         Ok(Self { size, subgroup_size: subgroup_size(&info)? })
     }
 }
 
-/// The one size of subgroups, or why there is none.
+/// The size of all subgroups, or the reason why there is no single one.
 fn subgroup_size(info: &wgpu::AdapterInfo) -> std::result::Result<u32, String> {
-    // wgpu says 4 to 64 of all that has Metal; of Apple's own it is 32.
+    // wgpu reports 4 to 64 for every Metal device; Apple's own have 32.
     if info.backend == wgpu::Backend::Metal && info.name.starts_with("Apple") {
         return Ok(32);
     }
     if info.subgroup_min_size != info.subgroup_max_size {
         let sizes = format!("{} to {}", info.subgroup_min_size, info.subgroup_max_size);
-        return Err(format!("{} has subgroups of {sizes} invocations, where one size is needed", info.name));
+        return Err(format!("{} has subgroups of {sizes} invocations; tensor cores need a single size", info.name));
     }
     Ok(info.subgroup_max_size)
 }
@@ -97,14 +97,14 @@ impl AdapterSummary {
     }
 }
 
-/// As wgpu's variables have it (`WGPU_BACKEND`, `WGPU_VALIDATION`, …).
+/// wgpu's environment variables (`WGPU_BACKEND`, `WGPU_VALIDATION`, …) configure it.
 fn instance() -> wgpu::Instance {
     let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
     descriptor.backends = wgpu::Backends::PRIMARY;
     wgpu::Instance::new(descriptor.with_env())
 }
 
-/// The kind of device first. On Windows a GPU is there twice; D3D12 may come with a compiler that is not up to our shaders.
+/// Sorts by kind. Windows lists a GPU twice; D3D12's compiler may fail on our shaders.
 fn preference(info: &wgpu::AdapterInfo) -> (u8, bool) {
     let kind = match info.device_type {
         wgpu::DeviceType::DiscreteGpu => 0,

@@ -1,4 +1,4 @@
-//! Whether kernel candidates are timed, and the folder of the files that cache the choices.
+//! Settings of autotuning, and the names of its cache files.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -6,28 +6,29 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use etcetera::base_strategy::{BaseStrategy, choose_native_strategy};
 
-/// Says `off` where nothing is to be timed, read or written.
+/// Set to `off`, it turns off timing and caching.
 const SWITCH: &str = "PPO_KERNELS_AUTOTUNE";
-/// Names another folder than the user's cache folder.
+/// Replaces the user's cache folder.
 const FOLDER: &str = "PPO_KERNELS_CACHE_DIR";
-/// Characters of a file's name, without its ending: file systems allow 255 bytes.
+/// Characters of a file's stem: file systems allow 255 bytes.
 const LONGEST_NAME: usize = 160;
 
-/// Whether a [`Context`](super::Context) times kernel candidates of the same bits at their first use, and where it caches the choices and
-/// the driver's compiled pipelines.
+/// Whether a [`Context`](super::Context) times kernel candidates at their first use. Candidates
+/// give the same bits. It can cache its choices and the driver's compiled pipelines in files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Autotune {
-    /// Fixed choices: nothing is timed, read or written.
+    /// Fixed choices, no timing, no files.
     Off,
-    /// Choices last as long as the context; nothing is read or written.
+    /// Choices live as long as the context, without files.
     InMemory,
-    /// Choices and pipelines are cached in this folder, which is made with the first file.
+    /// Choices and pipelines are cached in this folder, created with the first file.
     OnDisk(PathBuf),
 }
 
 impl Autotune {
-    /// What the environment says: [`Off`](Self::Off) with `PPO_KERNELS_AUTOTUNE=off`, else on disk, in the folder that `PPO_KERNELS_CACHE_DIR`
-    /// names, else in `ppo-kernels` in the user's cache folder (`XDG_CACHE_HOME` or `~/.cache`, `~/Library/Caches`, `%LOCALAPPDATA%`).
+    /// `PPO_KERNELS_AUTOTUNE=off` gives [`Off`](Self::Off). Otherwise the folder is
+    /// `PPO_KERNELS_CACHE_DIR`, or `ppo-kernels` in the user's cache folder (`XDG_CACHE_HOME` or
+    /// `~/.cache`, `~/Library/Caches`, `%LOCALAPPDATA%`).
     pub fn from_environment() -> Self {
         let users = choose_native_strategy().ok().map(|folders| folders.cache_dir().join("ppo-kernels"));
         Self::from_settings(std::env::var_os(SWITCH), std::env::var_os(FOLDER), users)
@@ -37,7 +38,7 @@ impl Autotune {
         match switch {
             Some(switch) if switch == "off" => return Autotune::Off,
             Some(switch) if !switch.is_empty() && switch != "on" => {
-                log::warn!("{SWITCH} is neither on nor off: {}", switch.display());
+                log::warn!("{SWITCH} is {}; set it to on or off", switch.display());
             }
             _ => {}
         }
@@ -45,7 +46,6 @@ impl Autotune {
         named.or(users).map_or(Autotune::InMemory, Autotune::OnDisk)
     }
 
-    /// The folder of the files, if there are any.
     pub(super) fn folder(&self) -> Option<&Path> {
         match self {
             Autotune::OnDisk(folder) => Some(folder),
@@ -54,7 +54,7 @@ impl Autotune {
     }
 }
 
-/// The name, without its ending, of the files for an adapter, its driver and this version of the crate.
+/// The stem of the cache files for an adapter, its driver and this version of the crate.
 pub(super) fn file_name(info: &wgpu::AdapterInfo) -> String {
     let wgpu::AdapterInfo { name, driver, driver_info, backend, vendor, device, .. } = info;
     let words = format!("{} {backend} {vendor:x} {device:x} {name} {driver} {driver_info}", env!("CARGO_PKG_VERSION"));
@@ -64,7 +64,7 @@ pub(super) fn file_name(info: &wgpu::AdapterInfo) -> String {
     name
 }
 
-/// Readers find the old contents or the new, never a part: written beside the target, then renamed.
+/// Writes beside the target and renames: readers see the old file or the new one, never a part.
 pub(super) fn write_atomically(path: &Path, contents: &[u8]) -> std::io::Result<()> {
     static WRITTEN: AtomicU64 = AtomicU64::new(0);
     if let Some(folder) = path.parent() {

@@ -7,10 +7,9 @@ use std::sync::{Arc, Weak};
 
 use crate::error::{Error, Result};
 
-/// Allocations freed so far, of all devices. A cache of objects that live as long as an allocation looks for stale ones when this changes.
+/// Allocations freed so far on all devices; when it changes, caches drop stale entries.
 static FREED: AtomicU64 = AtomicU64::new(0);
 
-/// How often, so far, the last [`Buffer`] of an allocation was dropped.
 pub(super) fn allocations_freed() -> u64 {
     FREED.load(Ordering::Relaxed)
 }
@@ -18,16 +17,16 @@ pub(super) fn allocations_freed() -> u64 {
 /// The memory that clones, slices and casts of a buffer share.
 pub(super) struct Allocation {
     raw: wgpu::Buffer,
-    /// Not known of a caller's own buffer.
+    /// None for a caller's own buffer.
     device: Option<DeviceId>,
 }
 
-/// Tells devices apart, which wgpu's own numbers do not across instances: there, a buffer of another device is taken for one of this.
+/// Identifies a device. wgpu's own numbers are unique only within one wgpu instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum DeviceId {
-    /// Opened here, counted.
+    /// A running number for each device opened by this crate.
     Opened(u64),
-    /// A caller's, by wgpu's number.
+    /// wgpu's number of a caller's device.
     Callers(u64),
 }
 
@@ -50,8 +49,8 @@ impl Drop for Allocation {
     }
 }
 
-/// A storage buffer of `len` elements of `T` (`f32` or `u32`). Cloning shares the allocation: what an operation writes must be no clone of anything else that
-/// it takes.
+/// A storage buffer of `len` elements of `T` (`f32` or `u32`). Clones share the allocation, so an
+/// operation's output must not be a clone of another argument.
 pub struct Buffer<T> {
     allocation: Arc<Allocation>,
     /// Bytes before the first element: zero, or a guard region.
@@ -74,8 +73,8 @@ impl<T> Clone for Buffer<T> {
     }
 }
 
-/// An allocation, by its address, and a range in it: the key of a cache whose values hold the [allocation](Buffer::allocation), so that no
-/// other one gets the address.
+/// An allocation's address and a range in it. A cache with this key must hold the
+/// [allocation](Buffer::allocation), so that no other one gets the address.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct BufferKey {
     allocation: usize,
@@ -91,7 +90,7 @@ impl<T> std::fmt::Debug for Buffer<T> {
 }
 
 impl<T> Buffer<T> {
-    /// What a buffer must be usable for.
+    /// Usages that every buffer needs.
     pub const USAGES: wgpu::BufferUsages =
         wgpu::BufferUsages::STORAGE.union(wgpu::BufferUsages::COPY_SRC).union(wgpu::BufferUsages::COPY_DST);
 
@@ -99,15 +98,16 @@ impl<T> Buffer<T> {
         Self { allocation: Arc::new(Allocation { raw, device }), head, tail, len, element: PhantomData }
     }
 
-    /// Whether it may be used on this device.
     pub(super) fn is_of(&self, device: DeviceId) -> bool {
         self.allocation.device.is_none_or(|own| own == device)
     }
 
-    /// A caller's own buffer of `len` four-byte elements, made on the device that the kernels run on, which nobody checks.
+    /// Wraps a caller's buffer of `len` four-byte elements. It must belong to the device that the
+    /// kernels run on, which nothing checks.
     ///
     /// # Errors
-    /// [`Error::Shape`] when it is smaller than `len` elements, [`Error::InvalidValue`] when it lacks one of [`Self::USAGES`].
+    /// [`Error::Shape`] for fewer than `len` elements, [`Error::InvalidValue`] without
+    /// [`Self::USAGES`].
     pub fn from_wgpu(raw: wgpu::Buffer, len: usize) -> Result<Self> {
         if raw.size() / 4 < len as u64 || len == 0 {
             return Err(Error::shape("buffer", format!("at least {} elements of 4 bytes", len.max(1)), raw.size() / 4));
@@ -118,7 +118,7 @@ impl<T> Buffer<T> {
         Ok(Self::guarded(raw, None, len, 0, 0))
     }
 
-    /// The wgpu buffer underneath. Its first element is at byte zero unless guard regions were asked for.
+    /// The wgpu buffer. Its first element is at byte 0 unless it has guard regions.
     pub fn raw(&self) -> &wgpu::Buffer {
         &self.allocation.raw
     }
@@ -129,7 +129,6 @@ impl<T> Buffer<T> {
         self.len
     }
 
-    /// Whether guard regions surround it.
     pub(super) fn is_guarded(&self) -> bool {
         self.tail > 0
     }
@@ -139,13 +138,13 @@ impl<T> Buffer<T> {
         wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer: self.raw(), offset: self.head, size })
     }
 
-    /// `len` elements from `offset` on, which is a multiple of 64: 256 bytes, the strictest offset alignment there is.
+    /// `len` elements from `offset` on, a multiple of 64: 256 bytes, WebGPU's strictest alignment.
     pub(crate) fn slice(&self, offset: usize, len: usize) -> Self {
         debug_assert!(offset.is_multiple_of(64) && offset + len <= self.len);
         Self { head: self.head + 4 * offset as u64, tail: 0, len, ..self.clone() }
     }
 
-    /// The same memory seen as another four-byte type, for kernels that only move bits.
+    /// Reinterprets the memory as another four-byte type, for kernels that only move bits.
     pub(crate) fn cast<U>(&self) -> Buffer<U> {
         Buffer { allocation: Arc::clone(&self.allocation), head: self.head, tail: self.tail, len: self.len, element: PhantomData }
     }
@@ -154,7 +153,6 @@ impl<T> Buffer<T> {
         BufferKey { allocation: Arc::as_ptr(&self.allocation).addr(), head: self.head, tail: self.tail, len: self.len }
     }
 
-    /// Does not keep it alive.
     pub(super) fn allocation(&self) -> Weak<Allocation> {
         Arc::downgrade(&self.allocation)
     }

@@ -1,4 +1,4 @@
-//! Results that a context computes once: choices made by timing, and the driver's compiled pipelines.
+//! Results that a context computes once: choices made by timing, and compiled pipelines.
 
 use std::collections::HashMap;
 
@@ -6,12 +6,12 @@ use super::autotune::Autotune;
 use super::choices::ChoicesFile;
 use super::pipeline_cache::PipelineCacheFile;
 
-/// The problem for which a candidate is chosen: an operation and its sizes.
+/// The key of a choice: an operation and its sizes.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct TuningKey {
     /// Kernel and operation.
     pub operation: &'static str,
-    /// Rows, columns and depth, as coarse as a choice may be.
+    /// Rows, columns and depth, rounded so that near sizes share a choice.
     pub sizes: [usize; 3],
 }
 
@@ -22,7 +22,7 @@ impl std::fmt::Display for TuningKey {
     }
 }
 
-/// In memory and, if [`Autotune`] says so, in files, which are opened at the first look-up.
+/// Choices in memory and, with [`Autotune::OnDisk`], in files opened at the first look-up.
 pub(super) struct Cache {
     autotune: Autotune,
     choices: HashMap<TuningKey, &'static str>,
@@ -40,23 +40,20 @@ impl Cache {
         self.autotune == Autotune::Off
     }
 
-    /// The driver's cache, with which a pipeline is to be made.
     pub(super) fn pipelines(&mut self, device: &wgpu::Device) -> Option<&wgpu::PipelineCache> {
         let folder = self.autotune.folder()?;
         self.pipelines.get_or_insert_with(|| PipelineCacheFile::open(device, folder)).as_ref().map(PipelineCacheFile::cache)
     }
 
-    /// The candidate that this context has chosen.
     pub(super) fn choice(&self, key: &TuningKey) -> Option<&'static str> {
         self.choices.get(key).copied()
     }
 
-    /// From now on, this is the context's choice.
     pub(super) fn choose(&mut self, key: TuningKey, candidate: &'static str) {
         self.choices.insert(key, candidate);
     }
 
-    /// The choices of all processes, if they are on disk.
+    /// The file of choices, with [`Autotune::OnDisk`].
     pub(super) fn file(&mut self, device: &wgpu::Device) -> Option<&mut ChoicesFile> {
         let folder = self.autotune.folder()?;
         Some(self.file.get_or_insert_with(|| ChoicesFile::open(folder, &device.adapter_info())))

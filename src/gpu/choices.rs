@@ -1,4 +1,4 @@
-//! The file that caches choices: one for each adapter, driver and version of this crate.
+//! The file of choices: one for each adapter, driver and version of this crate.
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -8,10 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use super::autotune::{file_name, write_atomically};
 
-/// By [tuning key](super::cache::TuningKey), the name of the candidate that was fastest.
+/// From [tuning key](super::cache::TuningKey) to the fastest candidate's name.
 type Choices = BTreeMap<String, String>;
 
-/// What has to be the same for choices to hold. The file's name says most of it, in fewer letters.
+/// Choices hold for equal identities only; the file's name abbreviates them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Identity {
     ppo_kernels: String,
@@ -29,12 +29,12 @@ struct Contents {
     choices: Choices,
 }
 
-/// Choices that outlive the process. No failure of the file system is an error: a choice that cannot be written is timed again.
+/// Choices on disk. A failure of the file system is no error: the next process times again.
 pub(super) struct ChoicesFile {
     path: PathBuf,
     identity: Identity,
     choices: Choices,
-    /// Whether writing has not failed yet.
+    /// False after the first failed write.
     is_writable: bool,
 }
 
@@ -53,7 +53,7 @@ impl ChoicesFile {
         let mut file = Self { path, identity, choices: Choices::new(), is_writable: true };
         match file.read() {
             Ok(choices) => file.choices = choices,
-            Err(reason) => log::warn!("{} is ignored, and written anew with the next choice: {reason}", file.path.display()),
+            Err(reason) => log::warn!("{} is ignored ({reason}); the next choice overwrites it", file.path.display()),
         }
         file
     }
@@ -62,8 +62,8 @@ impl ChoicesFile {
         self.choices.get(key).map(String::as_str)
     }
 
-    /// Adds a choice to those that the file holds by now: other processes may have written since it was read. Of two that write in the same
-    /// moment one may lose its choice, which the next process times again.
+    /// Adds a choice to the file, after reading it again for the choices of other processes. If two
+    /// processes write at once, one choice can be lost; the next process times it again.
     pub(super) fn put(&mut self, key: String, choice: &str) {
         if let Ok(others) = self.read() {
             self.choices.extend(others);
@@ -77,7 +77,7 @@ impl ChoicesFile {
             .map_err(std::io::Error::from)
             .and_then(|text| write_atomically(&self.path, &text));
         if let Err(error) = written {
-            log::warn!("choices last as long as this process: {}: {error}", self.path.display());
+            log::warn!("cannot write {} ({error}); choices are not saved", self.path.display());
             self.is_writable = false;
         }
     }
@@ -89,6 +89,6 @@ impl ChoicesFile {
             Err(error) => return Err(error.to_string()),
         };
         let Contents { made_on, choices } = serde_json::from_slice(&text).map_err(|error| error.to_string())?;
-        if made_on == self.identity { Ok(choices) } else { Err("made on another adapter, driver or version".to_owned()) }
+        if made_on == self.identity { Ok(choices) } else { Err("it belongs to another adapter, driver or version".to_owned()) }
     }
 }

@@ -1,6 +1,6 @@
-//! What is recorded, and its way into an encoder.
+//! Recorded commands and their encoding.
 
-use super::timing::{Place, timestamp_writes};
+use super::timing::{PassPosition, timestamp_writes};
 
 pub(super) enum Command {
     Dispatch { pipeline: usize, bind_group: wgpu::BindGroup, groups: [u32; 3] },
@@ -13,7 +13,7 @@ impl Command {
     }
 }
 
-/// Puts each run of dispatches into one compute pass. With `queries`, the first and the last of these write timestamps.
+/// Encodes each run of dispatches as one compute pass; the first and last write into `queries`.
 pub(super) fn encode(
     commands: &[Command],
     pipelines: &[wgpu::ComputePipeline],
@@ -28,9 +28,9 @@ pub(super) fn encode(
             encoder.copy_buffer_to_buffer(source, *source_offset, target, *target_offset, *size);
             continue;
         }
-        let place = Place { first: passes_before == 0, last: passes_before + 1 == passes };
+        let position = PassPosition { first: passes_before == 0, last: passes_before + 1 == passes };
         passes_before += 1;
-        let timestamp_writes = queries.and_then(|queries| timestamp_writes(queries, place));
+        let timestamp_writes = queries.and_then(|queries| timestamp_writes(queries, position));
         let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor { label: None, timestamp_writes });
         for command in run {
             if let Command::Dispatch { pipeline, bind_group, groups: [x, y, z] } = command {

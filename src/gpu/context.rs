@@ -1,4 +1,4 @@
-//! One device, its pipelines, and the operations recorded but not yet submitted.
+//! A device, its pipelines, and the recorded commands.
 
 mod buffers;
 mod guards;
@@ -26,14 +26,14 @@ use super::timing::Timing;
 use super::wait;
 use crate::error::{Error, Result};
 
-/// Errors that wgpu reports through callbacks, kept until the next read-back or flush.
+/// Errors from wgpu's callbacks, returned by the next read-back or flush.
 #[derive(Default)]
 struct Reported {
     lost: Option<String>,
     error: Option<String>,
 }
 
-/// A device with everything recorded on it. Nothing is submitted before a read-back or [`flush`](Self::flush).
+/// A device and its recorded commands, submitted by a read-back or [`flush`](Self::flush).
 pub struct Context {
     device: wgpu::Device,
     device_id: DeviceId,
@@ -44,21 +44,21 @@ pub struct Context {
     cooperative_matrix: std::result::Result<CooperativeMatrix, String>,
     guards: bool,
     bounds_checks: bool,
-    /// Whether shaders can be made with bounds checks.
+    /// Whether shaders can be compiled with bounds checks.
     can_check_bounds: bool,
     pipelines: Pipelines,
     bind_groups: BindGroups,
     commands: Vec<Command>,
-    /// Whether a caller has, or had, something recorded here to submit: nobody says when that has been done.
+    /// Whether commands went into a caller's encoder: nothing reports when the caller submits them.
     is_encoded_elsewhere: bool,
     staging: Option<wgpu::Buffer>,
     submissions: u64,
     scratch: HashMap<&'static str, Buffer<u32>>,
     reported: Arc<Mutex<Reported>>,
-    /// Of a caller's device, which does not report here.
+    /// Detects the loss of a caller's device, whose callbacks are the caller's.
     probe: Option<wgpu::Buffer>,
     timing: Option<Timing>,
-    /// Where nothing is to run, and bytes are counted instead.
+    /// Set in a dry run, which only counts bytes.
     dry_run: Option<DryRun>,
     pub(super) cache: Cache,
 }
@@ -70,9 +70,9 @@ impl std::fmt::Debug for Context {
 }
 
 impl Context {
-    /// Works on a caller's own device and queue. Their error callbacks stay the caller's: where they set none, wgpu panics at what the device reports.
-    /// Contexts on one device share its buffers. Devices of several of a caller's wgpu instances are not told apart: whoever has such must not take a buffer of
-    /// one to the other.
+    /// Uses a caller's device and queue. The caller keeps its error callbacks; without any, wgpu
+    /// panics on a device error. Contexts on one device share its buffers. Devices of different
+    /// wgpu instances are not told apart: never pass a buffer of one to the other.
     pub fn from_wgpu(device: wgpu::Device, queue: wgpu::Queue, name: String) -> Self {
         Self {
             device_id: DeviceId::of_callers(&device),
@@ -100,7 +100,7 @@ impl Context {
         }
     }
 
-    /// A context on the same device for a dry run: it makes, runs and reads nothing, and only counts [bytes](Self::planned_bytes).
+    /// A context for a dry run on the same device: it only counts [bytes](Self::planned_bytes).
     pub(crate) fn planner(&self) -> Self {
         Self {
             device_id: self.device_id,
@@ -114,28 +114,28 @@ impl Context {
         }
     }
 
-    /// Bytes of all buffers that were asked of a [planner](Self::planner), and none of anything else.
+    /// Bytes of all buffers requested from a [planner](Self::planner); 0 for other contexts.
     pub(crate) fn planned_bytes(&self) -> u64 {
         self.dry_run.as_ref().map_or(0, |dry_run| dry_run.bytes)
     }
 
-    /// Bytes of the device's memory that are in use, by anybody who shares the device, as its allocator counts them: padding included, and
-    /// what it holds in reserve not. None where the API has an allocator of its own (Metal).
+    /// Bytes in use on the device by all its users, as wgpu's allocator counts them: with padding,
+    /// without its reserve. None where the API allocates (Metal).
     pub fn allocated_bytes(&self) -> Option<u64> {
         self.device.generate_allocator_report().map(|report| report.total_allocated_bytes)
     }
 
-    /// Name of the adapter.
+    /// The adapter's name.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Kind, driver and API of the adapter, by its own account.
+    /// The adapter's kind, driver and API.
     pub fn adapter_info(&self) -> wgpu::AdapterInfo {
         self.device.adapter_info()
     }
 
-    /// Whether the adapter is a program on the CPU, such as llvmpipe, whose best variants are not a GPU's.
+    /// Whether the adapter runs on the CPU, like llvmpipe; other variants are fastest there.
     pub fn is_software(&self) -> bool {
         self.is_software
     }
@@ -145,37 +145,36 @@ impl Context {
         &self.limits
     }
 
-    /// The matrices that kernels may multiply on tensor cores, or why there are none.
+    /// The matrices that kernels may multiply on tensor cores, or the reason why there are none.
     pub fn cooperative_matrix(&self) -> std::result::Result<CooperativeMatrix, &str> {
         self.cooperative_matrix.as_ref().copied().map_err(String::as_str)
     }
 
-    /// How often something was submitted.
+    /// Number of submissions.
     pub fn submissions(&self) -> u64 {
         self.submissions
     }
 
-    /// Whether to time candidates, and where to cache the choices; at first, what [the environment](Autotune::from_environment) says.
-    /// Nothing is timed, read or written while indices are [checked](Self::set_bounds_checks) (the default with debug assertions), with
-    /// [guard regions](Self::set_guards), and for a [replaced](Self::replace_shader) shader.
+    /// Sets autotuning; the default is [`Autotune::from_environment`]. Autotuning pauses with
+    /// [bounds checks](Self::set_bounds_checks) (the default with debug assertions), with [guard
+    /// regions](Self::set_guards), and for a [replaced](Self::replace_shader) shader.
     ///
-    /// Timing submits work of its own to the queue and waits for it. What is recorded stays recorded.
+    /// Timing submits its own work to the queue and waits for it. Recorded commands stay recorded.
     pub fn set_autotune(&mut self, autotune: Autotune) {
         self.cache = Cache::new(autotune);
     }
 
-    /// How many candidates were timed since [`set_autotune`](Self::set_autotune). A choice found in the folder costs none.
+    /// Candidates timed since [`set_autotune`](Self::set_autotune); choices from a file need none.
     pub fn candidates_timed(&self) -> u64 {
         self.cache.candidates_timed
     }
 
-    /// The choices of all processes, if they are on disk.
+    /// The file of choices, with [`Autotune::OnDisk`].
     pub(super) fn choices_file(&mut self) -> Option<&mut ChoicesFile> {
         self.cache.file(&self.device)
     }
 
-    /// Runs `act` on the device between what was submitted and what is recorded: neither takes notice, nothing of it is timed or counted,
-    /// and it leaves only pipelines behind.
+    /// Runs `act` with an empty recording, untimed and uncounted. It leaves only pipelines behind.
     pub(super) fn isolated<R>(&mut self, act: impl FnOnce(&mut Self) -> R) -> R {
         let recorded = (std::mem::take(&mut self.commands), std::mem::take(&mut self.bind_groups));
         let (staging, timing, submissions) = (self.staging.take(), self.timing.take(), self.submissions);
@@ -186,34 +185,33 @@ impl Context {
         result
     }
 
-    /// From now on, times every submission, or none. Where nobody asks, nothing is written, resolved or read.
+    /// Starts or stops timing submissions. Without it, no timestamp is written.
     pub fn set_timing(&mut self, timing: bool) {
         if timing != self.timing.is_some() {
             self.timing = timing.then(|| Timing::new(&self.device, &self.queue));
         }
     }
 
-    /// Seconds the device has worked on what was submitted since the last call: of each submission, from the beginning of its first
-    /// compute pass to the end of its last, with the copies between passes and without those before and after. Waits for all of it.
+    /// Seconds of device time since the last call. A submission counts from the start of its first
+    /// compute pass to the end of its last, with the copies between. Waits for all submissions.
     ///
-    /// None without [`set_timing`](Self::set_timing) or timestamp queries, where no submission had a pass or there were more than 256, and
-    /// where a pair of timestamps makes no sense.
+    /// None without [`set_timing`](Self::set_timing) or timestamp queries, after no compute pass or
+    /// more than 256 submissions, and for an invalid pair of timestamps.
     ///
     /// # Errors
-    /// [`Error::Device`] from the device.
+    /// [`Error::Device`], [`Error::DeviceLost`].
     pub fn take_gpu_seconds(&mut self) -> Result<Option<f64>> {
         let Self { timing, device, queue, is_software, .. } = self;
         let seconds = timing.as_mut().map_or(Ok(None), |timing| timing.take_gpu_seconds(device, queue, *is_software))?;
         self.raise_reported().map(|()| seconds)
     }
 
-    /// Seconds the host has spent since the last call on what was submitted since: recording and encoding, up to each submission, without
-    /// submitting and waiting. None without [`set_timing`](Self::set_timing), and where nothing was submitted.
+    /// Host seconds since the last call: recording and encoding, up to each submission. None
+    /// without [`set_timing`](Self::set_timing) and without a submission.
     pub fn take_encode_seconds(&mut self) -> Option<f64> {
         self.timing.as_mut().and_then(Timing::take_encode_seconds)
     }
 
-    /// Waits for everything submitted.
     pub(super) fn wait(&self) -> Result<()> {
         wait::until_idle(&self.device, self.is_software)
     }
@@ -223,7 +221,7 @@ impl Context {
         reported.lost.is_some() || reported.error.is_some()
     }
 
-    /// [`Error::DeviceLost`] where that is known.
+    /// [`Error::DeviceLost`] after a loss.
     fn require_alive(&self) -> Result<()> {
         let mut reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
         if reported.lost.is_none() && self.probe.as_ref().is_some_and(|probe| wait::is_lost(&self.device, probe)) {

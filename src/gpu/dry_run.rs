@@ -1,16 +1,14 @@
-//! The dry run of a context: it runs nothing and counts the bytes that are allocated.
+//! State of a dry run, which executes nothing and counts the bytes of all buffers.
 
-/// Bytes of a buffer that stands for another. Each buffer has one of its own: bind groups and copies tell buffers apart.
+/// Bytes of a placeholder. Each buffer has its own, because bind groups tell buffers apart.
 const PLACEHOLDER: u64 = 4;
-/// Buffers begin at multiples of this, a cache line. Most drivers take from 16 to 256 bytes, which shows where there is little but uniforms;
-/// D3D12 takes 64 KiB.
+/// Buffers start at multiples of a cache line. Most drivers align to 16 to 256 bytes, D3D12 to 64
+/// KiB; the difference matters only for uniforms.
 const ALIGNMENT: u64 = 64;
 
-/// A count of bytes, and a placeholder for bind groups.
 pub(super) struct DryRun {
-    /// All buffers so far. Nothing is subtracted: a buffer that an update drops lives on in its recorded commands until they are submitted.
+    /// Bytes of all buffers so far, also of dropped ones, which recorded commands hold.
     pub(super) bytes: u64,
-    /// Binds nothing.
     pub(super) bind_group: wgpu::BindGroup,
 }
 
@@ -21,7 +19,7 @@ impl DryRun {
         Self { bytes: 0, bind_group: device.create_bind_group(&bind_group) }
     }
 
-    /// Counts a buffer of `size` bytes; the size of its placeholder.
+    /// Counts `size` bytes and returns the placeholder's size.
     pub(super) fn count(&mut self, size: u64) -> u64 {
         self.bytes = self.bytes.saturating_add(size.next_multiple_of(ALIGNMENT));
         PLACEHOLDER

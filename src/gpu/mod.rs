@@ -1,7 +1,7 @@
-//! The device layer: adapters, buffers, pipelines and the recording of dispatches. It knows no kernel.
+//! The device layer: adapters, buffers, pipelines, recorded dispatches. It knows no kernel.
 //!
-//! Imports run one way: `tuning` times candidates on a [`Context`], which knows nothing of it and holds only the `cache` of the
-//! choices. All modules stand on `wait`, the only one that blocks.
+//! `tuning` times candidates on a [`Context`]; the context holds only the `cache` of choices.
+//! `wait` is the only module that blocks.
 
 mod adapter;
 mod autotune;

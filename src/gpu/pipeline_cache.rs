@@ -1,4 +1,4 @@
-//! The file of the driver's compiled pipelines, which the next process reads.
+//! The file of the driver's compiled pipelines.
 
 use std::hash::{DefaultHasher, Hasher};
 use std::io::ErrorKind;
@@ -7,21 +7,21 @@ use std::path::{Path, PathBuf};
 use super::autotune::{file_name, write_atomically};
 use super::wait::with_error_scope;
 
-/// Bytes of the checksum that stands before the driver's data.
+/// Bytes of the checksum before the driver's data.
 const CHECKSUM: usize = size_of::<u64>();
-/// Drivers forget nothing. A file of more bytes than this is started again.
+/// Drivers never shrink their caches. A larger file is discarded.
 const LARGEST: usize = 64 << 20;
 
-/// A pipeline cache, written when it is dropped with other contents than it was read with.
+/// A pipeline cache. Dropping it writes the file if the contents changed.
 pub(super) struct PipelineCacheFile {
     cache: wgpu::PipelineCache,
     path: PathBuf,
-    /// Of the data it was made with.
+    /// Checksum of the data from the file.
     checksum: Option<u64>,
 }
 
 impl PipelineCacheFile {
-    /// None where the device was opened without the feature, which only Vulkan has.
+    /// None without the device feature, which only Vulkan has.
     pub(super) fn open(device: &wgpu::Device, folder: &Path) -> Option<Self> {
         if !device.features().contains(wgpu::Features::PIPELINE_CACHE) {
             return None;
@@ -49,7 +49,7 @@ impl Drop for PipelineCacheFile {
         }
         let contents = [checksum.to_le_bytes().as_slice(), &data].concat();
         if let Err(error) = write_atomically(&self.path, &contents) {
-            log::warn!("pipelines are not cached: {}: {error}", self.path.display());
+            log::warn!("cannot write {} ({error}); pipelines are not cached", self.path.display());
         }
     }
 }
@@ -65,30 +65,30 @@ fn read(path: &Path) -> Option<Vec<u8>> {
     match contents.split_first_chunk::<CHECKSUM>() {
         Some((sum, data)) if u64::from_le_bytes(*sum) == checksum_of(data) => (data.len() <= LARGEST).then(|| data.to_vec()),
         _ => {
-            log::warn!("{} is damaged: ignored and written anew", path.display());
+            log::warn!("{} is damaged; it is ignored and overwritten", path.display());
             None
         }
     }
 }
 
-/// Finds damage, not malice. The standard library may change it with a version: then files of the version before are ignored once.
+/// Detects damage, not malice. A new standard library may change the hash and void old files.
 fn checksum_of(data: &[u8]) -> u64 {
     let mut hasher = DefaultHasher::new();
     hasher.write(data);
     hasher.finish()
 }
 
-/// None, and a line in the log, where wgpu refuses the data: of another driver, say.
+/// None, with a warning, where wgpu refuses the data, for instance another driver's.
 #[allow(unsafe_code)]
 fn create(device: &wgpu::Device, data: Option<&[u8]>) -> Option<wgpu::PipelineCache> {
     let descriptor = wgpu::PipelineCacheDescriptor { label: Some("ppo-kernels"), data, fallback: false };
-    // SAFETY: data has to come from `get_data`. It is what `Drop` wrote, in a file named after adapter, driver and version, and its checksum
-    // fits; wgpu and the driver then compare their own headers. Somebody could make a file that passes all of this, but only who may
-    // write to the user's cache folder, and so could replace the user's programs as well.
+    // SAFETY: data has to come from `get_data`. `Drop` wrote it to a file named after adapter,
+    // driver and version, and its checksum matches. wgpu and the driver compare their own headers
+    // too. Who can forge the file can also replace the user's programs.
     let create = || unsafe { device.create_pipeline_cache(&descriptor) };
     let (cache, refused) = with_error_scope(device, wgpu::ErrorFilter::Validation, create);
     if let Some(error) = &refused {
-        log::warn!("cached pipelines are ignored: {error}");
+        log::warn!("the driver refuses the cached pipelines ({error}); they are ignored");
     }
     refused.is_none().then_some(cache)
 }

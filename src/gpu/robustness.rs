@@ -1,49 +1,51 @@
-//! Vulkan devices whose driver does not check accesses of buffers.
+//! Vulkan devices whose driver does not check buffer accesses.
 //!
-//! wgpu opens every device with `robustBufferAccess2` where there is one, and has the driver compare the address of each access with the buffer's
-//! size, also in shaders that were made without bounds checks.
+//! wgpu opens every device with `robustBufferAccess2` where it exists. The driver then compares
+//! each address with the buffer's size, even in shaders compiled without bounds checks.
 
 use ash::vk;
 use wgpu::hal;
 
-/// Opens `adapter` as [`wgpu::Adapter::request_device`] does, but without that, or says why it cannot.
+/// Opens `adapter` without `robustBufferAccess`, or returns the reason why it cannot.
 ///
 /// # Safety
-/// wgpu adds no checks of its own to shaders of this device, whatever is asked of it: each has to keep its indices within its buffers.
+/// wgpu adds no checks to shaders of this device. Each shader has to keep its indices in bounds.
 #[allow(unsafe_code)]
 pub(super) unsafe fn open_unchecked(
     adapter: &wgpu::Adapter,
     descriptor: &wgpu::DeviceDescriptor<'_>,
 ) -> Result<(wgpu::Device, wgpu::Queue), String> {
-    // SAFETY: nothing of it is destroyed here.
+    // SAFETY: this function destroys no part of it.
     let vulkan = unsafe { adapter.as_hal::<hal::api::Vulkan>() }.ok_or("it is not opened through Vulkan")?;
     let extensions = vulkan.required_device_extensions(descriptor.required_features);
     let names: Vec<_> = extensions.iter().map(|name| name.as_ptr()).collect();
-    // wgpu's own choice of a queue.
+    // wgpu always takes this queue.
     let (family, queue) = (0, 0);
     let queues = [vk::DeviceQueueCreateInfo::default().queue_family_index(family).queue_priorities(&[1.0])];
     let info = vk::DeviceCreateInfo::default().queue_create_infos(&queues).enabled_extension_names(&names);
     let mut features = vulkan.physical_device_features(&extensions, descriptor.required_features);
     let mut info = features.add_to_device_create(info);
     let mut core = vk::PhysicalDeviceFeatures::default();
-    // SAFETY: wgpu has just made the chain, of structures that live in `features`, which nothing else refers to; `core` outlives `info`.
+    // SAFETY: wgpu built this chain in `features`, borrowed by nothing else; `core` outlives
+    // `info`.
     unsafe { clear_robust_buffer_access(&mut info, &mut core) };
     let instance = vulkan.shared_instance().raw_instance();
-    // SAFETY: physical device, extensions and features are those that wgpu chose for this instance, less two features that no other needs.
+    // SAFETY: wgpu chose all of these for this instance; nothing depends on the two removed
+    // features.
     let device = unsafe { instance.create_device(vulkan.raw_physical_device(), &info, None) }.map_err(|e| e.to_string())?;
     let (limits, hints) = (&descriptor.required_limits, &descriptor.memory_hints);
-    // SAFETY: the device was made by this adapter with these extensions, features and queue, and is wgpu's from here on.
+    // SAFETY: this adapter made the device with these arguments; wgpu owns it from here on.
     let opened =
         unsafe { vulkan.device_from_raw(device, None, &extensions, descriptor.required_features, limits, hints, family, queue) };
     let opened = opened.map_err(|e| e.to_string())?;
-    // SAFETY: the device was opened above with what the descriptor asks for.
+    // SAFETY: the device has everything that the descriptor requests.
     unsafe { adapter.create_device_from_hal(opened, descriptor) }.map_err(|e| e.to_string())
 }
 
-/// `core` takes the place of the features that `info` points to.
+/// Clears both features in the chain of `info`; `core` replaces the features that it points to.
 ///
 /// # Safety
-/// All that `info` points to is valid, and what it chains may be written.
+/// All pointers of `info` are valid, and its chain may be written.
 #[allow(unsafe_code)]
 unsafe fn clear_robust_buffer_access<'a>(info: &mut vk::DeviceCreateInfo<'a>, core: &'a mut vk::PhysicalDeviceFeatures) {
     // SAFETY: null or valid.
@@ -55,7 +57,7 @@ unsafe fn clear_robust_buffer_access<'a>(info: &mut vk::DeviceCreateInfo<'a>, co
     // SAFETY: every structure of a chain begins with its type and the next one's address.
     while let Some(base) = unsafe { next.as_mut() } {
         if base.s_type == vk::StructureType::PHYSICAL_DEVICE_ROBUSTNESS_2_FEATURES_EXT {
-            // SAFETY: its type says what it is.
+            // SAFETY: `s_type` identifies the structure.
             unsafe { (*next.cast::<vk::PhysicalDeviceRobustness2FeaturesEXT<'_>>()).robust_buffer_access2 = vk::FALSE };
         }
         next = base.p_next;
@@ -77,7 +79,7 @@ mod tests {
         let mut core = vk::PhysicalDeviceFeatures::default();
         let mut info = vk::DeviceCreateInfo::default().enabled_features(&enabled);
         info = info.push_next(&mut images).push_next(&mut robustness).push_next(&mut halves);
-        // SAFETY: all of it lives until the end of this function.
+        // SAFETY: all structures live until the end of this function.
         unsafe { clear_robust_buffer_access(&mut info, &mut core) };
         assert!(std::ptr::eq(info.p_enabled_features, &core));
         assert_eq!((core.robust_buffer_access, core.shader_int64), (vk::FALSE, vk::TRUE));

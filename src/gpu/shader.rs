@@ -1,9 +1,9 @@
-//! What a kernel tells the device layer about itself.
+//! A kernel's description for the device layer: shader, parameters, grid.
 
-/// A WGSL file, as it stands on disk. Specialised by `override` constants, never by editing its text.
+/// A WGSL file, specialised by `override` constants, never by editing its text.
 #[derive(Debug, Clone, Copy)]
 pub struct Shader {
-    /// The kernel's name: the stem of its five files.
+    /// The kernel's name.
     pub name: &'static str,
     /// The file's text.
     pub source: &'static str,
@@ -23,33 +23,32 @@ pub fn bindings(source: &str) -> impl Iterator<Item = (u32, &str)> {
 /// What is known of a shader's indices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Indices {
-    /// Every index into an array or a vector, in storage, workgroup or private memory, is below the length that the Rust contract has
-    /// checked or the shader declares: in every entry point and specialisation, for every input that a caller can pass, hostile index
-    /// buffers included, and also where the value read goes unused (`select` reads both of its operands). An index made of data counts
-    /// only where the shader clamps or compares it first. The argument stands in the shader's header, at `Preconditions`.
+    /// Each index into an array or a vector is in bounds, in every entry point and specialisation
+    /// and for every input. This includes operands that `select` discards. The shader clamps or
+    /// compares each index that comes from data. Its header gives the proof, at `Preconditions`.
     Proven,
-    /// Nobody has shown that.
+    /// Not proven.
     Checked,
 }
 
-/// One field of a shader's parameter struct, for the test that compares Rust's layout with naga's.
+/// A field of a shader's parameter struct; a test compares Rust's layout with naga's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Field {
-    /// Name, the same in both languages.
+    /// Name in Rust and WGSL.
     pub name: &'static str,
     /// Offset in bytes.
     pub offset: usize,
 }
 
-/// A parameter struct that a shader reads as its uniform at binding 0.
+/// A shader's uniform at binding 0.
 pub trait ShaderParams: bytemuck::Pod {
-    /// Name of the struct in the WGSL file.
+    /// Name in the WGSL file.
     const NAME: &'static str;
-    /// Its fields in order.
+    /// Fields in order.
     const FIELDS: &'static [Field];
 }
 
-/// Declares a `#[repr(C)]` parameter struct with the same name and fields as in WGSL.
+/// Declares a `#[repr(C)]` parameter struct with the names of the WGSL struct.
 macro_rules! shader_params {
     ($(#[$meta:meta])* struct $name:ident { $($field:ident: $type:ty,)+ }) => {
         $(#[$meta])*
@@ -66,18 +65,18 @@ macro_rules! shader_params {
 }
 pub(crate) use shader_params;
 
-/// How many workgroups to start. One dimension counts at most 65 535, so more are folded into two; shaders find their linear
-/// index as `workgroup_id.x + workgroup_id.y * num_workgroups.x` and ignore those past the end.
+/// Number of workgroups. A dimension holds at most 65 535; shaders compute their linear index as
+/// `workgroup_id.x + workgroup_id.y * num_workgroups.x` and skip indices past the end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Grid {
-    /// `n` workgroups, folded into two dimensions where needed.
+    /// `n` workgroups, in two dimensions where needed.
     Linear(usize),
-    /// Columns, rows and layers of workgroups, each within the adapter's limit a dimension.
+    /// Columns, rows and layers of workgroups, each within the adapter's limit.
     Xyz(usize, usize, usize),
 }
 
 impl Grid {
-    /// Enough workgroups of `workgroup_size` invocations for `n` invocations.
+    /// Workgroups of `workgroup_size` invocations for `n` invocations.
     pub fn covering(n: usize, workgroup_size: usize) -> Self {
         Grid::Linear(n.div_ceil(workgroup_size))
     }

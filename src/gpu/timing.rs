@@ -1,18 +1,17 @@
-//! How long submissions take: on the device by timestamp queries, on the host up to each submission.
+//! Times of submissions: device time by timestamp queries, host time up to each submission.
 
 use super::wait::{self, Stopwatch};
 use crate::error::Result;
 
-/// Submissions that are timed between two readings of the clock; a sum over more would leave some out, so there is none.
+/// Most submissions between two readings. After more there is no sum.
 const MOST_SUBMISSIONS: usize = 256;
-/// Where the timestamps of one submission end and those of the next begin, in bytes: as close as they may be resolved.
+/// Bytes from one submission's timestamps to the next: the smallest alignment.
 const STRIDE: u64 = wgpu::QUERY_RESOLVE_BUFFER_ALIGNMENT;
-/// A timestamp at the beginning of a submission's first pass, another at the end of its last.
+/// One at the start of a submission's first pass, one at the end of its last.
 const TIMESTAMPS: u32 = 2;
 
-/// Both clocks. Exists only while somebody asks for it.
 pub(super) struct Timing {
-    /// Where the device has timestamp queries.
+    /// None without timestamp queries.
     device: Option<DeviceClock>,
     host: HostClock,
 }
@@ -23,24 +22,23 @@ impl Timing {
         Self { device: has_timestamps.then(|| DeviceClock::new(device, queue)), host: HostClock::new() }
     }
 
-    /// Where the next submission's passes write their timestamps.
     pub(super) fn queries(&self) -> Option<&wgpu::QuerySet> {
         self.device.as_ref().filter(|clock| clock.submissions < MOST_SUBMISSIONS).map(|clock| &clock.queries)
     }
 
-    /// To be called with the encoder of each submission that has passes, after the last of them.
-    pub(super) fn keep(&mut self, encoder: &mut wgpu::CommandEncoder) {
+    /// Resolves the timestamps of a submission with passes, after its last pass.
+    pub(super) fn resolve(&mut self, encoder: &mut wgpu::CommandEncoder) {
         if let Some(clock) = &mut self.device {
-            clock.keep(encoder);
+            clock.resolve(encoder);
         }
     }
 
-    /// Everything is encoded: what follows is the driver's and the device's time.
+    /// Call after encoding: the driver's and the device's time follows.
     pub(super) fn stop_host(&mut self) {
         self.host.stop();
     }
 
-    /// Waiting is over, or there was none: the host works again.
+    /// Call when the host works again.
     pub(super) fn resume_host(&mut self) {
         self.host.since = Stopwatch::start();
     }
@@ -60,25 +58,25 @@ impl Timing {
     }
 }
 
-/// Where a pass stands among those of its submission.
+/// A pass's position in its submission.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Place {
+pub(super) struct PassPosition {
     pub(super) first: bool,
     pub(super) last: bool,
 }
 
-/// What a pass at that place writes: nothing between the first and the last.
-pub(super) fn timestamp_writes(queries: &wgpu::QuerySet, place: Place) -> Option<wgpu::ComputePassTimestampWrites<'_>> {
-    (place.first || place.last).then_some(wgpu::ComputePassTimestampWrites {
+/// A pass writes timestamps only if it is the first or the last.
+pub(super) fn timestamp_writes(queries: &wgpu::QuerySet, position: PassPosition) -> Option<wgpu::ComputePassTimestampWrites<'_>> {
+    (position.first || position.last).then_some(wgpu::ComputePassTimestampWrites {
         query_set: queries,
-        beginning_of_pass_write_index: place.first.then_some(0),
-        end_of_pass_write_index: place.last.then_some(1),
+        beginning_of_pass_write_index: position.first.then_some(0),
+        end_of_pass_write_index: position.last.then_some(1),
     })
 }
 
 struct DeviceClock {
     queries: wgpu::QuerySet,
-    /// Timestamps of each submission. Zeros where a submission never ran.
+    /// Timestamps of each submission; zeros for one that never ran.
     resolved: wgpu::Buffer,
     read_back: wgpu::Buffer,
     seconds_a_tick: f64,
@@ -105,8 +103,8 @@ impl DeviceClock {
         }
     }
 
-    /// Resolves in the submission that wrote the timestamps: resolving those of one that the device refused could wait for ever.
-    fn keep(&mut self, encoder: &mut wgpu::CommandEncoder) {
+    /// Resolves within the submission: a later one could wait for ever for a refused one.
+    fn resolve(&mut self, encoder: &mut wgpu::CommandEncoder) {
         if self.submissions < MOST_SUBMISSIONS {
             encoder.resolve_query_set(&self.queries, 0..TIMESTAMPS, &self.resolved, STRIDE * self.submissions as u64);
         }
@@ -130,12 +128,12 @@ impl DeviceClock {
     }
 }
 
-/// None for stamps that cannot be: drivers leave zeros where they have no clock, and a clock may wrap or start again.
+/// None for invalid stamps: drivers without a clock leave zeros, and a clock may wrap or restart.
 fn ticks_between(begin: u64, end: u64) -> Option<u64> {
     (begin > 0 && end > begin).then(|| end - begin)
 }
 
-/// The host's time up to each submission, without what lies between a submission and the end of waiting for it.
+/// Host time, without the time from a submission to the end of its wait.
 struct HostClock {
     since: Stopwatch,
     seconds: f64,

@@ -1,8 +1,8 @@
-//! Which of several kernel candidates of the same bits is the fastest on this adapter.
+//! Finds the fastest of several bit-identical kernel candidates on this adapter.
 //!
-//! Only candidates whose results are the same bits compete, so no choice, and no file of choices, can change a result. That the bits are the
-//! same is the kernel's claim, and is compared here before anything is timed, because a compiler may fuse products and sums in one candidate and
-//! not in another: a candidate that differs from the default on this adapter is left out.
+//! A choice, or a file of choices, can therefore change no result. This module compares the bits
+//! before it times: a compiler may fuse multiply and add in one candidate only. A candidate that
+//! differs from the default on this adapter does not compete.
 
 use super::buffer::Buffer;
 use super::cache::TuningKey;
@@ -10,42 +10,41 @@ use super::context::Context;
 use super::wait::Stopwatch;
 use crate::error::Result;
 
-/// Multiply-adds of the smallest problem that is timed: below a millisecond on any GPU, a few on a software adapter.
+/// Multiply-adds of the first problem: under 1 ms on a GPU, a few ms on a software adapter.
 const FIRST_WORK: usize = 1 << 22;
-/// From one problem to the next larger, until the problem has its full size or takes too long.
+/// Growth from problem to problem, up to the full size or the time limit.
 const GROWTH: usize = 16;
-/// Seconds that a single run of the larger problem may take.
+/// Seconds allowed for one run of the next problem.
 const LONGEST_RUN: f64 = 0.025;
-/// Seconds after which no further round begins.
+/// Seconds after which no round begins.
 const LONGEST_ROUNDS: f64 = 0.05;
-/// Each round times every candidate once, so that a clock that speeds up or a busy machine meets all of them.
+/// Each round times every candidate, so that clock changes and other load affect all of them.
 const ROUNDS: usize = 5;
-/// Seconds of work in one submission, by which the time that a submission takes is made small.
+/// Seconds of work in one submission, which hide the cost of submitting.
 const SUBMISSION: f64 = 1e-3;
-/// Runs in one submission.
 const MOST_REPETITIONS: f64 = 32.0;
-/// A candidate this many times slower than the fastest has lost.
+/// A candidate slower than the fastest by this factor drops out.
 const LOST: f64 = 2.0;
-/// Another candidate has to be faster than the default by this factor, so that noise does not choose.
+/// A candidate must beat the default by this factor, so that noise does not decide.
 const WORTH: f64 = 1.05;
-/// The output before a candidate writes it: a NaN, so that one that writes nothing is noticed.
+/// NaN, the output's value before a candidate runs, which reveals elements never written.
 const UNWRITTEN: u32 = 0x7fc0_beef;
 
 /// Records one run of a candidate, by its index.
 type Record<'a> = Box<dyn Fn(&mut Context, usize) -> Result<()> + 'a>;
 
-/// A problem of bounded size on which candidates are timed, on buffers of its own.
+/// A problem of bounded size with its own buffers.
 pub(crate) struct TuningProblem<'a> {
     /// Records one run of a candidate, by its index.
     pub record: Record<'a>,
     /// The output of every candidate.
     pub output: Buffer<f32>,
-    /// Whether more work would make it no larger.
+    /// Whether a larger limit would give the same problem.
     pub is_full_size: bool,
 }
 
-/// The index of the candidate that is the fastest for this key on this adapter; `default` where nothing may be timed, or can be.
-/// `make_problem` makes one of at most about so many multiply-adds.
+/// The index of the fastest candidate for this key, or `default` where timing is off or fails.
+/// `make_problem` builds a problem of at most about the given number of multiply-adds.
 pub(crate) fn fastest<'a>(
     context: &mut Context,
     shader: &'static str,
@@ -64,7 +63,7 @@ pub(crate) fn fastest<'a>(
     let on_disk = context.choices_file().and_then(|file| file.get(&key.to_string()).and_then(index_of));
     let choice = match on_disk {
         Some(choice) => choice,
-        // An error of the device about work recorded before is the caller's to hear.
+        // An earlier error of the device belongs to the caller.
         None if context.has_reported() => return default,
         None => match context.isolated(|context| measure(context, candidates, default, make_problem)) {
             Ok(found) => {
@@ -114,7 +113,7 @@ fn measure<'a>(
     }
 }
 
-/// The candidates that run at all and write the same bits as the default. Compiles and warms up all of them.
+/// The candidates that run and write the default's bits. Compiles and warms up all of them.
 fn with_the_default_bits(
     context: &mut Context,
     problem: &TuningProblem<'_>,
@@ -135,7 +134,7 @@ fn with_the_default_bits(
                 Ok(bits) if bits == expected => true,
                 Ok(_) => {
                     log::warn!(
-                        "{} computes other bits than {} on this adapter: left out",
+                        "{} and {} differ in bits on this adapter; the first is not used",
                         candidates[candidate],
                         candidates[default]
                     );
@@ -150,7 +149,7 @@ fn with_the_default_bits(
     Ok((0..candidates.len()).filter(is_able).collect())
 }
 
-/// Alternating rounds among those that have not lost by their first run; the least time counts.
+/// Times the remaining candidates in alternating rounds; the least time counts.
 fn compete(context: &mut Context, problem: &TuningProblem<'_>, once: Vec<(usize, f64)>, default: usize) -> Result<usize> {
     let first_runs = once.iter().map(|&(_, seconds)| seconds).fold(f64::INFINITY, f64::min);
     let repetitions = (SUBMISSION / first_runs).clamp(1.0, MOST_REPETITIONS) as usize;
@@ -174,7 +173,7 @@ fn compete(context: &mut Context, problem: &TuningProblem<'_>, once: Vec<(usize,
     Ok(if is_worth_it { fastest } else { default })
 }
 
-/// Seconds by the wall's clock for one of so many runs, submitted together.
+/// Wall seconds of a run, over `repetitions` runs in one submission.
 fn seconds(context: &mut Context, problem: &TuningProblem<'_>, candidate: usize, repetitions: usize) -> Result<f64> {
     for _ in 0..repetitions {
         (problem.record)(context, candidate)?;
@@ -192,7 +191,7 @@ mod tests {
     use crate::error::Error;
     use crate::gpu::{Autotune, Grid, Indices, Shader, bind, shader_params};
 
-    /// Three ways of writing the same numbers, and two of failing to.
+    /// Three entry points that write the same numbers, and two that do not.
     const SHADER: Shader = Shader {
         name: "ways",
         indices: Indices::Checked,
@@ -223,7 +222,8 @@ mod tests {
         }
     }
 
-    /// The winner among these entry points, of which the slow one takes longer than a busy machine lets anybody wait. None where there is no adapter and the tests may do without.
+    /// The winner among these entry points. `slow` takes longer than noise on a busy machine. None
+    /// without an adapter, where tests may run without one.
     fn winner(candidates: &[&'static str], default: usize) -> Option<&'static str> {
         let mut context = common::gpu()?.context;
         context.set_bounds_checks(false);

@@ -1,7 +1,7 @@
-//! The one module that waits: for adapters, devices, error scopes, submitted work, mapped buffers, and by the host's clock.
+//! The only module that blocks, and in the device layer the only one that reads the host's clock.
 //!
-//! A browser's main thread must not block, and panics at `Instant::now`. So every blocking call stands here, behind functions that say
-//! what they wait for; a test fails where another module blocks.
+//! A browser's main thread must not block, and panics at `Instant::now`. A test finds other
+//! callers.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -13,19 +13,17 @@ use pollster::block_on;
 
 use crate::error::{Error, Result};
 
-/// How long to spin before sleeping until the device is done: a thread that sleeps takes some ten microseconds to wake up, as long as a
-/// small dispatch takes. Hardware works meanwhile. A software adapter computes on these cores, and takes longer for everything.
+/// Time of spin-waiting before the thread sleeps. A sleeping thread needs some 10 µs to wake, as
+/// long as a small dispatch. A software adapter computes on the same cores and is slower.
 const SPIN: Duration = Duration::from_millis(1);
 const SPIN_ON_SOFTWARE: Duration = Duration::from_millis(20);
-/// How wgpu's panic begins where a device is lost while it is waited for: to a caller of this crate that is an error like any other.
+/// Prefix of wgpu's panic for a device lost during a poll, which this crate turns into an error.
 const PANIC: &str = "Error in Device::poll:";
 
-/// All adapters of all APIs of the instance.
 pub(super) fn enumerate_adapters(instance: &wgpu::Instance) -> Vec<wgpu::Adapter> {
     block_on(instance.enumerate_adapters(wgpu::Backends::all()))
 }
 
-/// A device and its queue, or [`Error::Device`].
 pub(super) fn request_device(
     adapter: &wgpu::Adapter,
     descriptor: &wgpu::DeviceDescriptor<'_>,
@@ -33,7 +31,7 @@ pub(super) fn request_device(
     block_on(adapter.request_device(descriptor)).map_err(|e| Error::Device(e.to_string()))
 }
 
-/// The result of `make`, and the first error of the kind `filter` that it caused.
+/// The result of `make`, and the first error of kind `filter` in it.
 pub(super) fn with_error_scope<R>(
     device: &wgpu::Device,
     filter: wgpu::ErrorFilter,
@@ -44,7 +42,7 @@ pub(super) fn with_error_scope<R>(
     (made, block_on(scope.pop()))
 }
 
-/// Waits for everything submitted: spins first, then sleeps.
+/// Waits for all submissions: spins, then sleeps.
 pub(super) fn until_idle(device: &wgpu::Device, is_software: bool) -> Result<()> {
     let (begin, spin) = (Instant::now(), if is_software { SPIN_ON_SOFTWARE } else { SPIN });
     while begin.elapsed() < spin {
@@ -56,7 +54,7 @@ pub(super) fn until_idle(device: &wgpu::Device, is_software: bool) -> Result<()>
     poll(device, wgpu::PollType::wait_indefinitely()).map(drop)
 }
 
-/// Waits for everything submitted, and converts the first `size` bytes of a buffer that can be mapped.
+/// Waits for all submissions, then converts the first `size` bytes of a mappable buffer.
 pub(super) fn read<R>(
     device: &wgpu::Device,
     is_software: bool,
@@ -73,21 +71,21 @@ pub(super) fn read<R>(
     Ok(result)
 }
 
-/// A small buffer of a caller's device, for [`is_lost`]: the lost callback is the caller's, and a device that is gone reports nothing.
+/// A small buffer for [`is_lost`]: a caller's device reports its loss only to the caller.
 pub(super) fn probe(device: &wgpu::Device) -> wgpu::Buffer {
     let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
     let descriptor = wgpu::BufferDescriptor { label: Some("probe"), size: 4, usage, mapped_at_creation: false };
     with_error_scope(device, wgpu::ErrorFilter::Validation, || device.create_buffer(&descriptor)).0
 }
 
-/// Whether the device of a [`probe`] is lost: it then refuses at once to map the probe. The error scope keeps what is refused from the
-/// caller's callback.
+/// Whether the [`probe`]'s device is lost: it then refuses to map the probe. The error scope hides
+/// the refusal from the caller's callback.
 pub(super) fn is_lost(device: &wgpu::Device, probe: &wgpu::Buffer) -> bool {
     let refused = Arc::new(AtomicBool::new(false));
     let answer = Arc::clone(&refused);
     let map = || {
         probe.map_async(wgpu::MapMode::Read, .., move |mapped| answer.store(mapped.is_err(), Ordering::Release));
-        // Before the mapping is called off, which is an error too.
+        // Read first: unmapping reports an error too.
         let is_lost = refused.load(Ordering::Acquire);
         if !is_lost {
             probe.unmap();
@@ -97,7 +95,6 @@ pub(super) fn is_lost(device: &wgpu::Device, probe: &wgpu::Buffer) -> bool {
     with_error_scope(device, wgpu::ErrorFilter::Validation, map).0
 }
 
-/// The host's clock.
 pub(super) struct Stopwatch(Instant);
 
 impl Stopwatch {
@@ -117,7 +114,7 @@ fn poll(device: &wgpu::Device, how: wgpu::PollType) -> Result<wgpu::PollStatus> 
     }
 }
 
-/// Other panics, such as those of a caller's callbacks, go on.
+/// Converts wgpu's panic; other panics, such as a caller's callbacks', continue.
 fn lost(panic: Box<dyn Any + Send>) -> Error {
     match panic.downcast_ref::<String>().and_then(|message| message.strip_prefix(PANIC)) {
         Some(cause) => Error::DeviceLost(cause.split_whitespace().collect::<Vec<_>>().join(" ")),
@@ -142,7 +139,7 @@ mod tests {
         }
     }
 
-    /// Calls that block on a device, or in the device layer use the host's clock, outside comments and tests.
+    /// Blocking calls in code: of a device, and in the device layer of the host's clock.
     fn blocking_calls(path: &Path, text: &str) -> Vec<&'static str> {
         let anywhere = ["pollster", "block_on", ".poll(", "map_async", "get_mapped_range", "push_error_scope"];
         let in_gpu: &[_] = if path.iter().any(|part| part == "gpu") { &["Instant", "yield_now"] } else { &[] };
@@ -151,7 +148,7 @@ mod tests {
         anywhere.iter().chain(in_gpu).copied().filter(|call| code.iter().any(|line| line.contains(call))).collect()
     }
 
-    /// Rust files that block, below a folder.
+    /// Rust files below a folder that block.
     fn waiting(folder: &Path) -> Vec<PathBuf> {
         let paths = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
         let found = paths.flat_map(|path| match path.is_dir() {

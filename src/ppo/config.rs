@@ -9,70 +9,71 @@ use crate::kernels::normalize::{EpsilonMode, Normalize};
 use crate::kernels::surrogate::{Surrogate, ValueLoss};
 use crate::shape::{require_finite, require_range, require_size};
 
-/// The smallest and the largest positive numbers that are the same on every device: shaders compute in `f32`, and some flush what is
-/// smaller than normal.
+/// The range of positive numbers on every device: shaders compute in `f32` and may flush
+/// subnormals.
 const SMALLEST: f64 = f32::MIN_POSITIVE as f64;
 const LARGEST: f64 = f32::MAX as f64;
 
-/// Over which samples advantages are normalised.
+/// The samples over which advantages are normalised.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AdvantageScope {
     /// Each minibatch by its own mean and standard deviation (CleanRL, SB3, baselines).
     Minibatch,
-    /// All of the rollout at once, before the first epoch (rsl_rl, rl_games, skrl).
+    /// The whole rollout at once, before the first epoch (rsl_rl, rl_games, skrl).
     Rollout,
     /// Not at all.
     None,
 }
 
-/// What `target_kl` does.
+/// The effect of `target_kl`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum KlStop {
-    /// No further epoch once the last minibatch of one has approx_kl > target_kl (CleanRL).
+    /// Ends after an epoch whose last minibatch has approx_kl > target_kl (CleanRL).
     AfterEpoch,
-    /// No further step, and not this one either, once a minibatch has approx_kl > 1.5·target_kl (SB3).
+    /// Ends before the step of a minibatch with approx_kl > 1.5·target_kl (SB3).
     BeforeStep,
 }
 
-/// All hyper-parameters of a training run. Where implementations of PPO differ, the difference is a field. A [`Learner`](crate::ppo::Learner)
-/// reads all but those that say otherwise. With serde, fields that are missing have their defaults, and infinities are [text](infinity_as_text).
+/// All hyper-parameters of a training run. A [`Learner`](crate::ppo::Learner) reads every field
+/// that does not say otherwise. With serde, missing fields have their defaults; infinities are
+/// [text](infinity_as_text).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Seed of everything random.
     pub seed: u64,
-    /// Environment steps in all. Read by [`num_updates`](Self::num_updates), and by [`Trainer`](crate::train::Trainer) through it.
+    /// Total environment steps. Read by [`num_updates`](Self::num_updates), not by a learner.
     pub total_timesteps: u64,
-    /// Adam's learning rate at the start. Read by [`learning_rate_at`](Self::learning_rate_at): an update is given its own.
+    /// Adam's initial learning rate. Read by [`learning_rate_at`](Self::learning_rate_at).
     pub learning_rate: f64,
-    /// N, environments stepped side by side.
+    /// N, parallel environments.
     pub num_envs: usize,
     /// T, steps of each environment in a rollout.
     pub num_steps: usize,
-    /// Whether the learning rate falls linearly to 0 over the updates. Read by [`learning_rate_at`](Self::learning_rate_at).
+    /// Whether [`learning_rate_at`](Self::learning_rate_at) falls linearly to 0 over the updates.
     pub anneal_lr: bool,
     /// Discount γ.
     pub gamma: f64,
     /// λ of generalised advantage estimation.
     pub gae_lambda: f64,
-    /// Minibatches an epoch. A rollout that they do not divide evenly gets one more, shorter minibatch (CleanRL).
+    /// Minibatches in an epoch. A remainder makes one more, shorter minibatch (CleanRL).
     pub num_minibatches: usize,
     /// Passes over each rollout.
     pub update_epochs: usize,
-    /// Over what advantages are normalised.
+    /// The samples over which advantages are normalised.
     pub norm_adv: AdvantageScope,
-    /// 1: standard deviation of a sample (torch); 0: of a population (numpy, JAX).
+    /// Delta degrees of freedom of the standard deviation: 1 in torch, 0 in numpy and JAX.
     pub norm_adv_ddof: u32,
     /// ε of the normalisation.
     pub norm_adv_epsilon: f64,
-    /// Where that ε enters.
+    /// Place of ε in the formula.
     pub norm_adv_epsilon_mode: EpsilonMode,
-    /// Clip range of the ratio; without `clip_vloss`, `f64::INFINITY` for none.
+    /// Clip range of the ratio; `f64::INFINITY` for none, without `clip_vloss`.
     #[serde(with = "infinity_as_text")]
     pub clip_coef: f64,
-    /// Upper clip range where it differs from `clip_coef` (clip-higher).
+    /// Upper clip range if it differs from `clip_coef` (clip-higher).
     #[serde(with = "infinity_as_text::optional")]
     pub clip_coef_high: Option<f64>,
     /// Dual clip, c > 1.
@@ -80,21 +81,21 @@ pub struct Config {
     pub dual_clip: Option<f64>,
     /// Whether the value loss is clipped too, by `clip_coef`.
     pub clip_vloss: bool,
-    /// Huber instead of squared value loss, with this δ.
+    /// δ of a Huber value loss, which replaces the squared one.
     #[serde(with = "infinity_as_text::optional")]
     pub huber_delta: Option<f64>,
     /// Weight of the entropy bonus.
     pub ent_coef: f64,
-    /// Weight of the value loss (which has its ½).
+    /// Weight of the value loss, which contains ½.
     pub vf_coef: f64,
-    /// Weight of a KL penalty (k3 estimator).
+    /// Weight of the KL penalty (k3 estimator).
     pub kl_coef: f64,
-    /// Largest global norm of the gradient, `f64::INFINITY` for any.
+    /// Largest global norm of the gradient; `f64::INFINITY` for any.
     #[serde(with = "infinity_as_text")]
     pub max_grad_norm: f64,
     /// Added to the norm when clipping: 1e-6 in torch, 0 in optax.
     pub max_grad_norm_epsilon: f64,
-    /// Early stop of an update.
+    /// Approximate KL that ends an update early.
     #[serde(with = "infinity_as_text::optional")]
     pub target_kl: Option<f64>,
     /// How `target_kl` stops.
@@ -107,18 +108,18 @@ pub struct Config {
     pub adam_eps: f64,
     /// Weight decay.
     pub weight_decay: f64,
-    /// Whether the decay is AdamW's (decoupled) or L2.
+    /// Whether weight decay is decoupled (AdamW) or L2.
     pub decoupled_weight_decay: bool,
-    /// Whether a truncated episode is bootstrapped with the value of the state reached (SB3, TorchRL) or counts as terminated (CleanRL).
+    /// Whether a truncation bootstraps with its last state's value (SB3) or terminates (CleanRL).
     pub bootstrap_truncated: bool,
-    /// Widths of the hidden layers, of actor and critic each.
+    /// Widths of the hidden layers, in the actor and in the critic.
     pub hidden: Vec<usize>,
     /// Activation of the hidden layers.
     pub activation: Activation,
     /// Initial log standard deviation of Gaussian policies.
     pub log_std_init: f64,
-    /// Rewards are multiplied by this before they are learned from; reported returns are not. Read by [`Trainer`](crate::train::Trainer): a
-    /// learner takes a rollout's rewards as they are.
+    /// Factor of the rewards that [`Trainer`](crate::train::Trainer) learns from, not of the
+    /// returns it reports. A learner does not apply it.
     pub reward_scale: f64,
 }
 
@@ -167,14 +168,15 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Names that [`preset`](Self::preset) knows.
+    /// Names for [`preset`](Self::preset).
     pub const PRESETS: &'static [&'static str] = &["cleanrl", "cleanrl-continuous", "sb3", "pendulum"];
 
-    /// The defaults of a well-known implementation, or the settings for an environment. `cleanrl-continuous` has the numbers of CleanRL's
-    /// `ppo_continuous_action.py`, but nothing here is like its wrappers that normalise and clip observations and rewards.
+    /// The defaults of an implementation, or settings for an environment. `cleanrl-continuous` has
+    /// the numbers of CleanRL's `ppo_continuous_action.py`, without its wrappers for normalising
+    /// and clipping.
     ///
     /// # Errors
-    /// An unknown name.
+    /// [`Error::InvalidValue`] for an unknown name.
     pub fn preset(name: &str) -> Result<Self> {
         let cleanrl = Self::default();
         let cleanrl_continuous = Self {
@@ -190,7 +192,7 @@ impl Config {
         match name {
             "cleanrl" => Ok(cleanrl),
             "cleanrl-continuous" => Ok(cleanrl_continuous),
-            // SB3's value loss is the full squared error; with our ½ its vf_coef of 0.5 is 1.
+            // SB3's value loss lacks our ½, so its vf_coef of 0.5 is 1 here.
             "sb3" => Ok(Self {
                 anneal_lr: false,
                 clip_vloss: false,
@@ -199,7 +201,7 @@ impl Config {
                 bootstrap_truncated: true,
                 ..cleanrl_continuous
             }),
-            // Pendulum never terminates, so truncations have to be bootstrapped; its returns are large and its horizon short.
+            // Pendulum never terminates, so truncations must bootstrap; its returns are large.
             "pendulum" => Ok(Self {
                 total_timesteps: 300_000,
                 learning_rate: 1e-3,
@@ -215,29 +217,28 @@ impl Config {
         }
     }
 
-    /// Samples in a rollout, T·N.
+    /// Samples of a rollout, T·N.
     pub fn batch_size(&self) -> usize {
         self.num_envs.saturating_mul(self.num_steps)
     }
 
-    /// Samples in a minibatch.
+    /// Samples of a minibatch.
     pub fn minibatch_size(&self) -> usize {
         self.batch_size() / self.num_minibatches.max(1)
     }
 
-    /// Updates that fit into `total_timesteps`.
+    /// Whole updates within `total_timesteps`.
     pub fn num_updates(&self) -> u64 {
         self.total_timesteps / (self.batch_size() as u64).max(1)
     }
 
-    /// The learning rate of an update, counting from 0. With `anneal_lr` it falls linearly and would be 0 after the last of
-    /// [`num_updates`](Self::num_updates), as CleanRL's does; else it stays.
+    /// The learning rate of an update, counted from 0. With `anneal_lr`, it falls linearly and
+    /// would reach 0 after [`num_updates`](Self::num_updates) (CleanRL).
     pub fn learning_rate_at(&self, update: u64) -> f64 {
         let done = update as f64 / self.num_updates().max(1) as f64;
         self.learning_rate * if self.anneal_lr { (1.0 - done).max(0.0) } else { 1.0 }
     }
 
-    /// The kind of value loss.
     pub(crate) fn value_loss(&self) -> ValueLoss {
         match self.huber_delta {
             Some(delta) => ValueLoss::Huber { delta },
@@ -246,7 +247,6 @@ impl Config {
         }
     }
 
-    /// The loss of a minibatch of `batch` samples.
     pub(crate) fn surrogate(&self, batch: usize, stats_row: usize) -> Surrogate {
         Surrogate {
             batch,
@@ -261,7 +261,6 @@ impl Config {
         }
     }
 
-    /// How advantages are normalised, wherever they are.
     pub(crate) fn normalization(&self, vectors: usize, len: usize, offset: usize, stride: usize) -> Normalize {
         Normalize {
             vectors,
@@ -286,10 +285,10 @@ impl Config {
         Err(Error::value("total_timesteps", expected, self.total_timesteps))
     }
 
-    /// Checks every field: no operation of an update refuses what passes.
+    /// Checks every field, so that no operation of an update refuses one.
     ///
     /// # Errors
-    /// The first field that is out of range, by name.
+    /// [`Error::InvalidValue`], [`Error::Shape`] or [`Error::Conflict`] for the first wrong field.
     pub fn validate(&self) -> Result<()> {
         require_size("num_envs", self.num_envs)?;
         require_size("num_steps", self.num_steps)?;
@@ -328,7 +327,7 @@ impl Config {
                 return Err(Error::value(name, "a number > 0, or infinity", value));
             }
         }
-        // Values have no clip that is none.
+        // A clipped value loss needs a finite range.
         if self.clip_vloss && self.clip_coef == f64::INFINITY {
             return Err(Error::conflict("an infinite clip_coef", "clip_vloss", "set clip_vloss to false"));
         }

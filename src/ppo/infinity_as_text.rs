@@ -1,4 +1,4 @@
-//! With serde: infinities as `"inf"` and `"-inf"`, of which JSON would make null. For formats that say what they hold, as JSON does.
+//! Serde's infinities as `"inf"` and `"-inf"`, for self-describing formats: JSON would write null.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -48,12 +48,11 @@ pub fn serialize<S: Serializer>(x: &f64, serializer: S) -> Result<S::Ok, S::Erro
 /// For `#[serde(with)]`.
 ///
 /// # Errors
-/// Neither a number nor one of the two texts; the deserializer's.
+/// A value that is neither a number nor `"inf"` nor `"-inf"`; the deserializer's.
 pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
     Number::deserialize(deserializer).map(f64::from)
 }
 
-/// The same of numbers that may be missing.
 pub(super) mod optional {
     use super::{Deserialize, Deserializer, Number, Serialize, Serializer};
 

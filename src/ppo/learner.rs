@@ -1,4 +1,4 @@
-//! One PPO update, recorded in one go: nothing is read back before its end.
+//! One PPO update: all its commands are recorded, and its results are read back once, at the end.
 
 mod acting;
 mod checkpoint;
@@ -26,40 +26,38 @@ use crate::kernels::random::RandomStream;
 use crate::layout::{control, sample, schedule, stat, stop};
 use crate::shape::{require_len, require_range};
 
-/// Tensors that an update looks through for NaN and infinities. A code on the device is an index into this, plus one.
+/// Tensors that an update searches for NaN and infinity. A device code is an index here plus 1.
 const WATCHED: [&str; 8] = ["rewards", "values", "logp", "observations", "actions", "next_value", "next_values", "gradients"];
 const GRADIENTS: usize = 7;
-/// Minibatch steps that are submitted together: a device works on them while the host records the next ones.
+/// Minibatch steps in a submission: the device runs them while the host records the next.
 const STEPS_A_SUBMISSION: usize = 8;
-/// Samples that are packed at once, of as many epochs: each time costs two dispatches, which small batches would notice, and large ones
-/// would need the memory.
+/// Most samples packed at once. A pack costs two dispatches, so small batches pack several epochs.
 const SAMPLES_PACKED: usize = 1 << 15;
 
 /// SB3 stops at one and a half times `target_kl`.
 const SB3_KL_FACTOR: f64 = 1.5;
 
-/// High bits of a random stream's number, so that no two purposes share a stream.
+/// High bits of a random stream's number, so that purposes share no stream.
 pub(crate) mod purpose {
     pub(crate) const PERMUTATION: u64 = 1 << 56;
     pub(crate) const ACTION_NOISE: u64 = 2 << 56;
-    /// Streams that each of them has.
     pub(crate) const STREAMS: u64 = 1 << 56;
 }
 
-/// Parameters and the optimiser's moments as they were, flat.
+/// A copy of the parameters and the optimiser's moments, flat.
 #[derive(Debug)]
-struct Kept<F> {
+struct Snapshot<F> {
     params: F,
     m: F,
     v: F,
 }
 
-impl<F> Kept<F> {
+impl<F> Snapshot<F> {
     fn new<B: Memory<Floats = F>>(backend: &mut B, len: usize) -> Result<Self> {
         Ok(Self { params: backend.alloc_floats(len)?, m: backend.alloc_floats(len)?, v: backend.alloc_floats(len)? })
     }
 
-    fn keep<B: Memory<Floats = F>>(&mut self, backend: &mut B, state: &TrainState<F, B::Words>, len: usize) -> Result<()> {
+    fn save<B: Memory<Floats = F>>(&mut self, backend: &mut B, state: &TrainState<F, B::Words>, len: usize) -> Result<()> {
         backend.copy_floats(state.params.flat(), 0, &mut self.params, 0, len)?;
         backend.copy_floats(&state.m, 0, &mut self.m, 0, len)?;
         backend.copy_floats(&state.v, 0, &mut self.v, 0, len)
@@ -72,7 +70,7 @@ impl<F> Kept<F> {
     }
 }
 
-/// Actor, critic and optimiser on a backend, and everything one update needs.
+/// Actor, critic and optimiser on a backend, with the buffers of an update.
 #[derive(Debug)]
 pub struct Learner<B: Memory> {
     config: Config,
@@ -80,41 +78,42 @@ pub struct Learner<B: Memory> {
     minibatch_size: usize,
     updates: u64,
     optimizer_steps: u64,
-    /// Rollouts for which noise has been drawn.
+    /// Rollouts with noise so far.
     draws: u64,
     pub(crate) state: TrainState<B::Floats, B::Words>,
-    before: Kept<B::Floats>,
+    before: Snapshot<B::Floats>,
     pub(crate) advantages: B::Floats,
     pub(crate) returns: B::Floats,
     pub(crate) minibatch: Minibatch<B::Floats, B::Words>,
-    /// Epochs that are packed at once.
+    /// Epochs packed at once.
     epochs_packed: usize,
-    /// Their samples `[epochs·T·N, 4]`, shuffled, with advantages normalised; and the moments of that, a minibatch a row.
+    /// Their shuffled samples `[epochs·T·N, 4]`, and the moments of their advantages by minibatch.
     samples: B::Floats,
     moments: B::Floats,
-    /// Of actor and critic.
+    /// Activations of actor and critic.
     acting: [Trace<B::Floats>; 2],
     noise: Option<B::Floats>,
-    /// Whether the noise is that of a rollout which has not been learned from.
+    /// Whether the noise belongs to a rollout not yet learned from.
     noise_is_new: bool,
     pub(crate) permutations: B::Words,
 }
 
 impl<B: Backend> Learner<B> {
-    /// A learner with fresh parameters, for rollouts of `config.num_steps` × `config.num_envs`.
+    /// A learner with initial parameters, for rollouts of `config.num_steps` × `config.num_envs`.
     ///
     /// # Errors
-    /// A configuration out of range; whatever the backend's allocations say.
+    /// Those of [`Config::validate`] and of the backend's allocations.
     pub fn new(backend: &mut B, observation_size: usize, policy: PolicyKind, config: Config) -> Result<Self> {
         config.validate()?;
         let minibatch_size = config.minibatch_size();
         Self::with_minibatch_size(backend, observation_size, policy, config, minibatch_size)
     }
 
-    /// As [`new`](Self::new) with a minibatch size that need not divide the rollout: the last minibatch of an epoch may be shorter.
+    /// Like [`new`](Self::new), with a minibatch size that need not divide the rollout: the last
+    /// minibatch of an epoch may be shorter.
     ///
     /// # Errors
-    /// As [`new`](Self::new); a minibatch larger than the batch.
+    /// Those of [`new`](Self::new); [`Error::Shape`] for 0 or more samples than the batch.
     pub fn with_minibatch_size(
         backend: &mut B,
         observation_size: usize,
@@ -129,7 +128,6 @@ impl<B: Backend> Learner<B> {
         Ok(learner)
     }
 
-    /// The network of a learner whose sizes are in range.
     fn network_of(observation_size: usize, policy: PolicyKind, config: &Config, minibatch_size: usize) -> Result<Network> {
         config.validate()?;
         let batch = config.batch_size();
@@ -141,13 +139,12 @@ impl<B: Backend> Learner<B> {
 }
 
 impl<B: Memory> Learner<B> {
-    /// Room for everything that a learner keeps.
     fn allocate(backend: &mut B, network: Network, config: Config, minibatch_size: usize) -> Result<Self> {
         let batch = config.batch_size();
         let policy = network.spec().policy;
         let steps = config.update_epochs * batch.div_ceil(minibatch_size);
         let is_categorical = matches!(policy, PolicyKind::Categorical { .. });
-        // Where the last minibatch of an epoch is shorter, those of several epochs are no matrix.
+        // A shorter last minibatch keeps several epochs from forming a matrix.
         let most = if batch.is_multiple_of(minibatch_size) { SAMPLES_PACKED / batch } else { 1 };
         let epochs_packed = most.clamp(1, config.update_epochs);
         Ok(Self {
@@ -156,7 +153,7 @@ impl<B: Memory> Learner<B> {
             optimizer_steps: 0,
             draws: 0,
             state: TrainState::new(backend, network.len(), steps, steps + 1)?,
-            before: Kept::new(backend, network.len())?,
+            before: Snapshot::new(backend, network.len())?,
             advantages: backend.alloc_floats(batch)?,
             returns: backend.alloc_floats(batch)?,
             minibatch: Minibatch::new(backend, &network.layers, is_categorical, minibatch_size)?,
@@ -175,7 +172,7 @@ impl<B: Memory> Learner<B> {
         })
     }
 
-    /// Buffers for a rollout of this learner's size and convention.
+    /// A rollout of this learner's sizes and convention for episode ends.
     ///
     /// # Errors
     /// Those of the backend's allocations.
@@ -192,12 +189,12 @@ impl<B: Backend> Learner<B> {
         &self.config
     }
 
-    /// The parameters' layout.
+    /// The layout of the parameters.
     pub fn network(&self) -> &Network {
         &self.network
     }
 
-    /// Parameters, flat, in the order of [`Network::tensors`].
+    /// Parameters `[len]`, in the order of [`Network::tensors`].
     ///
     /// # Errors
     /// Those of the backend's read-back.
@@ -205,7 +202,7 @@ impl<B: Backend> Learner<B> {
         backend.read_floats(self.state.params.flat(), 0, self.network.len())
     }
 
-    /// Parameters, first and second moments of Adam, without rounding.
+    /// Parameters, first and second moments of Adam `[len]` each, without rounding.
     ///
     /// # Errors
     /// Those of the backend's read-back.
@@ -218,7 +215,7 @@ impl<B: Backend> Learner<B> {
     /// Replaces all parameters.
     ///
     /// # Errors
-    /// Another number of them than [`Network::len`].
+    /// [`Error::Shape`] for another number than [`Network::len`].
     pub fn set_parameters(&mut self, backend: &mut B, parameters: &[f32]) -> Result<()> {
         if parameters.len() != self.network.len() {
             return Err(Error::shape("parameters", format!("{} elements", self.network.len()), parameters.len()));
@@ -226,10 +223,10 @@ impl<B: Backend> Learner<B> {
         backend.write_floats(self.state.params.flat_mut(), 0, parameters)
     }
 
-    /// Starts over: these parameters, an optimiser that has done nothing, and the random numbers of the first update.
+    /// Restarts with these parameters, a new optimiser and the random numbers of the first update.
     ///
     /// # Errors
-    /// As [`set_parameters`](Self::set_parameters).
+    /// Those of [`set_parameters`](Self::set_parameters).
     pub fn reset(&mut self, backend: &mut B, parameters: &[f32]) -> Result<()> {
         self.set_parameters(backend, parameters)?;
         (self.updates, self.optimizer_steps, self.draws) = (0, 0, 0);
@@ -243,13 +240,15 @@ impl<B: Backend> Learner<B> {
         self.config.batch_size().div_ceil(self.minibatch_size)
     }
 
-    /// A whole update: advantages, then epochs × minibatches of gather, forward, loss, backward, clip, Adam.
+    /// A whole update: advantages; for each minibatch, gather, forward, loss, backward, clip, Adam.
     ///
     /// # Errors
-    /// A rollout of another size or kind. [`Error::NonFinite`] when a number of the rollout or a gradient is NaN or infinite (of its flags any
-    /// but 0 is one that is set; an index that is no action's makes gradients NaN), or when of minibatch step `element` a loss overflows (`pg_loss`,
-    /// `v_loss`, `loss`, …) or the norm of the gradient (`grad_norm`) that is to be clipped. Steps that are not taken, and values behind a
-    /// termination, may hold anything. Those of the backend. After an error, parameters and optimiser are as they were before.
+    /// A rollout of another size or kind: [`Error::Shape`], [`Error::InvalidValue`]. A rollout or
+    /// gradient with NaN or infinity: [`Error::NonFinite`]; an action out of range makes gradients
+    /// NaN. After an overflow of a loss (`pg_loss`, `v_loss`, `loss`, …) or of the norm to be
+    /// clipped (`grad_norm`), `element` is the minibatch step. Values after a termination and
+    /// skipped steps may hold anything. Those of the backend. After an error, parameters and
+    /// optimiser are as before.
     pub fn update(&mut self, backend: &mut B, rollout: &Rollout<B>, learning_rate: f64) -> Result<UpdateStats> {
         backend.run_together(|backend| {
             self.begin(backend, rollout, learning_rate, None).inspect_err(|_| backend.set_position(Position::default()))?;
@@ -257,7 +256,7 @@ impl<B: Backend> Learner<B> {
             let recorded = (0..steps)
                 .try_for_each(|step| {
                     self.step(backend, rollout, step)?;
-                    // The first one early, so that the device need not wait for the host.
+                    // Submits the first step at once, so that the device starts early.
                     if step.is_multiple_of(STEPS_A_SUBMISSION) { backend.submit_ahead() } else { Ok(()) }
                 })
                 .and_then(|()| self.finish(backend, learning_rate));
@@ -269,7 +268,7 @@ impl<B: Backend> Learner<B> {
         })
     }
 
-    /// Records everything that comes before the first minibatch. `permutations [epochs, T·N]` replaces the learner's own.
+    /// Records the work before the first minibatch. `permutations [epochs, T·N]` replaces its own.
     pub(crate) fn begin(
         &mut self,
         backend: &mut B,
@@ -280,7 +279,7 @@ impl<B: Backend> Learner<B> {
         rollout.check(&self.config, self.network.spec())?;
         require_range("learning_rate", learning_rate, 0.0, f64::from(f32::MAX))?;
         backend.set_position(Position { update: Some(self.updates as usize), minibatch: None });
-        self.before.keep(backend, &self.state, self.network.len())?;
+        self.before.save(backend, &self.state, self.network.len())?;
         backend.write_words(&mut self.state.control, 0, &control::INITIAL)?;
         self.write_schedule(backend, learning_rate)?;
         self.watch_inputs(backend, rollout)?;
@@ -325,10 +324,10 @@ impl<B: Backend> Learner<B> {
         if let Actions::Continuous(actions) = &rollout.actions {
             tensors.push(watched("actions", rows * spec.policy.outputs(), actions));
         }
-        // The longest last: those before it are looked through together.
+        // The longest comes last: one dispatch searches all before it.
         tensors.push(watched("observations", rows * spec.observation_size, &rollout.observations));
         backend.find_nonfinite(&tensors, &mut self.state.control)?;
-        // Environments leave anything behind a termination.
+        // Values after a termination are unspecified.
         let (watched, unless) = match &rollout.ends {
             Ends::BeforeStep { next_value, next_done, .. } => {
                 (watched("next_value", self.config.num_envs, next_value), Unless::Floats(next_done))
@@ -355,7 +354,7 @@ impl<B: Backend> Learner<B> {
                 backend.gae(&op, operands)?;
             }
         }
-        // The row after those of the minibatch steps.
+        // The row after the minibatch steps.
         let row = self.config.update_epochs * self.steps_per_epoch();
         backend.explained_variance(steps * envs, values, &self.returns, &mut self.state.stats, row)?;
         if self.config.norm_adv == AdvantageScope::Rollout {
@@ -365,7 +364,6 @@ impl<B: Backend> Learner<B> {
         Ok(())
     }
 
-    /// Records minibatch step `step` of the update.
     pub(crate) fn step(&mut self, backend: &mut B, rollout: &Rollout<B>, step: usize) -> Result<()> {
         backend.set_position(Position { update: Some(self.updates as usize), minibatch: Some(step) });
         if step.is_multiple_of(self.epochs_packed * self.steps_per_epoch()) {
@@ -381,7 +379,7 @@ impl<B: Backend> Learner<B> {
         }
     }
 
-    /// Samples of whole epochs in their shuffled order, normalised minibatch by minibatch.
+    /// Packs samples of whole epochs in shuffled order, and normalises each minibatch's advantages.
     fn pack(&mut self, backend: &mut B, rollout: &Rollout<B>, first_epoch: usize) -> Result<()> {
         let (batch, len) = (self.config.batch_size(), self.minibatch_size);
         let count = batch * self.epochs_packed.min(self.config.update_epochs - first_epoch);
@@ -452,7 +450,7 @@ impl<B: Backend> Learner<B> {
         MinibatchStep { loss, tensor: GRADIENTS as u32 + 1, norm, max_kl, adam }
     }
 
-    /// Waits for what was recorded, and says what happened.
+    /// Waits for the recorded commands and returns the statistics.
     pub(crate) fn finish(&mut self, backend: &mut B, learning_rate: f64) -> Result<UpdateStats> {
         let (control, rows) = backend.read_both(&self.state.control, &self.state.stats)?;
         if control[control::STOP] == stop::NON_FINITE {
@@ -468,7 +466,7 @@ impl<B: Backend> Learner<B> {
         self.updates += 1;
         self.noise_is_new = false;
         self.optimizer_steps += steps as u64;
-        // Either the minibatch after which no further epoch came, or the one that was not learned from.
+        // The minibatch after which the epochs ended, or the one that was skipped.
         let stopping = (control[control::STOP] == stop::TARGET_KL).then_some(match self.config.kl_stop {
             KlStop::AfterEpoch => steps.saturating_sub(1),
             KlStop::BeforeStep => steps,
@@ -476,8 +474,8 @@ impl<B: Backend> Learner<B> {
         Ok(UpdateStats::new(rows, steps, learning_rate, stopping))
     }
 
-    /// What of a step that was taken has overflowed though its gradient has not: a loss, which then says nothing any more, or the gradient's norm, where
-    /// clipping by infinity has made a step of zero. KL may be infinite where the samples whose ratio is have no part in the gradient.
+    /// The statistic of a step that overflowed while its gradient did not: a loss, or the norm, for
+    /// which clipping made a step of zero. KL may be infinite from samples outside the gradient.
     fn non_finite_statistic(&self, row: &[f64; stat::COLUMNS]) -> Option<&'static str> {
         let Config { ent_coef, vf_coef, kl_coef, max_grad_norm, .. } = self.config;
         let counted = [
@@ -500,7 +498,6 @@ impl<B: Backend> Learner<B> {
         Error::NonFinite { tensor: (*tensor).to_owned(), element }
     }
 
-    /// Parameters and optimiser as they were before the update began.
     pub(crate) fn roll_back(&mut self, backend: &mut B) -> Result<()> {
         self.before.restore(backend, &mut self.state, self.network.len())
     }

@@ -1,4 +1,4 @@
-//! PPO on any [`Backend`](crate::backend::Backend): configuration, network, rollout, learner. Knows no wgpu.
+//! PPO on any [`Backend`](crate::backend::Backend): configuration, network, rollout, learner.
 
 mod config;
 pub mod infinity_as_text;

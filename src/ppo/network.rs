@@ -12,7 +12,7 @@ use crate::kernels::linear::{Activation, Linear};
 use crate::kernels::policy::Gaussian;
 use crate::shape::{defaults, require_size, reserve};
 
-/// The distribution that the actor's output parametrises.
+/// The distribution of actions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PolicyKind {
     /// Logits of this many actions.
@@ -20,7 +20,7 @@ pub enum PolicyKind {
         /// Number of actions.
         actions: usize,
     },
-    /// Means of this many dimensions, with one learned log standard deviation each that does not depend on the state.
+    /// Means of `dim` dimensions, each with a learned log standard deviation shared by all states.
     Gaussian {
         /// Dimensions of an action.
         dim: usize,
@@ -42,15 +42,15 @@ impl PolicyKind {
 pub struct NetworkSpec {
     /// Elements of an observation.
     pub observation_size: usize,
-    /// Widths of the hidden layers, of each of the two networks.
+    /// Widths of the hidden layers, in each network.
     pub hidden: Vec<usize>,
     /// Activation of the hidden layers.
     pub activation: Activation,
-    /// What the actor parametrises.
+    /// The distribution of actions.
     pub policy: PolicyKind,
 }
 
-/// One named tensor within the flat parameter buffer.
+/// A named tensor in the flat parameter buffer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ParameterTensor {
     /// `actor.W0`, `actor.b0`, …, `critic.W0`, …, `logstd`.
@@ -82,7 +82,7 @@ impl Network {
     /// Lays out the parameters.
     ///
     /// # Errors
-    /// A size of zero, or more than 2³² parameters.
+    /// [`Error::Shape`] for a size of 0, or 2³² parameters or more.
     pub fn new(spec: NetworkSpec) -> Result<Self> {
         require_size("observation_size", spec.observation_size)?;
         require_size("policy", spec.policy.outputs())?;
@@ -123,42 +123,41 @@ impl Network {
         Ok(offset)
     }
 
-    /// The sizes it was made from.
+    /// Its sizes.
     pub fn spec(&self) -> &NetworkSpec {
         &self.spec
     }
 
-    /// Every tensor in the order of the flat buffer: actor, critic, logstd.
+    /// All tensors in buffer order: actor, critic, logstd.
     pub fn tensors(&self) -> &[ParameterTensor] {
         &self.tensors
     }
 
-    /// The layers of both networks and where their parameters are.
+    /// The layers of both networks, with their parameters' offsets.
     pub fn layers(&self) -> &ActorCritic {
         &self.layers
     }
 
-    /// Parameters in all.
+    /// Number of parameters.
     #[allow(clippy::len_without_is_empty)]
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// First element of `logstd`, where the policy is Gaussian.
+    /// First element of `logstd`, if the policy is Gaussian.
     pub fn log_std_offset(&self) -> Option<usize> {
         self.tensors.iter().find(|t| t.name == "logstd").map(|t| t.offset)
     }
 
-    /// The Gaussian policy of `batch` rows, whose log-std is part of the parameters.
     pub(crate) fn gaussian(&self, batch: usize, dim: usize) -> Gaussian {
         Gaussian { batch, dim, state_dependent_std: false, log_std_offset: self.log_std_offset().unwrap_or(0) }
     }
 
-    /// Initial parameters as in CleanRL: orthogonal weights (Saxe et al. 2014) with gain √2, 0.01 for the actor's and 1 for the critic's
-    /// last layer, biases 0.
+    /// Initial parameters `[len]` as in CleanRL: orthogonal weights (Saxe et al. 2014), biases 0.
+    /// The gain is √2, in the last layers 0.01 (actor) and 1 (critic).
     ///
     /// # Errors
-    /// [`Error::OutOfMemory`] where the host cannot hold them; a layer takes eight bytes a weight besides.
+    /// [`Error::OutOfMemory`] on the host. A layer also takes eight bytes a weight.
     pub fn initial_parameters(&self, seed: u64, log_std_init: f64) -> Result<Vec<f32>> {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let mut parameters: Vec<f32> = defaults("parameters", self.len)?;
@@ -176,14 +175,14 @@ impl Network {
     }
 }
 
-/// Vectors that are made orthogonal to one another one by one; before that, all threads make them orthogonal to those of earlier blocks. Sums
-/// are in another order there, so another number would give other bits.
+/// Vectors orthogonalised one by one, after all threads have orthogonalised them against earlier
+/// blocks. Another number changes the order of sums and so the bits.
 const BLOCK: usize = 64;
-/// Vectors of a block that a thread takes through all earlier ones together, few enough for its nearer caches.
+/// Vectors of a block that a thread processes together, few enough for its caches.
 const TOGETHER: usize = 8;
 
-/// At the beginning of `matrix`, a `[rows, columns]` matrix whose rows (or columns, where those are fewer) are orthogonal and of length `gain`:
-/// Gram–Schmidt, done twice for accuracy, on a Gaussian matrix.
+/// Writes to the start of `matrix` a `[rows, columns]` matrix with orthogonal rows (or columns, if
+/// fewer) of length `gain`. It applies Gram–Schmidt, twice for accuracy, to a Gaussian matrix.
 fn orthogonal(rng: &mut ChaCha8Rng, (rows, columns): (usize, usize), gain: f64, matrix: &mut [f32]) -> Result<()> {
     let (count, length) = (rows.min(columns), rows.max(columns));
     let mut draw = || {
@@ -217,7 +216,7 @@ fn orthogonal(rng: &mut ChaCha8Rng, (rows, columns): (usize, usize), gain: f64, 
     Ok(())
 }
 
-/// Takes what `vector` has of `other`, which is of length 1, out of it.
+/// Subtracts from `vector` its projection on the unit vector `other`.
 #[inline(always)]
 fn remove(vector: &mut [f64], other: &[f64], dot: impl Fn(&[f64], &[f64]) -> f64) {
     vectorised!({
@@ -233,7 +232,7 @@ fn dot(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()
 }
 
-/// In an order of sums that vectors of the processor can take.
+/// A dot product whose order of sums suits SIMD.
 #[inline(always)]
 fn dot_in_lanes(a: &[f64], b: &[f64]) -> f64 {
     const LANES: usize = 32;

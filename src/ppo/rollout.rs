@@ -1,13 +1,13 @@
-//! What a learner learns from: T steps of N environments.
+//! A rollout: T steps of N environments.
 
 use crate::backend::{Actions, Length, Memory};
 use crate::error::{Error, Result};
 use crate::ppo::{Config, NetworkSpec, PolicyKind};
 
-/// How episodes ended within the rollout: the two conventions of the field. A flag is set unless it is 0.
+/// Ends of episodes in a rollout, in one of two conventions. Flags are 0 or not.
 #[derive(Debug)]
 pub enum Ends<F, W> {
-    /// CleanRL, baselines: `dones[t]` says that step t starts a new episode, and every end counts as a termination.
+    /// CleanRL, baselines: `dones[t]` marks a step that starts an episode; every end terminates.
     BeforeStep {
         /// `[T·N]`, 0.0 or 1.0.
         dones: F,
@@ -16,11 +16,12 @@ pub enum Ends<F, W> {
         /// `[N]`, 0.0 or 1.0.
         next_done: F,
     },
-    /// Gymnasium, TorchRL: each transition has its flags, and a truncation keeps the value of the state reached.
+    /// Gymnasium, TorchRL: each transition has flags; a truncation bootstraps.
     AfterStep {
-        /// `[T·N]`, value of the state that each step reached: that of an episode's last observation where one ended, not of the first observation of
-        /// the next. Where none ended it is the value that [`act`](crate::ppo::Learner::act) finds for the next step, so only ends, and the rollout's
-        /// last step, need a call of [`values`](crate::ppo::Learner::values). Not looked at where `terminated`.
+        /// `[T·N]`, values of the states that steps reached: at an end, of the episode's last
+        /// observation, not of the next episode's first. Elsewhere it is the next step's value from
+        /// [`act`](crate::ppo::Learner::act); only ends and the last step need
+        /// [`values`](crate::ppo::Learner::values). Ignored where `terminated`.
         next_values: F,
         /// `[T·N]`, 0 or 1.
         terminated: W,
@@ -29,7 +30,7 @@ pub enum Ends<F, W> {
     },
 }
 
-/// Buffers of a rollout; row t·N + n belongs to step t of environment n.
+/// Buffers of a rollout; row t·N + n is step t of environment n.
 #[derive(Debug)]
 pub struct Rollout<B: Memory> {
     /// T.
@@ -38,23 +39,23 @@ pub struct Rollout<B: Memory> {
     pub envs: usize,
     /// `[T·N, observation_size]`.
     pub observations: B::Floats,
-    /// Actions taken.
+    /// Actions: `[T·N]` or `[T·N, dim]`.
     pub actions: Actions<B::Floats, B::Words>,
-    /// `[T·N]`, log-probabilities of those under the policy that took them.
+    /// `[T·N]`, log-probabilities of the actions under the policy that drew them.
     pub logp: B::Floats,
-    /// `[T·N]`, values predicted then.
+    /// `[T·N]`, predicted values.
     pub values: B::Floats,
     /// `[T·N]`.
     pub rewards: B::Floats,
-    /// Where episodes ended.
+    /// Ends of episodes.
     pub ends: Ends<B::Floats, B::Words>,
 }
 
 impl<B: Memory> Rollout<B> {
-    /// Room for T steps of N environments.
+    /// Allocates the buffers for T steps of N environments.
     ///
     /// # Errors
-    /// A size whose bytes cannot be counted; those of the backend's allocations.
+    /// [`Error::Shape`] for a size that overflows; those of the backend's allocations.
     pub fn new(
         backend: &mut B,
         steps: usize,
@@ -91,7 +92,7 @@ impl<B: Memory> Rollout<B> {
         })
     }
 
-    /// Checks that it is of a learner's size and kind, by its own names for what operations call otherwise.
+    /// Checks the size and kind, with the rollout's names for tensors.
     pub(crate) fn check(&self, config: &Config, spec: &NetworkSpec) -> Result<()> {
         let &Config { num_steps, num_envs, .. } = config;
         if (self.steps, self.envs) != (num_steps, num_envs) {
@@ -127,17 +128,17 @@ impl<B: Memory> Rollout<B> {
     }
 }
 
-/// Not one element more: rows of another width would be misread.
+/// Exactly: longer buffers may have rows of another width.
 fn require_exactly(name: &str, len: usize, needed: usize) -> Result<()> {
     if len == needed { Ok(()) } else { Err(Error::shape(name, format!("{needed} elements"), len)) }
 }
 
-/// Elements of a matrix whose bytes can be counted: more than operations take, so that the memory of what is too large can still be told.
+/// Elements of a matrix, also of ones too large to run, whose memory a plan can still report.
 fn elements(name: &str, rows: usize, columns: usize) -> Result<usize> {
     let len = rows.checked_mul(columns).filter(|&len| len <= isize::MAX as usize / size_of::<f64>());
     len.ok_or_else(|| Error::shape(name, "a size whose bytes can be counted", format!("{rows} x {columns}")))
 }
 
 pub(super) fn wrong_actions() -> Error {
-    Error::value("actions", "the kind of actions the policy draws", "the other kind")
+    Error::value("actions", "the policy's kind of actions", "the other kind")
 }

@@ -168,7 +168,7 @@ fn a_failure_is_told_in_the_order_of_computing_with_the_element_that_is_furthest
             && stdout.contains(", expected 7.500000000e0"),
         "{stdout}"
     );
-    assert!(stdout.contains("and 1 more tensors (--all lists them)") && stdout.contains("not looked at: attempt"), "{stdout}");
+    assert!(stdout.contains("and 1 more tensors (--all lists them)") && stdout.contains("not used: attempt"), "{stdout}");
     let stdout = expect_code(&program(&["--backend", "cpu", "--all", path]), 1);
     let (failed, passed) = (stdout.matches("     FAIL ").count(), stdout.matches("     ok   ").count());
     assert_eq!((failed, failed + passed), (6, draft.names(&["out.", "grad."]).len()), "{stdout}");

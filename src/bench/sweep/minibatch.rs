@@ -4,10 +4,9 @@ use std::collections::BTreeMap;
 
 use super::{ACTIONS, OBSERVATIONS};
 use crate::backend::{Backend, Cpu, Head, Minibatch, MinibatchRows, Precision, Rows, Trace, TrainState, forward};
-use crate::bench::cases::time;
 use crate::bench::inputs::Inputs;
 use crate::bench::measure::Effort;
-use crate::bench::peaks::{Benchmarked, Peaks};
+use crate::bench::peaks::{Benchmarked, Peaks, time};
 use crate::bench::{Record, Work, record};
 use crate::error::{Error, Result};
 use crate::kernels::actor_critic::{Layer, MinibatchStep};
@@ -25,18 +24,18 @@ pub(super) struct Shape {
     pub width: usize,
 }
 
-/// Operations that double precision may take: a second or so on a processor.
+/// Most operations in double precision: about a second on a processor.
 const CHECKED_FLOPS: f64 = 4e9;
-/// Different samples at most: enough for every way of dividing a batch.
+/// Most distinct samples: enough for every division of a batch.
 const MOST_DISTINCT: usize = 4096;
-/// Relative deviation that rows and losses may have in single precision: hundreds of roundings.
+/// Relative deviation allowed of rows and losses in single precision: hundreds of roundings.
 const ALLOWED: f64 = 1e-4;
-/// The same on tensor cores: six products one after the other, forward and back, each of two operands of f16, which are off by 2⁻¹¹.
+/// On tensor cores: six products in sequence, each of two f16 operands with errors of 2⁻¹¹.
 const ALLOWED_ON_TENSOR_CORES: f64 = 6.0 / 1024.0;
-/// How much more a parameter tensor's gradient may deviate, a mean over the batch in which terms of both signs cancel.
+/// Factor for a parameter tensor's gradient, a mean in which terms of both signs cancel.
 const CANCELLATION: f64 = 10.0;
 
-/// Operations of clipping and Adam a parameter.
+/// Operations of clipping and Adam for each parameter.
 const OPTIMIZER_FLOPS: f64 = 14.0;
 
 impl Shape {
@@ -49,7 +48,7 @@ impl Shape {
         })
     }
 
-    /// Matrix products (forward, dW, and dx above the first layer) and the loss, of `batch` samples.
+    /// Operations of matrix products (forward, dW, and dx above the first layer) and the loss.
     fn flops(&self, batch: usize) -> f64 {
         let products = |outputs: usize| {
             let (first, others) = (OBSERVATIONS * self.width, self.width * (self.width + outputs));
@@ -58,8 +57,8 @@ impl Shape {
         products(ACTIONS) + products(1) + loss_flops(batch, ACTIONS) as f64
     }
 
-    /// What has to move even if activations and gradients stay on the chip: observations, actions and packed samples in, both networks'
-    /// outputs out, parameters and Adam's moments in and out.
+    /// Operations and least bytes, with activations and gradients on the chip: observations,
+    /// actions, packed samples in; outputs out; parameters and Adam's moments in and out.
     pub(super) fn work(&self) -> Work {
         let layers = |outputs: usize| self.width * (OBSERVATIONS + self.width + outputs + 2) + outputs;
         let parameters = layers(ACTIONS) + layers(1);
@@ -68,8 +67,8 @@ impl Shape {
         Work { flops, bytes: 4.0 * words as f64, items: Some(("samples_per_s", samples)) }
     }
 
-    /// How many of the samples differ; the others repeat them. A power of two that divides the batch: then gradient and losses, being means,
-    /// are those of the distinct samples, and double precision need not go through all.
+    /// Number of distinct samples; the others repeat them. A power of two that divides the batch,
+    /// so that the means of gradient and losses equal those of the distinct samples.
     fn distinct(&self) -> usize {
         let affordable = (CHECKED_FLOPS / self.flops(1)).max(1.0) as usize;
         let power = if affordable.is_power_of_two() { affordable } else { affordable.next_power_of_two() / 2 };
@@ -77,7 +76,7 @@ impl Shape {
     }
 }
 
-/// Distinct samples on the host, taken by a slightly other policy.
+/// Distinct samples on the host, from a slightly different policy.
 struct Samples {
     network: Network,
     parameters: Vec<f32>,
@@ -88,7 +87,7 @@ struct Samples {
     packed: Vec<f32>,
 }
 
-/// A value's distance from the old one that is not on the edge of the clip.
+/// Moves a value's distance from the old one away from the clip bounds.
 fn off_the_clip(distance: f64) -> f64 {
     if (distance.abs() - 0.2).abs() < 1e-3 { 0.9 * distance } else { distance }
 }
@@ -117,7 +116,7 @@ impl Samples {
         for (logp, value) in categorical_logp(ACTIONS, &logits, None, &actions).into_iter().zip(values) {
             let old_logp = logp - off_the_edges(LOG_RATIO * inputs.normal());
             let old_value = f64::from(value) - off_the_clip(0.2 * inputs.normal());
-            // Returns above the values, so that the value loss' gradients do not cancel down to their roundings.
+            // Returns exceed values, so that the gradients of the value loss do not cancel.
             let (advantage, target) = (inputs.normal(), old_value + 0.5 + inputs.normal());
             packed.extend([old_logp, advantage, target, old_value].map(|x| x as f32));
         }
@@ -125,7 +124,6 @@ impl Samples {
     }
 }
 
-/// The buffers of a call.
 struct Buffers<B: Backend> {
     network: Network,
     op: MinibatchStep,
@@ -144,7 +142,7 @@ impl<B: Backend> Buffers<B> {
         let network = samples.network.clone();
         let indices: Vec<u32> = (0..batch as u32).collect();
         let len = network.len();
-        // A row of zeros: a learning rate of 0, so that one call is like the other.
+        // The schedule's zeros are a learning rate of 0: all calls are equal.
         let mut state = TrainState::new(backend, len, 1, 1)?;
         backend.write_floats(state.params.flat_mut(), 0, &samples.parameters)?;
         let loss = cleanrl(batch);
@@ -192,7 +190,7 @@ impl<B: Backend> Buffers<B> {
     }
 }
 
-/// What an update needs of a minibatch.
+/// Results of a minibatch.
 struct Outcome {
     /// Outputs of the networks, one row a sample.
     rows: [(&'static str, Vec<f64>); 2],
@@ -200,7 +198,7 @@ struct Outcome {
     grads: Vec<f64>,
 }
 
-/// ‖x − expected‖ / ‖expected‖, where what is expected may repeat.
+/// ‖x − expected‖ / ‖expected‖ over the elements of `x`.
 fn deviation(x: &[f64], expected: impl Iterator<Item = f64>) -> f64 {
     let (apart, norm) =
         x.iter().zip(expected).fold((0.0, 0.0), |(apart, norm), (x, e)| (apart + (x - e) * (x - e), norm + e * e));
@@ -214,7 +212,7 @@ fn require_near(name: &str, deviation: f64, allowed: f64) -> Result<f64> {
     Err(Error::value(name, format!("within {allowed} of double precision"), deviation))
 }
 
-/// Relative deviations of `found` from the distinct samples' outcome: of every row, of the losses, and of the worst parameter tensor.
+/// Relative deviations of `found` from `expected`: of rows, losses, and the worst parameter tensor.
 fn compare(tensors: &[ParameterTensor], found: &Outcome, expected: &Outcome, allowed: f64) -> Result<BTreeMap<String, f64>> {
     let mut check = BTreeMap::new();
     for ((name, rows), (_, distinct)) in found.rows.iter().zip(&expected.rows) {

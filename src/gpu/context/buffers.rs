@@ -1,4 +1,4 @@
-//! Allocating buffers, writing and copying them, and reading them back.
+//! Allocation, writes, copies and read-back of buffers.
 
 use super::guards::{GUARD_ELEMENTS, GUARD_WORD, POISON_WORD};
 use super::{Context, Timing};
@@ -11,7 +11,7 @@ impl Context {
     /// A new buffer of `len` zeros (NaN in guarded mode).
     ///
     /// # Errors
-    /// [`Error::Shape`] for zero elements, [`Error::LimitExceeded`] beyond the adapter's limits, [`Error::OutOfMemory`], [`Error::DeviceLost`].
+    /// [`Error::Shape`] for zero elements; a limit, too little memory, or a lost device.
     pub fn alloc<T>(&mut self, len: usize) -> Result<Buffer<T>> {
         self.require_alive()?;
         if len == 0 {
@@ -27,7 +27,7 @@ impl Context {
         Ok(Buffer::guarded(raw, Some(self.device_id), len, guard, guard))
     }
 
-    /// Bytes of a guard region, and of a buffer of `len` elements with its two, if the adapter allows as many.
+    /// Bytes of a guard region, and of a buffer of `len` elements with both.
     fn size_of_buffer(&self, len: usize) -> Result<(u64, u64)> {
         let guard = if self.guards { 4 * GUARD_ELEMENTS as u64 } else { 0 };
         let size = (len as u64).saturating_mul(4).saturating_add(2 * guard);
@@ -42,13 +42,12 @@ impl Context {
         Ok((guard, size))
     }
 
-    /// Whether the adapter allows buffers of `len` elements.
     pub(crate) fn allows(&self, len: usize) -> bool {
         self.size_of_buffer(len).is_ok()
     }
 
-    /// A scratch buffer of at least `len` elements, for numbers that pass from one dispatch of an operation to the next. It is reused under
-    /// `name`, because an allocation for each operation costs more than the operation. Outgrown ones live on in the commands recorded with them.
+    /// A scratch buffer of at least `len` elements, shared under `name`, because an allocation
+    /// costs more than an operation. A replaced buffer lives on in recorded commands.
     pub(crate) fn scratch<T>(&mut self, name: &'static str, len: usize) -> Result<Buffer<T>> {
         if let Some(known) = self.scratch.get(name).filter(|known| known.len() >= len) {
             return Ok(known.cast());
@@ -58,14 +57,14 @@ impl Context {
         Ok(made.cast())
     }
 
-    /// Drops cached bind groups, scratch buffers and the read-back buffer, and so the buffers that only they hold.
+    /// Drops cached bind groups, scratch buffers and the read-back buffer.
     pub fn release(&mut self) {
         self.staging = None;
         self.bind_groups.clear();
         self.scratch.clear();
     }
 
-    /// Every buffer that this context makes is made here.
+    /// Creates every buffer of this context.
     pub(super) fn create(&mut self, size: u64, usage: wgpu::BufferUsages, what: &str) -> Result<wgpu::Buffer> {
         self.bind_groups.drop_stale();
         let size = self.dry_run.as_mut().map_or(size, |dry_run| dry_run.count(size));
@@ -77,10 +76,10 @@ impl Context {
         }
     }
 
-    /// Writes `data` from element `offset` on. It takes effect in order with what is already recorded.
+    /// Writes `data` from element `offset` on, in order with the recorded commands.
     ///
     /// # Errors
-    /// [`Error::Shape`] when it would run past the end, [`Error::DeviceLost`].
+    /// [`Error::Shape`] beyond the end, [`Error::DeviceLost`].
     pub fn write<T: bytemuck::Pod>(&mut self, target: &Buffer<T>, offset: usize, data: &[T]) -> Result<()> {
         self.require_alive()?;
         self.require_own("target", target)?;
@@ -89,7 +88,7 @@ impl Context {
     }
 
     fn write_bytes(&mut self, target: &wgpu::Buffer, offset: u64, bytes: &[u8]) -> Result<()> {
-        // A queue write runs before the next submission: before everything recorded, which may still need the old contents.
+        // A queue write runs before all recorded commands, which may need the old contents.
         if self.commands.is_empty() && !self.is_encoded_elsewhere {
             self.write_now(target, offset, bytes);
             return Ok(());
@@ -111,7 +110,7 @@ impl Context {
     /// Records a copy of `len` elements.
     ///
     /// # Errors
-    /// [`Error::Shape`] when either range is outside its buffer, or both buffers are the same.
+    /// [`Error::Shape`] for a range outside its buffer, and for one and the same buffer.
     pub fn copy<T>(
         &mut self,
         source: &Buffer<T>,
@@ -125,7 +124,7 @@ impl Context {
         check_range("source", source.len(), source_offset, len)?;
         check_range("target", target.len(), target_offset, len)?;
         if source.raw() == target.raw() {
-            return Err(Error::shape("target", "another buffer than the source", "the same"));
+            return Err(Error::shape("target", "a buffer other than the source", "the source"));
         }
         self.commands.push(Command::Copy {
             source: source.raw().clone(),
@@ -137,11 +136,11 @@ impl Context {
         Ok(())
     }
 
-    /// Submits everything recorded, waits, and returns `len` elements from `offset` on.
+    /// Submits all commands, waits, and returns `len` elements from `offset` on.
     ///
     /// # Errors
-    /// [`Error::Shape`] for a range outside the buffer, [`Error::Device`] and [`Error::DeviceLost`] from the device; in guarded mode,
-    /// [`Error::Device`] where a kernel wrote next to the buffer.
+    /// [`Error::Shape`] for a range outside the buffer, [`Error::Device`], [`Error::DeviceLost`].
+    /// In guarded mode, [`Error::Device`] after a kernel wrote outside the buffer.
     pub fn read<T: bytemuck::Pod>(&mut self, source: &Buffer<T>, offset: usize, len: usize) -> Result<Vec<T>> {
         self.require_own("source", source)?;
         check_range("read", source.len(), offset, len)?;
@@ -149,7 +148,7 @@ impl Context {
         self.read_bytes(&[(source.raw(), source.head + 4 * offset as u64, 4 * len as u64)], bytemuck::pod_collect_to_vec)
     }
 
-    /// All of both, by one submission. Errors are those of [`read`](Self::read).
+    /// Reads both buffers by one submission. Errors: those of [`read`](Self::read).
     pub(crate) fn read_both(&mut self, words: &Buffer<u32>, floats: &Buffer<f32>) -> Result<(Vec<u32>, Vec<f32>)> {
         self.require_own("words", words)?;
         self.require_own("floats", floats)?;
@@ -161,7 +160,7 @@ impl Context {
         Ok((words.to_vec(), bytemuck::pod_collect_to_vec(floats)))
     }
 
-    /// Ranges of buffers, offset and size each, one behind the other.
+    /// Reads ranges (buffer, offset, size in bytes), concatenated.
     pub(super) fn read_bytes<R>(&mut self, sources: &[(&wgpu::Buffer, u64, u64)], convert: impl FnOnce(&[u8]) -> R) -> Result<R> {
         let size = sources.iter().map(|(_, _, size)| size).sum();
         let staging = match self.staging.take().filter(|s| s.size() >= size) {
@@ -192,7 +191,7 @@ impl Context {
         if buffer.is_of(self.device_id) {
             Ok(())
         } else {
-            Err(Error::value(argument, "a buffer of this device", "one of another"))
+            Err(Error::value(argument, "a buffer of this device", "a buffer of another device"))
         }
     }
 }

@@ -1,18 +1,17 @@
-//! Guarded mode finds two faults: a kernel writes outside its buffers, or reads memory that nobody wrote.
+//! Guarded mode finds kernels that write outside their buffers or read unwritten memory.
 
 use super::Context;
 use crate::error::{Error, Result};
 use crate::gpu::buffer::{Buffer, bind};
 use crate::gpu::shader::{Grid, Indices, Shader, shader_params};
 
-/// Elements of guard before and after each buffer in guarded mode. 64 elements are 256 bytes, WebGPU's strictest offset alignment.
+/// Elements of a guard region: 256 bytes, WebGPU's strictest offset alignment.
 pub(super) const GUARD_ELEMENTS: usize = 64;
-/// What guard regions hold. As `f32` it is a NaN with a payload no arithmetic makes.
+/// Contents of guard regions: as `f32`, a NaN whose payload no arithmetic produces.
 pub(super) const GUARD_WORD: u32 = 0x7fc0_dead;
-/// What fresh buffers and workgroup memory hold in guarded mode: a NaN, so that an output nobody wrote is noticed.
+/// Contents of new buffers and workgroup memory: a NaN, which shows up in outputs never written.
 pub(super) const POISON_WORD: u32 = 0x7fc0_beef;
 
-/// The shader's name, and its entry point's.
 pub(super) const POISON: &str = "poison";
 
 shader_params! {
@@ -22,7 +21,8 @@ shader_params! {
     }
 }
 
-/// As much workgroup memory as WebGPU promises. What is read back decides nothing, but keeps compilers from leaving out the writes.
+/// Fills WebGPU's minimum of workgroup memory. `seen` only keeps compilers from removing the
+/// writes.
 const SHADER: Shader = Shader {
     name: POISON,
     source: "
@@ -52,18 +52,19 @@ const SHADER: Shader = Shader {
     indices: Indices::Checked,
 };
 
-/// Several times what a CPU has threads, and all of a large GPU's workgroup memory (228 KiB in each of 132 multiprocessors).
+/// Several per CPU thread; all workgroup memory of a large GPU (132 × 228 KiB).
 const WORKGROUPS_ON_SOFTWARE: usize = 64;
 const WORKGROUPS: usize = 2048;
 
 impl Context {
-    /// From now on, surrounds each new buffer with guard regions and fills it with NaN, leaves NaN in workgroup memory before each dispatch,
-    /// and lets a [read-back](Self::read) fail where a guard region of the buffer was overwritten.
+    /// Turns guarded mode on or off. New buffers get guard regions and NaN, and workgroup memory
+    /// holds NaN before dispatches. A [read-back](Self::read) fails after a write to a guard
+    /// region.
     pub fn set_guards(&mut self, guards: bool) {
         self.guards = guards;
     }
 
-    /// Fails with the index of the first guard word that was overwritten: negative before the first element, at least `len` after the last.
+    /// Fails with the index of the first overwritten guard word: negative, or at least `len`.
     pub(super) fn check_guards<T>(&mut self, buffer: &Buffer<T>) -> Result<()> {
         if !buffer.is_guarded() || self.dry_run.is_some() {
             return Ok(());
@@ -74,11 +75,14 @@ impl Context {
             return Ok(());
         };
         let at = broken as i64 - GUARD_ELEMENTS as i64;
-        Err(Error::Device(format!("a kernel wrote element {at} of a buffer of {} elements", buffer.len())))
+        Err(Error::Device(format!(
+            "a kernel wrote element {at} of a buffer of {} elements; correct the kernel's indices",
+            buffer.len()
+        )))
     }
 
-    /// Records a dispatch that leaves NaN in the device's workgroup memory. No API promises that the next one finds it there, but where memory is
-    /// not zeroed for it, it does.
+    /// Records a dispatch that fills workgroup memory with NaN. The next dispatch finds it on
+    /// devices that do not zero the memory.
     pub(super) fn poison_workgroup_memory(&mut self) -> Result<()> {
         let seen = self.scratch::<u32>(POISON, 1)?;
         let workgroups = if self.is_software() { WORKGROUPS_ON_SOFTWARE } else { WORKGROUPS };

@@ -1,4 +1,4 @@
-//! A context on an adapter of its own choice.
+//! Opening an adapter.
 
 use std::sync::{Arc, PoisonError};
 
@@ -10,19 +10,19 @@ use crate::gpu::buffer::DeviceId;
 use crate::gpu::robustness;
 use crate::gpu::wait;
 
-/// How to open an adapter: by default without tensor cores, and with the driver's checks.
+/// Options for opening an adapter. By default, without tensor cores and with the driver's checks.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct OpenOptions {
-    /// For work on tensor cores too, where the adapter has them: see [`Context::cooperative_matrix`].
+    /// Enables tensor cores where the adapter has them: see [`Context::cooperative_matrix`].
     pub tensor_cores: bool,
-    /// Nobody checks accesses of buffers: neither shaders nor, on Vulkan, the driver (`robustBufferAccess`). The context refuses to record what
-    /// needs checks: [guard regions](Context::set_guards), [replaced shaders](Context::replace_shader) and shaders without
-    /// [proven indices](crate::gpu::Indices).
+    /// Turns off all checks of buffer accesses, the Vulkan driver's (`robustBufferAccess`) too. The
+    /// context then refuses [guard regions](Context::set_guards), [replaced
+    /// shaders](Context::replace_shader) and shaders without [proven indices](crate::gpu::Indices).
     pub unchecked: bool,
 }
 
 impl Context {
-    /// [`open_with`](Self::open_with) the usual options.
+    /// [`open_with`](Self::open_with) default options.
     ///
     /// # Errors
     /// Those of [`open_with`](Self::open_with).
@@ -30,10 +30,10 @@ impl Context {
         Self::open_with(selection, OpenOptions::default())
     }
 
-    /// Opens an adapter with its own limits, and with timestamp queries and pipeline caches where it has them.
+    /// Opens an adapter with its limits, and timestamp queries and pipeline caches if it has them.
     ///
     /// # Errors
-    /// [`Error::NoAdapter`](crate::Error::NoAdapter) when none fits, [`Error::Device`](crate::Error::Device) when it cannot be opened.
+    /// [`Error::NoAdapter`](crate::Error::NoAdapter), [`Error::Device`](crate::Error::Device).
     pub fn open_with(selection: &Selection, options: OpenOptions) -> Result<Self> {
         let adapter = adapter::select(selection)?;
         let cooperative_matrix = match options.tensor_cores {
@@ -43,8 +43,9 @@ impl Context {
         let useful = wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::PIPELINE_CACHE;
         let wanted = adapter.features() & useful;
         let (features, experimental_features) = match cooperative_matrix {
-            // SAFETY: what has to be acknowledged is that such a feature may have bugs that lead to undefined behaviour. Cooperative matrices are
-            // asked for by name only, their one kernel states its preconditions, and a self-test on the adapter at hand comes before any use.
+            // SAFETY: an experimental feature may have bugs that cause undefined behaviour. The
+            // kernel of cooperative matrices states its preconditions and runs a self-test on the
+            // adapter first.
             #[allow(unsafe_code)]
             Ok(_) => (wanted | CooperativeMatrix::FEATURES, unsafe { wgpu::ExperimentalFeatures::enabled() }),
             Err(_) => (wanted, wgpu::ExperimentalFeatures::disabled()),
@@ -81,16 +82,16 @@ impl Context {
     }
 }
 
-/// Without the driver's checks of buffers; with them, and a warning, where that cannot be had: on APIs that check only what wgpu writes into shaders.
+/// Opens without the driver's checks; where that is impossible, with them and a warning.
 #[allow(unsafe_code)]
 fn open_unchecked(adapter: &wgpu::Adapter, descriptor: &wgpu::DeviceDescriptor<'_>) -> Result<(wgpu::Device, wgpu::Queue)> {
     #[cfg(any(windows, target_os = "linux", target_os = "android", target_os = "freebsd"))]
-    // SAFETY: nobody but the context has the device, and it records no shader on it but our own, as they stand, whose indices their headers prove.
+    // SAFETY: only the context has the device; it records only shaders with proven indices.
     let opened = unsafe { robustness::open_unchecked(adapter, descriptor) };
     #[cfg(not(any(windows, target_os = "linux", target_os = "android", target_os = "freebsd")))]
     let opened = Err("it is not opened through Vulkan");
     opened.or_else(|reason| {
-        log::warn!("{}: the driver goes on checking accesses of buffers: {reason}", adapter.get_info().name);
+        log::warn!("{} keeps the driver's checks of buffer accesses: {reason}", adapter.get_info().name);
         wait::request_device(adapter, descriptor)
     })
 }

@@ -1,4 +1,4 @@
-//! Shader modules and compute pipelines, made at the first dispatch that needs them.
+//! Shader modules and compute pipelines, created at their first dispatch.
 
 use hashbrown::HashMap;
 use smallvec::SmallVec;
@@ -18,9 +18,9 @@ struct PipelineKey {
 
 #[derive(Default)]
 pub(super) struct Pipelines {
-    /// Texts that replace shaders', by name.
+    /// Replacement texts by shader name.
     replaced: HashMap<&'static str, String>,
-    /// By name, and whether with bounds checks.
+    /// Keyed by name and bounds checks.
     modules: HashMap<(&'static str, bool), wgpu::ShaderModule>,
     indices: HashMap<PipelineKey, usize>,
     /// By shader: numbers and names of its buffers.
@@ -38,32 +38,32 @@ impl Pipelines {
 }
 
 impl Context {
-    /// Replaces the text of the shader called `name`, for experiments and for tests that plant a fault.
+    /// Replaces the text of the shader `name`, for experiments and tests that plant a fault.
     pub fn replace_shader(&mut self, name: &'static str, source: String) {
         self.pipelines.replaced.insert(name, source);
         self.pipelines.modules.retain(|&(shader, _), _| shader != name);
         self.pipelines.indices.retain(|key, _| key.shader != name);
     }
 
-    /// Whether shaders recorded from now on check their indices even where those are [proven](Indices::Proven) to be in bounds. A context that was
+    /// Turns bounds checks on or off, even for [proven](Indices::Proven) indices. A context
     /// [opened](super::OpenOptions) unchecked refuses to record shaders with bounds checks.
     pub fn set_bounds_checks(&mut self, bounds_checks: bool) {
         self.bounds_checks = bounds_checks;
     }
 
-    /// Whether `shader` would now be compiled with bounds checks: unless its indices are proven and checks are off. A text that replaced
-    /// the shader's has no proof, and a fault that guard regions are there to find would be undefined behaviour without checks.
+    /// Whether `shader` gets bounds checks: if they are on, if its indices are not proven or its
+    /// text is replaced, and in guarded mode.
     pub fn checks_bounds(&self, shader: &Shader) -> bool {
         let is_proven = shader.indices == Indices::Proven && !self.pipelines.replaced.contains_key(shader.name);
         self.bounds_checks || self.guards || !is_proven
     }
 
-    /// Whether pipelines and choices of a shader may be cached: not where faults are looked for.
+    /// Whether pipelines and choices may be cached: not while looking for faults.
     pub(in crate::gpu) fn may_cache(&self, shader: &'static str) -> bool {
         !(self.bounds_checks || self.guards || self.pipelines.replaced.contains_key(shader) || self.cache.is_off())
     }
 
-    /// The index in [`Pipelines::made`].
+    /// Finds or makes a pipeline; returns its index in [`Pipelines::made`].
     pub(super) fn pipeline(&mut self, shader: Shader, entry: &'static str, constants: &[(&'static str, f64)]) -> Result<usize> {
         let checked = self.checks_bounds(&shader);
         let key = PipelineKey {
@@ -76,8 +76,8 @@ impl Context {
             return Ok(index);
         }
         if checked && !self.can_check_bounds {
-            let wanted = "proven indices, its own text and no guard regions, or a context opened with bounds checks";
-            return Err(Error::value(format!("shader {}", shader.name), wanted, "a context opened without"));
+            let wanted = "proven indices, its own text and no guard regions, or a context opened with checks";
+            return Err(Error::value(format!("shader {}", shader.name), wanted, "a context opened without checks"));
         }
         if self.dry_run.is_some() {
             let index = self.pipelines.indices.len();
@@ -96,7 +96,7 @@ impl Context {
                 layout: None,
                 module,
                 entry_point: Some(entry),
-                // Kernels write what they read.
+                // Kernels write workgroup memory before they read it.
                 compilation_options: wgpu::PipelineCompilationOptions { constants, zero_initialize_workgroup_memory: false },
                 cache: may_cache.then(|| cache.pipelines(device)).flatten(),
             })
@@ -112,14 +112,13 @@ impl Context {
     }
 }
 
-/// Compiles without naga's loop counters: every loop of ours counts up to a number the host has set, and the counters once made a kernel
-/// a hundred times slower. Bounds checks are left out only where [`Context::checks_bounds`] says so. A divisor of zero stays checked.
+/// Compiles without naga's loop counters, which once made a kernel a hundred times slower; the host
+/// bounds our loops. Bounds checks follow [`Context::checks_bounds`]. Divisions stay checked.
 #[allow(unsafe_code)]
 fn compile(device: &wgpu::Device, label: &str, source: &str, bounds_checks: bool) -> wgpu::ShaderModule {
     let descriptor = wgpu::ShaderModuleDescriptor { label: Some(label), source: wgpu::ShaderSource::Wgsl(source.into()) };
     let checks = wgpu::ShaderRuntimeChecks { bounds_checks, force_loop_bounding: false, ..wgpu::ShaderRuntimeChecks::checked() };
-    // SAFETY: loop bounding guards against endless loops, and no loop of ours is one. Bounds checks guard against indices beyond an array;
-    // where they are left out, the text is our own, its header says why there are none, and only our kernels dispatch it, each after it
-    // has checked the lengths of its buffers.
+    // SAFETY: none of our loops is endless. Without bounds checks the text is our own, its header
+    // proves its indices, and our kernels check the lengths of their buffers first.
     unsafe { device.create_shader_module_trusted(descriptor, checks) }
 }

@@ -1,4 +1,4 @@
-//! Recording dispatches with their bind groups, and submitting everything recorded.
+//! Recording dispatches, and submitting the recorded commands.
 
 use std::sync::Weak;
 
@@ -12,7 +12,7 @@ use crate::gpu::buffer::{Allocation, Bound, BufferKey, allocations_freed};
 use crate::gpu::command::{Command, encode};
 use crate::gpu::shader::{Grid, Shader, ShaderParams};
 
-/// Bind groups in the cache: one for each step of a rollout, three for each minibatch step of small networks. Some come but once.
+/// Most cached bind groups: a rollout step needs one, a minibatch step of small networks three.
 const MOST_BIND_GROUPS: usize = 1 << 14;
 
 #[derive(PartialEq, Eq, Hash)]
@@ -22,11 +22,11 @@ struct BindGroupKey {
     buffers: SmallVec<[(u32, BufferKey); 10]>,
 }
 
-/// A cache of bind groups and their uniforms, each as long as somebody has all of its buffers.
+/// A cache of bind groups and their uniforms. An entry lives as long as all its buffers.
 #[derive(Default)]
 pub(super) struct BindGroups {
     made: HashMap<BindGroupKey, (wgpu::BindGroup, Vec<Weak<Allocation>>)>,
-    /// [`allocations_freed`], when stale ones were last looked for.
+    /// [`allocations_freed`] at the last search for stale entries.
     allocations_freed: u64,
 }
 
@@ -35,7 +35,7 @@ impl BindGroups {
         self.made.clear();
     }
 
-    /// Drops the bind groups of buffers that nobody has any more, which would hold their memory.
+    /// Drops the bind groups of dropped buffers, whose memory they hold.
     pub(super) fn drop_stale(&mut self) {
         let now = allocations_freed();
         if std::mem::replace(&mut self.allocations_freed, now) != now {
@@ -49,8 +49,8 @@ impl Context {
     /// shader with proven indices relies on its kernel having checked the buffers' lengths.
     ///
     /// # Errors
-    /// [`Error::LimitExceeded`] for a grid beyond the adapter's limits, [`Error::Device`] when the shader does not compile,
-    /// [`Error::InvalidValue`] where it needs bounds checks and the context was opened without.
+    /// [`Error::LimitExceeded`] for the grid, [`Error::Device`] from the compiler,
+    /// [`Error::InvalidValue`] for a shader that needs checks on an unchecked context.
     pub(crate) fn dispatch<P: ShaderParams>(
         &mut self,
         shader: Shader,
@@ -125,17 +125,17 @@ impl Context {
         Ok(groups.map(|g| g as u32))
     }
 
-    /// Moves everything recorded into a caller's encoder. The caller submits it, before anything is read back or flushed that was recorded
-    /// afterwards; it is not timed.
+    /// Moves the recorded commands into a caller's encoder, untimed. The caller must submit it
+    /// before this context reads back or flushes later commands.
     pub fn encode_into(&mut self, encoder: &mut wgpu::CommandEncoder) {
         self.is_encoded_elsewhere = true;
         encode(&std::mem::take(&mut self.commands), &self.pipelines.made, encoder, None);
     }
 
-    /// Submits everything recorded, without waiting for it.
+    /// Submits all recorded commands without waiting.
     ///
     /// # Errors
-    /// Whatever the device reported since the last call.
+    /// The device's errors since the last call.
     pub fn flush(&mut self) -> Result<()> {
         self.require_alive()?;
         if self.dry_run.is_some() {
@@ -150,7 +150,7 @@ impl Context {
             if let Some(timing) = &mut self.timing
                 && commands.iter().any(Command::is_dispatch)
             {
-                timing.keep(&mut encoder);
+                timing.resolve(&mut encoder);
             }
             let encoded = encoder.finish();
             self.timing.iter_mut().for_each(Timing::stop_host);

@@ -1,4 +1,4 @@
-//! Acting: random numbers for a rollout, its steps, and what the networks make of observations.
+//! Acting: noise of a rollout, its steps, and the networks' outputs for observations.
 
 use super::{Learner, purpose};
 use crate::backend::{Actions, Backend, Drawn, Length, Memory, RolloutRows, Rows, forward};
@@ -10,7 +10,6 @@ use crate::ppo::{PolicyKind, Rollout};
 use crate::shape::require_len;
 
 impl<B: Memory> Learner<B> {
-    /// Random numbers for all actions of a rollout.
     pub(super) fn noise_len(&self) -> usize {
         match self.network.spec().policy {
             PolicyKind::Categorical { .. } => self.config.batch_size(),
@@ -20,7 +19,7 @@ impl<B: Memory> Learner<B> {
 }
 
 impl<B: Backend> Learner<B> {
-    /// Makes the random numbers with which the next rollout's actions are drawn, other ones at each call. An update uses them up.
+    /// Draws new random numbers for the next rollout's actions. An update uses them up.
     ///
     /// # Errors
     /// Those of the backend.
@@ -28,7 +27,7 @@ impl<B: Backend> Learner<B> {
         let len = self.noise_len();
         let stream = RandomStream { len, seed: self.config.seed, stream: purpose::ACTION_NOISE + self.draws };
         let mut noise = match self.noise.take() {
-            Some(kept) => kept,
+            Some(buffer) => buffer,
             None => backend.alloc_floats(len)?,
         };
         match self.network.spec().policy {
@@ -41,10 +40,12 @@ impl<B: Backend> Learner<B> {
         Ok(())
     }
 
-    /// Draws the actions of step `step` from the observations that the rollout holds for it; writes actions, log-probabilities and values there.
+    /// Draws the actions of step `step` from the rollout's observations of that step, and writes
+    /// actions, log-probabilities and values to the rollout.
     ///
     /// # Errors
-    /// A rollout of another size or kind; a step beyond it; no noise drawn since the last update; those of the backend.
+    /// A rollout of another size or kind, a `step` out of range, no noise since the last update;
+    /// those of the backend.
     pub fn act(&mut self, backend: &mut B, rollout: &mut Rollout<B>, step: usize) -> Result<()> {
         rollout.check(&self.config, self.network.spec())?;
         if step >= rollout.steps {
@@ -54,7 +55,7 @@ impl<B: Backend> Learner<B> {
             .noise
             .as_ref()
             .filter(|_| self.noise_is_new)
-            .ok_or_else(|| Error::value("noise", "draw_noise before act", "none"))?;
+            .ok_or_else(|| Error::value("noise", "a call of draw_noise before act", "none"))?;
         let (first, count) = (step * rollout.envs, rollout.envs);
         let offset = first * self.network.spec().observation_size;
         let x = Rows { buffer: &rollout.observations, offset, count };
@@ -71,10 +72,11 @@ impl<B: Backend> Learner<B> {
         backend.act(&self.network.layers, &mut self.state.params, &x, rows, &mut self.acting)
     }
 
-    /// Values of `count` observations `[count, observation_size]`, written to `values` from element `values_offset` on.
+    /// Values of observations `[count, observation_size]`, written to `values` from `values_offset`
+    /// on.
     ///
     /// # Errors
-    /// No rows, or more than environments; a buffer too small; those of the backend.
+    /// [`Error::Shape`] for 0 rows, more than `num_envs`, or a small buffer; those of the backend.
     pub fn values(
         &mut self,
         backend: &mut B,
@@ -83,17 +85,17 @@ impl<B: Backend> Learner<B> {
         values: &mut B::Floats,
         values_offset: usize,
     ) -> Result<()> {
-        self.require_room(observations, count, ("values", values, values_offset, 1))?;
+        self.require_rows(observations, count, ("values", values, values_offset, 1))?;
         let x = Rows { buffer: observations, offset: 0, count };
         let output = Some((values, values_offset));
         forward(backend, &self.network.layers.critic, self.state.params.flat(), &x, &mut self.acting[1], output)
     }
 
-    /// What the actor makes of `count` observations `[count, observation_size]`: logits `[count, actions]` or means `[count, dim]`, written to
-    /// `outputs` from element `outputs_offset` on. For acting by the likeliest action, or by draws of your own.
+    /// The actor's outputs for observations `[count, observation_size]`: logits `[count, actions]`
+    /// or means `[count, dim]`, written to `outputs` from `outputs_offset` on.
     ///
     /// # Errors
-    /// As [`values`](Self::values).
+    /// Those of [`values`](Self::values).
     pub fn actor_outputs(
         &mut self,
         backend: &mut B,
@@ -103,14 +105,14 @@ impl<B: Backend> Learner<B> {
         outputs_offset: usize,
     ) -> Result<()> {
         let width = self.network.spec().policy.outputs();
-        self.require_room(observations, count, ("outputs", outputs, outputs_offset, width))?;
+        self.require_rows(observations, count, ("outputs", outputs, outputs_offset, width))?;
         let x = Rows { buffer: observations, offset: 0, count };
         let output = Some((outputs, outputs_offset));
         forward(backend, &self.network.layers.actor, self.state.params.flat(), &x, &mut self.acting[0], output)
     }
 
-    /// Room for `count` observations, and for so many rows of (name, buffer, offset, width).
-    fn require_room(
+    /// Checks that the buffers hold `count` rows, those of `output` from `offset` on.
+    fn require_rows(
         &self,
         observations: &B::Floats,
         count: usize,

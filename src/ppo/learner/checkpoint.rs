@@ -1,4 +1,4 @@
-//! What a learner goes on from, as the bytes of a file.
+//! Checkpoints: a learner's state as the bytes of a safetensors file.
 
 use safetensors::tensor::{Dtype, TensorView};
 use safetensors::{SafeTensorError, SafeTensors};
@@ -7,20 +7,19 @@ use super::{Learner, purpose};
 use crate::backend::Backend;
 use crate::error::{Error, Result};
 
-/// What the file has for every tensor of the network: PREFIX.NAME.
+/// Prefixes of each tensor of the network: PREFIX.NAME.
 const PREFIXES: [&str; 3] = ["parameters", "m", "v"];
-/// Its metadata.
 const ACTIVATION: &str = "activation";
-/// Its scalars.
 const COUNTERS: [&str; 4] = ["seed", "updates", "optimizer_steps", "draws"];
 
 impl<B: Backend> Learner<B> {
-    /// All that later updates depend on beside the configuration and the rollouts, as a file's bytes. Noise that has been drawn is not among it,
-    /// so it is to be taken between an update and the next rollout.
+    /// The state that later updates depend on, besides configuration and rollouts. It excludes
+    /// drawn noise, so take it between an update and the next rollout.
     ///
-    /// The format is safetensors. Every one of [`Network::tensors`](crate::ppo::Network::tensors) is there as `parameters.NAME`, with Adam's
-    /// moments of it, `m.NAME` and `v.NAME`, in double precision, which holds what any backend computes in. The scalars `seed`, `updates`,
-    /// `optimizer_steps` and `draws` (of noise) are `U64`. Metadata has the `activation`.
+    /// The file has each of [`Network::tensors`](crate::ppo::Network::tensors) as
+    /// `parameters.NAME`, and Adam's moments `m.NAME`, `v.NAME`, in double precision. The scalars
+    /// `seed`, `updates`, `optimizer_steps` and `draws` (of noise) are `U64`. Metadata names the
+    /// `activation`.
     ///
     /// # Errors
     /// Those of the backend's read-back.
@@ -41,17 +40,18 @@ impl<B: Backend> Learner<B> {
         safetensors::serialize(views, Some([(ACTIVATION.to_owned(), self.activation()?)].into())).map_err(unusable)
     }
 
-    /// By its name in a configuration: networks of another compute something else with the same parameters.
+    /// The name in a configuration. Another activation gives the parameters another meaning.
     fn activation(&self) -> Result<String> {
         let name = serde_json::to_value(self.config.activation).ok().and_then(|name| name.as_str().map(str::to_owned));
         name.ok_or_else(|| Error::value("activation", "one that has a name", format!("{:?}", self.config.activation)))
     }
 
-    /// Goes on from a [checkpoint](Self::checkpoint), with its seed and otherwise this learner's configuration. Where that is the same, and
-    /// the backend computes in the same numbers, updates give the bits that they would have given without the interruption.
+    /// Continues from a [checkpoint](Self::checkpoint) with its seed. With an equal configuration
+    /// and number type, updates are bit-identical to an uninterrupted run.
     ///
     /// # Errors
-    /// What is no checkpoint, one of another network, or with a parameter or moment that is not finite: then nothing has changed. Those of the backend.
+    /// A file that is no checkpoint, belongs to another network, or has a non-finite element; the
+    /// learner is then unchanged. Those of the backend.
     pub fn restore(&mut self, backend: &mut B, checkpoint: &[u8]) -> Result<()> {
         let file = SafeTensors::deserialize(checkpoint).map_err(unusable)?;
         let (_, header) = SafeTensors::read_metadata(checkpoint).map_err(unusable)?;
@@ -80,7 +80,7 @@ impl<B: Backend> Learner<B> {
             return Err(Error::value("checkpoint", format!("{expected} tensors"), file.len()));
         }
         let [seed, updates, optimizer_steps, draws] = counters;
-        // An update has as many streams as epochs.
+        // An update uses a stream for each epoch.
         let most = purpose::STREAMS / self.config.update_epochs as u64;
         for (name, count) in [("updates", updates), ("optimizer_steps", optimizer_steps), ("draws", draws)] {
             if count >= most {
@@ -99,7 +99,6 @@ impl<B: Backend> Learner<B> {
     }
 }
 
-/// A tensor's elements, of eight bytes each.
 fn elements<'a>(file: &SafeTensors<'a>, name: &str, dtype: Dtype, shape: &[usize]) -> Result<&'a [[u8; 8]]> {
     let refused = |actual| Error::value("checkpoint", format!("{name}: {dtype} {shape:?}"), actual);
     let tensor = file.tensor(name).map_err(|_| refused("no such tensor".to_owned()))?;

@@ -1,11 +1,10 @@
-//! How much memory an update takes, from its configuration alone.
+//! The memory of an update, computed from its configuration.
 
 use super::Learner;
 use crate::backend::{Backend, DryRun, Memory, MemoryPlanner};
 use crate::error::Result;
 use crate::ppo::{Config, Network, PolicyKind};
 
-/// A learner, its rollout, and one update.
 struct Update {
     network: Network,
     config: Config,
@@ -34,20 +33,20 @@ impl DryRun for Update {
 }
 
 impl<B: MemoryPlanner> Learner<B> {
-    /// Bytes of `backend`'s memory that a learner of this configuration, its rollout and an update will take, before any is allocated: all
-    /// buffers, those for acting and its random numbers among them, and on a GPU the update's scratch buffers; see
-    /// [`MemoryPlanner::memory_bytes`]. Not counted are environments, copies on the host, the backend's pipelines, and, on a GPU, a uniform of
-    /// less than 512 bytes for each dispatch of acting.
+    /// Bytes of `backend`'s memory for a learner, its rollout and an update, before any is
+    /// allocated. They include acting, noise and a GPU's scratch buffers; see
+    /// [`MemoryPlanner::memory_bytes`]. They exclude environments, host copies, pipelines, and a
+    /// GPU's uniforms for acting (less than 512 bytes a dispatch).
     ///
     /// # Errors
-    /// As [`new`](Self::new).
+    /// Those of [`new`](Self::new).
     pub fn planned_memory_bytes(backend: &B, observation_size: usize, policy: PolicyKind, config: &Config) -> Result<u64> {
         let minibatch_size = config.minibatch_size();
         let network = Self::network_of(observation_size, policy, config, minibatch_size)?;
         backend.memory_bytes(&Update { network, config: config.clone(), minibatch_size })
     }
 
-    /// As [`planned_memory_bytes`](Self::planned_memory_bytes) for this learner, on the backend that it is on.
+    /// [`planned_memory_bytes`](Self::planned_memory_bytes) of this learner.
     ///
     /// # Errors
     /// Those of the backend.

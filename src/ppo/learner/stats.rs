@@ -1,16 +1,16 @@
-//! What an update reports.
+//! Statistics of an update.
 
 use crate::layout::stat;
-/// Why an update ended.
+/// The reason why an update ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StopReason {
-    /// All epochs done.
+    /// All epochs are done.
     Completed,
-    /// `target_kl` was passed.
+    /// The KL exceeded `target_kl`.
     TargetKl,
 }
 
-/// What happened in an update. Means over the last minibatch that was learned from, as CleanRL logs them; `clipfrac` over all minibatches.
+/// Means over the last applied minibatch, as CleanRL logs them; `clipfrac` over all minibatches.
 #[derive(Debug, Clone, PartialEq)]
 pub struct UpdateStats {
     /// Total loss.
@@ -25,30 +25,32 @@ pub struct UpdateStats {
     pub old_approx_kl: f64,
     /// KL, k3 estimator.
     pub approx_kl: f64,
-    /// The KL that stopped the update, k3 estimator: of the last minibatch with [`KlStop::AfterEpoch`](crate::ppo::KlStop::AfterEpoch); with
-    /// [`KlStop::BeforeStep`](crate::ppo::KlStop::BeforeStep) of the one that was not learned from.
+    /// The KL (k3) that stopped the update: of the last minibatch with
+    /// [`KlStop::AfterEpoch`](crate::ppo::KlStop::AfterEpoch), of the skipped one with
+    /// [`KlStop::BeforeStep`](crate::ppo::KlStop::BeforeStep).
     pub stopping_kl: Option<f64>,
-    /// Share of samples whose ratio was beyond the clip.
+    /// Share of samples with a ratio outside the clip range.
     pub clipfrac: f64,
     /// Global norm of the gradient before clipping.
     pub grad_norm: f64,
     /// 1 − Var(returns − values)/Var(returns) over the rollout.
     pub explained_variance: f64,
-    /// Learning rate used.
+    /// Learning rate.
     pub learning_rate: f64,
     /// Optimiser steps applied.
     pub steps: usize,
-    /// Why it ended.
+    /// The reason why it ended.
     pub stop: StopReason,
-    /// One row a minibatch step applied; columns as in [`stat`].
+    /// One row for each applied minibatch step; columns as in [`stat`].
     pub log: Vec<[f64; stat::COLUMNS]>,
 }
 
 impl UpdateStats {
-    /// From a row a step, of which `steps` were applied, and the rollout's row behind them. `stopping` is the row whose KL stopped the update.
+    /// `rows` has a row for each step, of which `steps` were applied, then the rollout's row.
+    /// `stopping` is the row whose KL stopped the update.
     pub(super) fn new(rows: &[[f64; stat::COLUMNS]], steps: usize, learning_rate: f64, stopping: Option<usize>) -> Self {
         let log = rows[..steps].to_vec();
-        // Where the very first step was stopped, its losses are still what there is to report.
+        // If the first step was skipped, its losses are reported.
         let last = rows[steps.saturating_sub(1)];
         Self {
             loss: last[stat::LOSS],

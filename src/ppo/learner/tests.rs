@@ -1,10 +1,10 @@
-//! What cannot be seen from outside.
+//! Tests of private state.
 
 use super::Learner;
 use crate::backend::{Cpu, Memory};
 use crate::ppo::{Config, PolicyKind};
 
-/// In pairs of epochs, of which the last is left alone, as one by one and as all at once.
+/// Packs of two epochs with one left over, of one, and of all five.
 #[test]
 fn how_many_epochs_are_packed_at_once_changes_no_bit() {
     let updated = |epochs_packed: usize| {

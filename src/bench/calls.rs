@@ -2,41 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use super::measure::{Clocks, Effort, Samples, Timed};
-use super::peaks::{Benchmarked, Peaks};
+use super::measure::Effort;
+use super::peaks::{Benchmarked, Peaks, time};
 use super::{Record, record};
 use crate::backend::{Backend, Cpu, CrossCheck};
 use crate::error::Result;
 use crate::operations::{self, Call, Draw, Step};
 
-struct Repeated<'a, B: Benchmarked> {
-    backend: &'a mut B,
-    step: Step<B>,
-    /// Whose read-back waits for all that was recorded.
-    waited_for: B::Words,
-}
-
-impl<B: Benchmarked> Timed for Repeated<'_, B> {
-    const REPEATABLE: bool = true;
-
-    fn prepare(&mut self) -> Result<()> {
-        Ok(())
-    }
-
-    fn call(&mut self) -> Result<()> {
-        (self.step)(self.backend)
-    }
-
-    fn wait(&mut self) -> Result<()> {
-        self.backend.read_words(&self.waited_for, 0, 1).map(drop)
-    }
-
-    fn take_clocks(&mut self) -> Result<Clocks> {
-        self.backend.take_clocks()
-    }
-}
-
-/// Checks one call against double precision, then times it. The backend always comes back.
+/// Checks one call against double precision, then times it. Always returns the backend.
 pub(super) fn run<B: Benchmarked>(
     backend: B,
     name: &str,
@@ -59,15 +32,9 @@ pub(super) fn run<B: Benchmarked>(
     (backend, outcome)
 }
 
-/// With the same inputs on every backend.
+/// Draws equal inputs on every backend.
 fn prepare<B: Backend>(call: &impl Call, backend: &mut B) -> Result<Step<B>> {
     call.prepare(&mut operations::Inputs { backend, draw: Draw::new(1, 0) })
-}
-
-/// Times a call that has been checked.
-pub(super) fn time<B: Benchmarked>(backend: &mut B, step: Step<B>, effort: Effort) -> Result<Samples> {
-    let waited_for = backend.alloc_words(1)?;
-    Samples::collect(effort, &mut Repeated { backend, step, waited_for })
 }
 
 #[cfg(test)]
