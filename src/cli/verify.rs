@@ -3,12 +3,11 @@
 use clap::ValueEnum;
 use comfy_table::Table;
 use ppo_kernels::Result;
-use ppo_kernels::backend::{Gpu, Memory, Variant, Worst};
-use ppo_kernels::kernels::actor_critic::Form;
-use ppo_kernels::kernels::linear::Product;
-use ppo_kernels::verify::{KERNELS, KERNELS_WITH_VARIANTS, KernelReport, Options, run as run_cases};
+use ppo_kernels::backend::{Gpu, Memory, Worst};
+use ppo_kernels::verify::{KERNELS, KernelReport, Options, run as run_cases, settings};
 
 use super::backend::{PrecisionArgs, open_cpu, selection};
+use super::planted_faults::PlantedFaultsArgs;
 use super::{Outcome, output};
 
 /// Misses listed one by one; a broken driver has thousands.
@@ -22,25 +21,27 @@ const MISSES_LISTED: usize = 20;
 pub struct VerifyArgs {
     /// What to verify
     #[arg(long, value_enum, default_value = "gpu")]
-    backend: VerifiedBackend,
+    pub backend: VerifiedBackend,
     /// The first adapter whose name contains NAME, or its number in the list that `adapters` prints [default: the best, software ones included]
     #[arg(long, value_name = "NAME")]
-    adapter: Option<String>,
+    pub adapter: Option<String>,
     #[command(flatten)]
-    precision: PrecisionArgs,
+    pub precision: PrecisionArgs,
     /// Random shapes of each operation, besides the edge sizes
     #[arg(long, value_name = "N", default_value_t = Options::default().cases)]
-    cases: usize,
-    /// Of shapes and inputs
+    pub cases: usize,
+    /// Of shapes and inputs, and of planted faults
     #[arg(long, value_name = "S", default_value_t = Options::default().seed)]
-    seed: u64,
+    pub seed: u64,
     /// One row for each output of each operation
     #[arg(long)]
     operations: bool,
+    #[command(flatten)]
+    planted_faults: PlantedFaultsArgs,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum VerifiedBackend {
+pub enum VerifiedBackend {
     /// The WGSL kernels
     Gpu,
     /// The CPU backend in f32
@@ -53,6 +54,9 @@ type Labelled = (&'static str, KernelReport);
 /// Runs all cases and prints the table.
 pub fn run(args: &VerifyArgs) -> Result<Outcome> {
     let options = Options { cases: args.cases, seed: args.seed, ..Options::default() };
+    if let Some(outcome) = args.planted_faults.run(args, &options) {
+        return outcome;
+    }
     let reports = match args.backend {
         VerifiedBackend::Gpu => verify_gpu(args, &options)?,
         VerifiedBackend::Cpu => {
@@ -91,32 +95,11 @@ fn verify_gpu(args: &VerifyArgs, options: &Options) -> Result<Vec<Labelled>> {
     gpu.context.set_guards(true);
     let mut reports = Vec::new();
     for &kernel in KERNELS {
-        let variants: &[_] = if kernel == "linear" {
-            &[
-                ("plain", Variant::Plain, None, None),
-                ("fast", Variant::Fast, None, None),
-                ("64x64", Variant::Auto, Some(Product::Workgroup64), None),
-                ("128x128", Variant::Auto, Some(Product::Workgroup128), None),
-            ]
-        } else if kernel == "actor_critic" {
-            &[
-                ("by invocation", Variant::Auto, None, Some(Form::ByInvocation)),
-                ("by subgroup", Variant::Auto, None, Some(Form::BySubgroup)),
-                ("by tile", Variant::Auto, None, Some(Form::ByTile)),
-                ("by layer", Variant::Auto, None, Some(Form::ByLayer)),
-            ]
-        } else if kernel == "surrogate" {
-            &[("plain", Variant::Plain, None, None), ("fused", Variant::Auto, None, None), ("by tile", Variant::Fast, None, None)]
-        } else if KERNELS_WITH_VARIANTS.contains(&kernel) {
-            &[("plain", Variant::Plain, None, None), ("fast", Variant::Fast, None, None)]
-        } else {
-            &[("only", Variant::Auto, None, None)]
-        };
-        for &(name, variant, product, form) in variants {
-            (gpu.variant, gpu.product, gpu.fused_form) = (variant, product, form);
+        for setting in settings(kernel) {
+            setting.apply(&mut gpu);
             let options = Options { kernels: vec![kernel], ..options.clone() };
-            let (back, found) = run_cases(gpu, &options, |report| tell(name, report))?;
-            reports.extend(label(name, found));
+            let (back, found) = run_cases(gpu, &options, |report| tell(setting.name, report))?;
+            reports.extend(label(setting.name, found));
             gpu = back;
         }
     }

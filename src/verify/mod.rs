@@ -10,6 +10,8 @@ mod actor_critic;
 mod advantage;
 mod categorical;
 mod draw;
+#[cfg(feature = "gpu")]
+pub mod faults;
 mod gather;
 mod gaussian;
 mod linear;
@@ -19,6 +21,11 @@ mod optimizer;
 mod random;
 mod runner;
 mod surrogate;
+#[cfg(feature = "gpu")]
+mod variants;
+
+#[cfg(feature = "gpu")]
+pub use variants::{Setting, settings};
 
 use std::time::{Duration, Instant};
 
@@ -29,9 +36,6 @@ use runner::Runner;
 /// The kernels, in the order in which they are run.
 pub const KERNELS: &[&str] =
     &["linear", "advantage", "policy", "surrogate", "actor_critic", "normalize", "optimizer", "nonfinite", "gather", "random"];
-
-/// Those of them that have a plain variant and a faster one.
-pub const KERNELS_WITH_VARIANTS: &[&str] = &["linear", "advantage", "surrogate"];
 
 /// What to run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,11 +48,13 @@ pub struct Options {
     pub many_workgroups: bool,
     /// Which of [`KERNELS`].
     pub kernels: Vec<&'static str>,
+    /// Whether to leave out all cases of a kernel behind the first that does not pass.
+    pub stop_at_first_miss: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { cases: 16, seed: 1, many_workgroups: true, kernels: KERNELS.to_vec() }
+        Self { cases: 16, seed: 1, many_workgroups: true, kernels: KERNELS.to_vec(), stop_at_first_miss: false }
     }
 }
 

@@ -13,6 +13,7 @@ pub(super) struct Runner<B> {
     seed: u64,
     random_shapes: usize,
     many_workgroups: bool,
+    stop_at_first_miss: bool,
 }
 
 /// Shapes of more elements than this are there for the number of their workgroups.
@@ -20,8 +21,8 @@ const MANY_ELEMENTS: usize = 1 << 20;
 
 impl<B: Memory> Runner<B> {
     pub(super) fn new(backend: B, options: &Options) -> Self {
-        let Options { cases: random_shapes, seed, many_workgroups, .. } = *options;
-        Self { backend, cases: 0, misses: Vec::new(), seed, random_shapes, many_workgroups }
+        let Options { cases: random_shapes, seed, many_workgroups, stop_at_first_miss, .. } = *options;
+        Self { backend, cases: 0, misses: Vec::new(), seed, random_shapes, many_workgroups, stop_at_first_miss }
     }
 
     /// The edge shapes, then random ones up to `most` in each dimension, drawn as they come up: there may be more than memory holds.
@@ -47,6 +48,9 @@ impl<B: Memory> Runner<B> {
         case: impl std::fmt::Display,
         body: impl FnOnce(&mut B, &mut Draw) -> Result<()>,
     ) -> Result<()> {
+        if self.has_stopped() {
+            return Ok(());
+        }
         match self.run(body) {
             Ok(()) => Ok(()),
             Err(error @ Error::DeviceLost(_)) => Err(error),
@@ -67,6 +71,9 @@ impl<B: Memory> Runner<B> {
         case: impl std::fmt::Display,
         body: impl FnOnce(&mut B) -> Result<()>,
     ) -> Result<()> {
+        if self.has_stopped() {
+            return Ok(());
+        }
         match self.run(|backend, _| body(backend)) {
             Err(Error::Shape { .. } | Error::InvalidValue { .. }) => {}
             Err(error @ Error::DeviceLost(_)) => return Err(error),
@@ -74,6 +81,10 @@ impl<B: Memory> Runner<B> {
             Ok(()) => self.miss(operation, case, Problem::Accepted),
         }
         Ok(())
+    }
+
+    fn has_stopped(&self) -> bool {
+        self.stop_at_first_miss && !self.misses.is_empty()
     }
 
     fn run(&mut self, body: impl FnOnce(&mut B, &mut Draw) -> Result<()>) -> Result<()> {
