@@ -8,7 +8,8 @@ use ppo_kernels::kernels::actor_critic::MinibatchStep;
 use ppo_kernels::kernels::linear::Activation;
 use ppo_kernels::kernels::optimizer::{Adam, GradientNorm};
 use ppo_kernels::kernels::policy::Categorical;
-use ppo_kernels::kernels::surrogate::{Surrogate, ValueLoss, sample};
+use ppo_kernels::kernels::surrogate::{Surrogate, ValueLoss};
+use ppo_kernels::layout::sample;
 use ppo_kernels::ppo::{Network, NetworkSpec, PolicyKind};
 
 struct Minibatch {
@@ -72,7 +73,7 @@ impl common::Case for Minibatch {
         let (weight_decay, decoupled) = (0.0, false);
         let adam = Adam { len, beta1: 0.9, beta2: 0.999, epsilon: 1e-5, weight_decay, decoupled, schedule_row: 0, stats_row: 0 };
         // As in the midst of an update.
-        let step = MinibatchStep { loss, tensor: 1, norm, max_kl: None, adam, is_last: false };
+        let step = MinibatchStep { loss, tensor: 1, norm, max_kl: None, adam };
         Box::new(move |backend| {
             let head = Head::Categorical(Categorical { batch, actions: ACTIONS }, &actions);
             let (indices, observations, samples) = (&indices, &observations, &samples);

@@ -5,7 +5,7 @@ mod common;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use ppo_kernels::backend::Backend;
 use ppo_kernels::kernels::nonfinite::Watched;
-use ppo_kernels::kernels::optimizer::control;
+use ppo_kernels::layout::control;
 
 struct Find {
     len: usize,

@@ -5,7 +5,7 @@ mod common;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use ppo_kernels::backend::Backend;
 use ppo_kernels::kernels::normalize::{EpsilonMode, Normalize};
-use ppo_kernels::kernels::surrogate::stat;
+use ppo_kernels::layout::stat;
 
 /// In place, so each step normalises what is normalised already: the same work.
 struct InPlace {

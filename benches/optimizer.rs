@@ -4,8 +4,8 @@ mod common;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use ppo_kernels::backend::Backend;
-use ppo_kernels::kernels::optimizer::{Adam, GradientNorm, control, schedule};
-use ppo_kernels::kernels::surrogate::stat;
+use ppo_kernels::kernels::optimizer::{Adam, GradientNorm};
+use ppo_kernels::layout::{control, schedule, stat};
 
 /// Parameters of a 4-64-64-2 actor and critic, of 17-256-256-6 ones, and a large network.
 const SIZES: [usize; 3] = [9_155, 142_605, 1 << 22];

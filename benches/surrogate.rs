@@ -5,7 +5,8 @@ mod common;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use ppo_kernels::backend::Backend;
 use ppo_kernels::kernels::policy::{Categorical, Gaussian};
-use ppo_kernels::kernels::surrogate::{Surrogate, ValueLoss, sample, stat};
+use ppo_kernels::kernels::surrogate::{Surrogate, ValueLoss};
+use ppo_kernels::layout::{sample, stat};
 
 fn objective(batch: usize) -> Surrogate {
     Surrogate {

@@ -4,7 +4,7 @@
 
 use ppo_kernels::backend::{AdvantageOps, Gpu, Memory};
 use ppo_kernels::gpu::{Buffer, Context};
-use ppo_kernels::kernels::advantage::Gae;
+use ppo_kernels::kernels::advantage::{Gae, GaeOperands};
 use ppo_kernels::wgpu;
 
 const STEPS: usize = 3;
@@ -34,7 +34,16 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut advantages = gpu.alloc_floats(STEPS * ENVS)?;
     let mut returns = gpu.alloc_floats(STEPS * ENVS)?;
     let op = Gae { steps: STEPS, envs: ENVS, gamma: 1.0, gae_lambda: 1.0 };
-    gpu.gae(&op, &rewards, &values, &next_values, &terminated, &truncated, &mut advantages, &mut returns)?;
+    let operands = GaeOperands {
+        rewards: &rewards,
+        values: &values,
+        next_values: &next_values,
+        terminated: &terminated,
+        truncated: &truncated,
+        advantages: &mut advantages,
+        returns: &mut returns,
+    };
+    gpu.gae(&op, operands)?;
 
     // Recorded so far; into the host program's encoder with it.
     let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());

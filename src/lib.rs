@@ -15,12 +15,16 @@
 pub mod backend;
 pub mod bench;
 pub mod cases;
+mod cpu;
 mod elementary;
 pub mod env;
 pub mod error;
 #[cfg(feature = "gpu")]
 pub mod gpu;
 pub mod kernels;
+pub mod layout;
+mod operands;
+pub mod operations;
 pub mod ppo;
 pub mod real;
 pub mod reference;

@@ -183,7 +183,8 @@ fn a_wrong_kernel_is_named_and_not_timed_and_the_others_are() {
 
 #[test]
 fn a_wrong_update_is_named_and_not_timed() {
-    let fault = with_fault(run, &["actor_critic"], "- adam.step_size *", "+ adam.step_size *", "update/i_cartpole");
+    let shaders = ["actor_critic/by_tile", "actor_critic/by_layer"];
+    let fault = with_fault(run, &shaders, "- adam.step_size *", "+ adam.step_size *", "update/i_cartpole");
     let Some((timed, bench, message)) = fault else { return };
     assert_eq!((timed, bench.as_str()), (vec![], "update/i_cartpole"));
     assert!(message.contains("double precision"), "{message}");
@@ -324,7 +325,7 @@ fn names_of_the_other_kind_of_run_are_refused_before_anything_is_measured() {
 fn a_wrong_gradient_is_named_and_not_timed_and_the_next_size_is_tried() {
     let (from, to) = ("params.vf_coef * slope", "-params.vf_coef * slope");
     // One or the other, by what the adapter is.
-    let shaders = ["surrogate", "actor_critic"];
+    let shaders = ["surrogate", "actor_critic/by_tile"];
     let Some((timed, bench, message)) = with_fault(sweep::run, &shaders, from, to, "sweep/batch/64,horizon/16") else { return };
     assert_eq!((timed, bench.as_str()), (vec!["sweep/horizon/16".to_owned()], "sweep/batch/64"));
     assert!(message.starts_with("gradient of critic.") && message.contains("double precision"), "{message}");

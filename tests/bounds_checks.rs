@@ -12,16 +12,19 @@ use ppo_kernels::backend::{
 use ppo_kernels::bench::{Benchmarked, Units};
 use ppo_kernels::gpu::{Autotune, Buffer, Context, Indices, OpenOptions, Selection, Shader};
 use ppo_kernels::kernels::actor_critic::{ActorCritic, Form, Layer, MinibatchStep};
-use ppo_kernels::kernels::advantage::{DiscountedReturns, Gae};
+use ppo_kernels::kernels::advantage::{
+    CleanRlGaeOperands, DiscountedReturns, Gae, GaeOperands, ReturnsOperands, RewardToGoOperands,
+};
 use ppo_kernels::kernels::gather::Gather;
 use ppo_kernels::kernels::linear::{Activation, Linear, Product};
 use ppo_kernels::kernels::nonfinite::Watched;
 use ppo_kernels::kernels::normalize::{EpsilonMode, Normalize};
-use ppo_kernels::kernels::optimizer::{Adam, GradientNorm, control, schedule};
+use ppo_kernels::kernels::optimizer::{Adam, GradientNorm};
 use ppo_kernels::kernels::policy::{Categorical, Gaussian, KlArgument, SquashedGaussian};
 use ppo_kernels::kernels::random::RandomStream;
 use ppo_kernels::kernels::shaders;
-use ppo_kernels::kernels::surrogate::{Surrogate, ValueLoss, sample, stat, term};
+use ppo_kernels::kernels::surrogate::{Surrogate, ValueLoss};
+use ppo_kernels::layout::{control, sample, schedule, stat, term};
 
 /// Uploads seeded inputs and collects the bits of outputs.
 struct Run<'a> {
@@ -71,8 +74,6 @@ type Operation = fn(&mut Run<'_>);
 
 /// What runs of each shader, by its name.
 const OPERATIONS: &[(&str, Operation)] = &[
-    ("actor_critic", actor_critic_by_invocation),
-    ("actor_critic/by_subgroup", actor_critic_by_subgroup),
     ("actor_critic/by_tile", actor_critic_by_tile),
     ("actor_critic/by_layer", actor_critic_by_layer),
     ("advantage", advantage),
@@ -88,34 +89,19 @@ const OPERATIONS: &[(&str, Operation)] = &[
     ("surrogate/by_tile", surrogate_by_tile),
 ];
 
-fn actor_critic_by_invocation(run: &mut Run<'_>) {
-    run.gpu.fused_form = Some(Form::ByInvocation);
-    actor_critic(run);
-}
-
-/// Where the adapter has any of the size.
-fn actor_critic_by_subgroup(run: &mut Run<'_>) {
-    run.gpu.fused_form = Some(Form::BySubgroup);
-    actor_critic(run);
-}
-
 fn actor_critic_by_tile(run: &mut Run<'_>) {
     run.gpu.fused_form = Some(Form::ByTile);
-    actor_critic(run);
+    actor_critic(run, 101);
 }
 
 fn actor_critic_by_layer(run: &mut Run<'_>) {
     run.gpu.fused_form = Some(Form::ByLayer);
     // A batch of one stretch, and one of several.
-    actor_critic_of(run, 101);
-    actor_critic_of(run, 1301);
+    actor_critic(run, 101);
+    actor_critic(run, 1301);
 }
 
-fn actor_critic(run: &mut Run<'_>) {
-    actor_critic_of(run, 101);
-}
-
-fn actor_critic_of(run: &mut Run<'_>, batch: usize) {
+fn actor_critic(run: &mut Run<'_>, batch: usize) {
     let (inputs, hidden) = (5, 11);
     let layer = |in_features, out_features, weight_offset, activation| {
         let bias_offset = weight_offset + in_features * out_features;
@@ -150,7 +136,7 @@ fn actor_critic_of(run: &mut Run<'_>, batch: usize) {
             let norm = GradientNorm { len, max_grad_norm: 0.5, epsilon: 1e-6, stats_row };
             let (beta1, beta2, epsilon, weight_decay) = (0.9, 0.999, 1e-5, 0.01);
             let adam = Adam { len, beta1, beta2, epsilon, weight_decay, decoupled: true, schedule_row: 0, stats_row };
-            let step = MinibatchStep { loss: Surrogate { batch, ..LOSS }, tensor: 1, norm, max_kl: None, adam, is_last: true };
+            let step = MinibatchStep { loss: Surrogate { batch, ..LOSS }, tensor: 1, norm, max_kl: None, adam };
             for indices in [&fair_rows, &hostile_rows] {
                 let mut minibatch = Minibatch::new(run.gpu, &networks, is_categorical, batch).unwrap();
                 let mut state = TrainState::new(run.gpu, params.len(), 1, 2).unwrap();
@@ -195,14 +181,20 @@ fn advantage(run: &mut Run<'_>) {
         let op = DiscountedReturns { steps, envs, gamma: 0.99 };
         for variant in [Variant::Plain, Variant::Fast] {
             run.gpu.variant = variant;
-            run.gpu.gae(&gae, &rewards, &values, &next_values, &terminated, &truncated, &mut advantages, &mut returns).unwrap();
-            run.keep(&[&advantages, &returns]);
-            let ends = (&next_values, &next_value);
-            run.gpu.gae_cleanrl(&gae, &rewards, &values, ends.0, ends.1, ends.1, &mut advantages, &mut returns).unwrap();
-            run.keep(&[&advantages, &returns]);
-            run.gpu.discounted_returns(&op, &rewards, ends.0, ends.1, &terminated, &truncated, &mut returns).unwrap();
-            run.gpu.reward_to_go(&op, &rewards, &terminated, &truncated, &mut advantages).unwrap();
-            run.keep(&[&advantages, &returns]);
+            let (rewards, values, next_values, next_value) = (&rewards, &values, &next_values, &next_value);
+            let (terminated, truncated) = (&terminated, &truncated);
+            let (advantages, returns) = (&mut advantages, &mut returns);
+            run.gpu.gae(&gae, GaeOperands { rewards, values, next_values, terminated, truncated, advantages, returns }).unwrap();
+            run.keep(&[advantages, returns]);
+            let (dones, next_done) = (next_values, next_value);
+            run.gpu
+                .gae_cleanrl(&gae, CleanRlGaeOperands { rewards, values, dones, next_value, next_done, advantages, returns })
+                .unwrap();
+            run.keep(&[advantages, returns]);
+            let operands = ReturnsOperands { rewards, next_values, next_value, terminated, truncated, returns };
+            run.gpu.discounted_returns(&op, operands).unwrap();
+            run.gpu.reward_to_go(&op, RewardToGoOperands { rewards, terminated, truncated, returns: advantages }).unwrap();
+            run.keep(&[advantages, returns]);
         }
     }
 }

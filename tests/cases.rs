@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use draft::{Draft, KINDS, SMALL, failed_tensors, path_of, public};
 use ppo_kernels::backend::{Backend, Variant};
 use ppo_kernels::cases::{Allowance, CaseReport, check_file};
+use ppo_kernels::kernels::actor_critic::Form;
 use safetensors::tensor::Dtype;
 
 /// The public cases, and those in the folder that `PPO_KERNELS_CASES` names. Trajectories of environments are for their own tests.
@@ -56,9 +57,9 @@ on_every_backend!(every_public_case_passes);
 
 #[test]
 fn every_public_case_passes_with_every_variant() {
-    for variant in [Variant::Plain, Variant::Fast] {
+    for (variant, form) in [(Variant::Plain, None), (Variant::Fast, Some(Form::ByTile)), (Variant::Fast, Some(Form::ByLayer))] {
         let Some(mut gpu) = common::gpu() else { return };
-        gpu.variant = variant;
+        (gpu.variant, gpu.fused_form) = (variant, form);
         every_public_case_passes(&mut gpu);
     }
 }
@@ -221,13 +222,13 @@ fn a_planted_fault_fails_and_names_what_it_spoils() {
         ("advantage", "params.gamma * bootstrap", "bootstrap", "gae_02_T5_N3_g0.99_l0.95", "out.delta"),
         ("surrogate", "* params.one_over_batch", "", "value_loss_B7_c0.2", "grad.values_huber"),
         (
-            "actor_critic",
+            "actor_critic/by_tile",
             "let ratio = exp_of(log_ratio);",
             "let ratio = 1.0 + log_ratio;",
             "update_single_step",
             "grad.first.actor.W0",
         ),
-        ("actor_critic", "log_ratio + residuals.x", "log_ratio", "update_single_step", "out.steps.pg_loss"),
+        ("actor_critic/by_tile", "log_ratio + residuals.x", "log_ratio", "update_single_step", "out.steps.pg_loss"),
         (
             "policy/gaussian",
             "let inverse = exp_of(-s);",
@@ -239,6 +240,7 @@ fn a_planted_fault_fails_and_names_what_it_spoils() {
         ("gather", "indices[params.start + i]", "indices[0]", "update_single_step", "grad.first.actor.W0"),
     ] {
         let Some(mut gpu) = common::gpu() else { return };
+        gpu.fused_form = Some(Form::ByTile);
         common::plant_fault(&mut gpu, shader, from, to);
         let report = check_file(&mut gpu, &path_of(case), &Allowance::SINGLE).unwrap();
         assert!(!report.passed(), "{shader}: the fault went unnoticed in {case}");

@@ -275,8 +275,8 @@ fn an_update_moves_the_parameters_and_reports<B: Backend>(backend: &mut B) {
         assert!(stats.entropy > 1.0 && stats.entropy <= 3f64.ln() + 1e-6, "{}", stats.entropy);
         // Right after the rollout the ratios are 1: the first minibatch has no KL, and its surrogate loss is that of normalised advantages.
         let [first, ..] = stats.log.as_slice() else { panic!("no log") };
-        assert!(first[ppo_kernels::kernels::surrogate::stat::APPROX_KL].abs() < 1e-6);
-        assert!(first[ppo_kernels::kernels::surrogate::stat::PG_LOSS].abs() < 1e-5);
+        assert!(first[ppo_kernels::layout::stat::APPROX_KL].abs() < 1e-6);
+        assert!(first[ppo_kernels::layout::stat::PG_LOSS].abs() < 1e-5);
     }
 }
 

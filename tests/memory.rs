@@ -147,8 +147,10 @@ fn an_update_of_plain_operations_takes_what_it_was_said_to_take_on_the_device() 
 
 /// Whatever suits the adapter: a plan has to go by what was asked for.
 #[test]
-fn an_update_by_layer_takes_what_it_was_said_to_take_on_the_device() {
-    on_the_device(Variant::Auto, Some(Form::ByLayer));
+fn an_update_by_each_form_takes_what_it_was_said_to_take_on_the_device() {
+    for form in [Form::ByTile, Form::ByLayer] {
+        on_the_device(Variant::Auto, Some(form));
+    }
 }
 
 #[test]

@@ -6,7 +6,7 @@ use common::{Draw, checked, expect_mismatch, plant};
 use ppo_kernels::Error;
 use ppo_kernels::backend::{Cpu, Memory, NonfiniteOps};
 use ppo_kernels::kernels::nonfinite::Watched;
-use ppo_kernels::kernels::optimizer::{control, stop};
+use ppo_kernels::layout::{control, stop};
 
 on_every_backend!(
     reports_nothing_where_all_is_finite,

@@ -5,7 +5,7 @@ mod common;
 use common::{Draw, checked, expect_mismatch, plant};
 use ppo_kernels::backend::{Cpu, CrossCheck, Gpu, Memory, NormalizeOps, Variant};
 use ppo_kernels::kernels::normalize::{EpsilonMode, Normalize};
-use ppo_kernels::kernels::surrogate::stat;
+use ppo_kernels::layout::stat;
 use ppo_kernels::{Error, Result};
 use proptest::prelude::{prop_assert, proptest};
 

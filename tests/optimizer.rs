@@ -5,8 +5,8 @@ mod common;
 use common::{Draw, checked, expect_mismatch, plant};
 use ppo_kernels::Error;
 use ppo_kernels::backend::{Cpu, Memory, OptimizerOps};
-use ppo_kernels::kernels::optimizer::{Adam, GradientNorm, control, schedule, stop};
-use ppo_kernels::kernels::surrogate::stat;
+use ppo_kernels::kernels::optimizer::{Adam, GradientNorm};
+use ppo_kernels::layout::{control, schedule, stat, stop};
 use proptest::prelude::*;
 
 on_every_backend!(

@@ -10,13 +10,10 @@ fn parse(info: &ShaderInfo) -> naga::Module {
         .unwrap_or_else(|error| panic!("{}", error.emit_to_string_with_path(info.shader.source, info.shader.name)))
 }
 
-/// None beyond what WebGPU gives everybody, the portable tier, but for products on tensor cores, which are asked for by name, and for what has
-/// a form in that tier too.
+/// None beyond what WebGPU gives everybody, the portable tier, but for products on tensor cores, which are asked for by name.
 fn capabilities(info: &ShaderInfo) -> Capabilities {
     if info.shader.name.starts_with("linear/tensor_core") {
         Capabilities::COOPERATIVE_MATRIX | Capabilities::SHADER_FLOAT16 | Capabilities::SUBGROUP
-    } else if info.shader.name == "actor_critic/by_subgroup" {
-        Capabilities::SUBGROUP
     } else {
         Capabilities::empty()
     }

@@ -1,15 +1,12 @@
-// Samples, a tile a workgroup, behind shared.wgsl: the form for hardware. A layer's weights are read once for all samples of a tile, whose
+// Samples, a tile a workgroup, behind by_tile.wgsl. A layer's weights are read once for all samples of a tile, whose
 // activations stay in workgroup memory; gradients of parameters are summed over the tiles of a workgroup, then over workgroups.
-// Header: shared.wgsl.
+// Header: by_tile.wgsl.
 //
 // In `packed` a layer's weights are [vectors of inputs, outputs]: consecutive invocations make consecutive outputs of one pair of samples, and
 // read consecutive vectors. On the way back each reads consecutive vectors itself, near its own inputs: the cache has them from the way there. Where
 // workgroups are few, a multiprocessor has nothing else to do while a load is on its way: then all weights are fetched at once, before anything else is, and
 // copied to workgroup memory. For the same reason loads stand together here, clamped rather than behind a branch.
 // Invocations are shared out by constants: a division by a parameter is some twenty instructions, each waiting for the one before.
-
-// What an invocation of update_parameters takes.
-const VECTORS_EACH = 1u;
 
 // Vectors of four that are kept of a sample: observation, hidden activations and output.
 override KEPT: u32 = 40u;
@@ -54,15 +51,10 @@ var<workgroup> sh_weights: array<vec4<f32>, COPIED>;
 var<private> output_at: u32;
 // The sample of a tile whose loss is this invocation's.
 var<private> own_sample: u32;
-var<private> source_row: u32;
 // The sum of a column of partials over tiles.
 var<private> own_partial: f32;
 // Where the workgroup's network begins and ends in `packed`.
 var<private> network: vec2<u32>;
-
-fn packed_place(i: u32, row: u32, column_vector: u32, at: vec4<u32>) -> u32 {
-    return at.z + column_vector * 4u * at.y + row;
-}
 
 // ------------------------------------------------------------------------------------------------ a tile through a network
 
@@ -404,7 +396,7 @@ fn tiles_gradient(
         let in_batch = local < TILE && i < params.batch;
         // Samples past the end are the last one's, whose gradient is not counted.
         let index = min(first + own_sample, params.batch - 1u);
-        source_row = min(indices[params.first_index + index], params.rows - 1u);
+        let source_row = min(indices[params.first_index + index], params.rows - 1u);
         if local < TILE {
             sh_rows[local] = source_row;
             sh_lanes[local] = 0.0;

@@ -3,24 +3,9 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use super::{Length, Memory, Position};
+use super::{Memory, Pair, Position};
 use crate::error::{Error, Mismatch, Result};
 use crate::tolerance::Tolerance;
-
-/// One buffer on both backends.
-#[derive(Debug)]
-pub struct Pair<X, Y> {
-    /// On the backend under test.
-    pub a: X,
-    /// On the reference.
-    pub b: Y,
-}
-
-impl<X: Length, Y: Length> Length for Pair<X, Y> {
-    fn len(&self) -> usize {
-        self.a.len()
-    }
-}
 
 /// The element that came closest to its tolerance, or went furthest beyond it, over all comparisons of one tensor.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]

@@ -9,7 +9,7 @@ use crate::gpu::Buffer;
 #[cfg(feature = "gpu")]
 use crate::kernels::gather as kernels;
 use crate::kernels::gather::Gather;
-use crate::kernels::surrogate::sample;
+use crate::layout::sample;
 use crate::real::Real;
 use crate::reference::gather as reference;
 
@@ -33,7 +33,7 @@ pub trait GatherOps: Memory {
     /// The same.
     fn gather_words(&mut self, op: &Gather, source: &Self::Words, indices: &Self::Words, target: &mut Self::Words) -> Result<()>;
 
-    /// Packs four columns `[rows]` into `samples [count, 4]` ([`sample`](crate::kernels::surrogate::sample)) in one go. `op.width` is 1.
+    /// Packs four columns `[rows]` into `samples [count, 4]` ([`sample`](crate::layout::sample)) in one go. `op.width` is 1.
     ///
     /// # Errors
     /// The same.

@@ -6,18 +6,7 @@ use crate::error::{Error, Result};
 use crate::gpu::{Buffer, Context, OpenOptions, Selection};
 use crate::kernels::actor_critic::Form;
 use crate::kernels::linear::{Linear, Precision, Product, TensorCores, Ways};
-
-/// Which variant of a kernel to run, where it has several.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Variant {
-    /// By shape and adapter.
-    #[default]
-    Auto,
-    /// The plain one that the others are checked against.
-    Plain,
-    /// The faster one: register tiles, parallel scan, fused, losses by tile.
-    Fast,
-}
+use crate::layout::Variant;
 
 /// Runs every operation as WGSL compute shaders. Operations are recorded; nothing is submitted before a read-back or a flush.
 #[derive(Debug)]
@@ -29,7 +18,7 @@ pub struct Gpu {
     /// How every matrix product of [`LinearOps`](super::LinearOps) is shared among invocations, where it is not the variant that says so. All ways
     /// compute the same bits.
     pub product: Option<Product>,
-    /// How a minibatch step shares work, where it is not the adapter that says so. Networks that do not fit the form asked for are composed of single
+    /// How a minibatch step shares work, where neither sizes nor adapter are to say so. Networks that do not fit the form asked for are composed of single
     /// operations.
     pub fused_form: Option<Form>,
     /// What multiplies large matrices, where that is not an f32 kernel.

@@ -27,10 +27,10 @@ pub use actor_critic::{
 };
 pub use advantage::AdvantageOps;
 pub use cpu::Cpu;
-pub use cross_check::{CrossCheck, Pair, Worst};
+pub use cross_check::{CrossCheck, Worst};
 pub use gather::GatherOps;
 #[cfg(feature = "gpu")]
-pub use gpu::{Gpu, Variant};
+pub use gpu::Gpu;
 pub use linear::LinearOps;
 pub use nonfinite::NonfiniteOps;
 pub use normalize::NormalizeOps;
@@ -41,28 +41,10 @@ pub use random::RandomOps;
 pub use surrogate::SurrogateOps;
 
 pub use crate::kernels::linear::Precision;
+pub use crate::layout::Variant;
+pub use crate::operands::{Length, Pair};
 
 use crate::error::Result;
-
-/// A buffer of a backend, as far as everybody may look into it.
-#[allow(clippy::len_without_is_empty)] // no buffer is empty
-pub trait Length {
-    /// Number of elements, at least one.
-    fn len(&self) -> usize;
-}
-
-impl<T> Length for Vec<T> {
-    fn len(&self) -> usize {
-        Vec::len(self)
-    }
-}
-
-#[cfg(feature = "gpu")]
-impl<T> Length for crate::gpu::Buffer<T> {
-    fn len(&self) -> usize {
-        crate::gpu::Buffer::len(self)
-    }
-}
 
 /// Where a learner is, for reports.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -76,9 +58,9 @@ pub struct Position {
 /// Buffers, and moving numbers between them and the host.
 pub trait Memory: Send {
     /// A buffer of real numbers: `f32`, or what the backend computes in.
-    type Floats: Length + std::fmt::Debug + Send + Sync;
+    type Floats: Length + std::fmt::Debug + Send + Sync + 'static;
     /// A buffer of `u32`: indices, actions, masks, flags.
-    type Words: Length + std::fmt::Debug + Send + Sync;
+    type Words: Length + std::fmt::Debug + Send + Sync + 'static;
 
     /// Backend and adapter, for people.
     fn describe(&self) -> String;

@@ -7,14 +7,14 @@ use crate::error::Result;
 #[cfg(feature = "gpu")]
 use crate::gpu::Buffer;
 use crate::kernels::nonfinite::{self as kernels, Watched};
-use crate::kernels::optimizer::control::WORDS;
+use crate::layout::control::WORDS;
 use crate::real::Real;
 use crate::reference::nonfinite as reference;
 
 /// Looks for NaN and infinities without a read-back.
 pub trait NonfiniteOps: Memory {
     /// If one of the elements of `tensors` is NaN or infinite, and none has been reported yet: sets `control` to STOP =
-    /// [`NON_FINITE`](crate::kernels::optimizer::stop::NON_FINITE), BAD_TENSOR = the number of the first tensor in which there is one, BAD_ELEMENT =
+    /// [`NON_FINITE`](crate::layout::stop::NON_FINITE), BAD_TENSOR = the number of the first tensor in which there is one, BAD_ELEMENT =
     /// its index there, again the first.
     ///
     /// # Errors

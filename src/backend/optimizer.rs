@@ -7,7 +7,7 @@ use crate::error::Result;
 #[cfg(feature = "gpu")]
 use crate::gpu::Buffer;
 use crate::kernels::optimizer::{self as kernels, Adam, GradientNorm};
-use crate::kernels::surrogate::stat;
+use crate::layout::{control, schedule, stat};
 use crate::real::Real;
 use crate::reference::optimizer as reference;
 use crate::tolerance::Tolerance;
@@ -111,13 +111,13 @@ impl<A: OptimizerOps, B: OptimizerOps> OptimizerOps for CrossCheck<A, B> {
         // After A, which has checked that all this is there to read; from B, which A has not changed.
         let before = [&params.b, &grads.b, &m.b, &v.b].map(|buffer| self.b.read_f64(buffer, 0, op.len));
         let [old_params, old_grads, old_m, old_v] = before;
-        let row = self.b.read_f64(&schedule.b, op.schedule_row * kernels::schedule::COLUMNS, kernels::schedule::COLUMNS)?;
+        let row = self.b.read_f64(&schedule.b, op.schedule_row * schedule::COLUMNS, schedule::COLUMNS)?;
         let clip_coef = self.b.read_f64(&stats.b, op.stats_row * stat::COLUMNS + stat::CLIP_COEF, 1)?[0];
         let bounds = op.bounds(&old_params?, &old_grads?, &old_m?, &old_v?, &row, clip_coef);
         self.b.adam_step(op, &mut params.b, &grads.b, &mut m.b, &mut v.b, &schedule.b, &stats.b, &mut control.b)?;
         self.compare("adam_step", "m", m, 0..op.len, &Tolerance::PerElement(bounds.m))?;
         self.compare("adam_step", "v", v, 0..op.len, &Tolerance::PerElement(bounds.v))?;
         self.compare("adam_step", "params", params, 0..op.len, &Tolerance::PerElement(bounds.params))?;
-        self.compare_words("adam_step", "control", control, 0..kernels::control::WORDS)
+        self.compare_words("adam_step", "control", control, 0..control::WORDS)
     }
 }

@@ -35,7 +35,10 @@ pub trait PlanMemory: Backend {
     fn memory_bytes(&self, work: &impl Rehearsal) -> Result<u64>;
 }
 
-impl<T: Real> PlanMemory for Cpu<T> {
+impl<T: Real> PlanMemory for Cpu<T>
+where
+    Self: Backend,
+{
     fn memory_bytes(&self, work: &impl Rehearsal) -> Result<u64> {
         let mut ledger = Ledger { bytes_a_float: size_of::<T>(), bytes: 0 };
         work.allocate(&mut ledger)?;

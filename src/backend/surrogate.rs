@@ -6,21 +6,21 @@ use super::{Gpu, Variant};
 use crate::error::Result;
 #[cfg(feature = "gpu")]
 use crate::gpu::Buffer;
-use crate::kernels::optimizer::control;
 use crate::kernels::policy::{Categorical, Gaussian};
-use crate::kernels::surrogate::{self as kernels, Surrogate, sample, stat, term};
+use crate::kernels::surrogate::{self as kernels, Surrogate};
+use crate::layout::{control, sample, stat, term};
 use crate::real::Real;
 use crate::reference::surrogate as reference;
 use crate::tolerance::Tolerance;
 
 /// PPO's objective and its gradient.
 ///
-/// `samples [batch, 4]` are packed minibatch rows ([`sample`](crate::kernels::surrogate::sample)); `stats [rows, 16]`
-/// ([`stat`](crate::kernels::surrogate::stat)) takes losses, KL estimates and clip fraction in row `op.stats_row`. Gradients are of the
+/// `samples [batch, 4]` are packed minibatch rows ([`sample`](crate::layout::sample)); `stats [rows, 16]`
+/// ([`stat`](crate::layout::stat)) takes losses, KL estimates and clip fraction in row `op.stats_row`. Gradients are of the
 /// mean loss. Where maxima and clamps have a choice they are torch's: a ratio or value exactly on the edge of its clip counts as inside, and
 /// two equal squares of a clipped value share the gradient, as do two equal sides of the dual clip.
 pub trait SurrogateOps: PolicyOps {
-    /// From log-probabilities, for any distribution: per-sample `terms [batch, 8]` ([`term`](crate::kernels::surrogate::term)),
+    /// From log-probabilities, for any distribution: per-sample `terms [batch, 8]` ([`term`](crate::layout::term)),
     /// `d_logp [batch]`, `d_values [batch]`. The entropy enters the loss; its gradient is −ent_coef/batch for every sample.
     ///
     /// # Errors
@@ -77,7 +77,7 @@ pub trait SurrogateOps: PolicyOps {
         stats: &mut Self::Floats,
     ) -> Result<()>;
 
-    /// Sets `control[STOP]` to [`TARGET_KL`](crate::kernels::optimizer::stop::TARGET_KL) if it is 0 and approx_kl (k3) of row `stats_row` is greater
+    /// Sets `control[STOP]` to [`TARGET_KL`](crate::layout::stop::TARGET_KL) if it is 0 and approx_kl (k3) of row `stats_row` is greater
     /// than `threshold`: every optimiser step recorded after it becomes a no-op.
     ///
     /// # Errors

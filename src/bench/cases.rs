@@ -6,20 +6,17 @@ use super::inputs::Inputs;
 use super::losses::{self, Head};
 use super::measure::{Clocks, Effort, Samples, Timed};
 use super::peaks::{Benchmarked, Peaks};
-use super::{Record, Work, record};
+use super::{Record, record};
 use crate::backend::{Backend, Cpu, CrossCheck};
 use crate::error::Result;
-use crate::kernels::advantage::Gae;
 use crate::kernels::gather::Gather;
 use crate::kernels::linear::{Activation, Linear};
 use crate::kernels::nonfinite::Watched;
-use crate::kernels::optimizer::{Adam, GradientNorm, control, schedule};
+use crate::kernels::optimizer::{Adam, GradientNorm};
 use crate::kernels::policy::{Categorical, Gaussian};
 use crate::kernels::random::RandomStream;
-use crate::kernels::surrogate::stat;
-
-/// A call on buffers that it owns.
-pub(super) type Step<B> = Box<dyn FnMut(&mut B) -> Result<()>>;
+use crate::layout::{control, schedule, stat};
+use crate::operations::{self, Call, Draw, Step, Work};
 
 #[derive(Debug)]
 pub(super) struct Case {
@@ -31,8 +28,6 @@ pub(super) struct Case {
 enum Kind {
     /// A perceptron with tanh between its layers, forward and perhaps the gradients of all parameters.
     Mlp { batch: usize, widths: &'static [usize], backward: bool },
-    /// Advantages and returns of a rollout `[steps, envs]`.
-    Gae { steps: usize, envs: usize },
     /// Loss and gradient through a head.
     Loss { head: Head, batch: usize },
     /// A minibatch's rows of observations.
@@ -60,7 +55,6 @@ const MLPS: [MlpShape; 5] = [
     (16_384, &[64, 512, 256, 128, 16]),
     (65_536, &[128, 1024, 1024, 32]),
 ];
-const GAES: [[usize; 2]; 6] = [[128, 8], [2048, 1], [128, 4096], [16, 65_536], [1024, 1024], [8192, 64]];
 const BATCHES: [usize; 2] = [1 << 14, 1 << 20];
 
 /// All cases; with `small` those that are done in no time.
@@ -71,9 +65,6 @@ pub(super) fn all(small: bool) -> Vec<Case> {
         let sizes = widths.iter().map(ToString::to_string).collect::<Vec<_>>().join("-");
         add(format!("mlp_fwd/B{batch}_{sizes}"), Kind::Mlp { batch, widths, backward: false });
         add(format!("mlp_fwdbwd/B{batch}_{sizes}"), Kind::Mlp { batch, widths, backward: true });
-    }
-    for &[steps, envs] in &GAES[..if small { 3 } else { 6 }] {
-        add(format!("gae/T{steps}_N{envs}"), Kind::Gae { steps, envs });
     }
     let batches = &BATCHES[..if small { 1 } else { 2 }];
     for actions in [2, 6, 18] {
@@ -116,13 +107,8 @@ fn layers(batch: usize, widths: &[usize]) -> Vec<Linear> {
     widths.windows(2).map(&mut layer).collect()
 }
 
-impl Case {
-    /// Advantages and returns of a rollout `[steps, envs]`.
-    pub(super) fn gae(name: String, steps: usize, envs: usize) -> Self {
-        Self { name, kind: Kind::Gae { steps, envs } }
-    }
-
-    pub(super) fn work(&self) -> Work {
+impl Call for Case {
+    fn work(&self) -> Work {
         let (flops, words, items) = match self.kind {
             Kind::Mlp { batch, widths, backward } => {
                 let layers = layers(batch, widths);
@@ -140,41 +126,31 @@ impl Case {
                     words += outputs + inputs(&layers) + parameters;
                     words += outputs - batch * widths[1] + 2 * inputs(&layers[1..]) + parameters;
                 }
-                (flops, words, Some(("samples_per_s", batch)))
+                (flops, words, ("samples_per_s", batch))
             }
-            // Nine operations a step, three numbers read and two written.
-            Kind::Gae { steps, envs } => (9.0 * (steps * envs) as f64, 5 * steps * envs, Some(("elements_per_s", steps * envs))),
             Kind::Loss { head, batch } => {
                 let items = if matches!(head, Head::Tokens { .. }) { "tokens_per_s" } else { "samples_per_s" };
-                (head.flops(batch), head.words(batch), Some((items, batch)))
+                (head.flops(batch), head.words(batch), (items, batch))
             }
-            Kind::Gather { width, count, .. } => (0.0, count * (2 * width + 1), Some(("samples_per_s", count))),
+            Kind::Gather { width, count, .. } => (0.0, count * (2 * width + 1), ("samples_per_s", count)),
             // The norm reads the gradient once more: 2 and 12 operations.
-            Kind::Optimizer { len } => (14.0 * len as f64, 8 * len, Some(("elements_per_s", len))),
-            Kind::Nonfinite { len } => (0.0, len, Some(("elements_per_s", len))),
+            Kind::Optimizer { len } => (14.0 * len as f64, 8 * len, ("elements_per_s", len)),
+            Kind::Nonfinite { len } => (0.0, len, ("elements_per_s", len)),
             // Nothing but integers.
-            Kind::Permutation { len } => (0.0, len, Some(("elements_per_s", len))),
-            Kind::Normal { len } => (0.0, len, Some(("elements_per_s", len))),
+            Kind::Permutation { len } => (0.0, len, ("elements_per_s", len)),
+            Kind::Normal { len } => (0.0, len, ("elements_per_s", len)),
             Kind::CategoricalSample { batch, actions } => {
-                (4.0 * (batch * actions) as f64, batch * (actions + 3), Some(("samples_per_s", batch)))
+                (4.0 * (batch * actions) as f64, batch * (actions + 3), ("samples_per_s", batch))
             }
-            Kind::GaussianSample { batch, dim } => {
-                (7.0 * (batch * dim) as f64, batch * (3 * dim + 1), Some(("samples_per_s", batch)))
-            }
+            Kind::GaussianSample { batch, dim } => (7.0 * (batch * dim) as f64, batch * (3 * dim + 1), ("samples_per_s", batch)),
         };
-        Work { flops, bytes: 4.0 * words as f64, items: items.map(|(name, n)| (name, n as f64)) }
+        Work { flops, bytes: 4.0 * words as f64, items: Some((items.0, items.1 as f64)) }
     }
 
-    /// Uploads the inputs and returns the call.
-    fn prepare<B: Backend>(&self, backend: &mut B) -> Result<Step<B>>
-    where
-        B::Floats: 'static,
-        B::Words: 'static,
-    {
-        let mut inputs = Inputs::new();
+    fn prepare<B: Backend>(&self, buffers: &mut operations::Inputs<'_, B>) -> Result<Step<B>> {
+        let (backend, mut inputs) = (&mut *buffers.backend, Inputs::new());
         match self.kind {
             Kind::Mlp { batch, widths, backward } => mlp(backend, &mut inputs, batch, widths, backward),
-            Kind::Gae { steps, envs } => gae(backend, &mut inputs, steps, envs),
             Kind::Loss { head, batch } => losses::prepare(backend, &mut inputs, head, batch),
             Kind::Gather { rows, width, count } => gather(backend, &mut inputs, Gather { rows, width, start: 0, count }),
             Kind::Optimizer { len } => optimizer(backend, &mut inputs, len),
@@ -212,10 +188,7 @@ impl Case {
     }
 }
 
-fn mlp<B: Backend>(backend: &mut B, inputs: &mut Inputs, batch: usize, widths: &[usize], with_backward: bool) -> Result<Step<B>>
-where
-    B::Floats: 'static,
-{
+fn mlp<B: Backend>(backend: &mut B, inputs: &mut Inputs, batch: usize, widths: &[usize], with_backward: bool) -> Result<Step<B>> {
     let layers = layers(batch, widths);
     let last = layers.len() - 1;
     let mut params = Vec::new();
@@ -252,39 +225,14 @@ where
     }))
 }
 
-fn gae<B: Backend>(backend: &mut B, inputs: &mut Inputs, steps: usize, envs: usize) -> Result<Step<B>>
-where
-    B::Floats: 'static,
-{
-    let rows = steps * envs;
-    let rewards = backend.upload_floats(&inputs.floats(rows, 1.0))?;
-    let values = backend.upload_floats(&inputs.floats(rows, 1.0))?;
-    let dones = backend.upload_floats(&inputs.ends(rows))?;
-    let next_value = backend.upload_floats(&inputs.floats(envs, 1.0))?;
-    let next_done = backend.upload_floats(&inputs.ends(envs))?;
-    let (mut advantages, mut returns) = (backend.alloc_floats(rows)?, backend.alloc_floats(rows)?);
-    let op = Gae { steps, envs, gamma: 0.99, gae_lambda: 0.95 };
-    Ok(Box::new(move |backend| {
-        backend.gae_cleanrl(&op, &rewards, &values, &dones, &next_value, &next_done, &mut advantages, &mut returns)
-    }))
-}
-
-fn gather<B: Backend>(backend: &mut B, inputs: &mut Inputs, op: Gather) -> Result<Step<B>>
-where
-    B::Floats: 'static,
-    B::Words: 'static,
-{
+fn gather<B: Backend>(backend: &mut B, inputs: &mut Inputs, op: Gather) -> Result<Step<B>> {
     let source = backend.upload_floats(&inputs.floats(op.rows * op.width, 1.0))?;
     let indices = backend.upload_words(&inputs.words(op.count, op.rows))?;
     let mut target = backend.alloc_floats(op.count * op.width)?;
     Ok(Box::new(move |backend| backend.gather_floats(&op, &source, &indices, &mut target)))
 }
 
-fn optimizer<B: Backend>(backend: &mut B, inputs: &mut Inputs, len: usize) -> Result<Step<B>>
-where
-    B::Floats: 'static,
-    B::Words: 'static,
-{
+fn optimizer<B: Backend>(backend: &mut B, inputs: &mut Inputs, len: usize) -> Result<Step<B>> {
     let mut params = backend.upload_floats(&inputs.floats(len, 0.1))?;
     let grads = backend.upload_floats(&inputs.floats(len, 1e-2))?;
     let mut m = backend.upload_floats(&inputs.floats(len, 1e-2))?;
@@ -330,20 +278,31 @@ impl<B: Benchmarked> Timed for Repeated<'_, B> {
 }
 
 /// Checks one call against double precision, then times it. The backend always comes back.
-pub(super) fn run<B: Benchmarked>(backend: B, case: &Case, effort: Effort, peaks: &Peaks) -> (B, Result<Record>) {
+pub(super) fn run<B: Benchmarked>(
+    backend: B,
+    name: &str,
+    call: &impl Call,
+    effort: Effort,
+    peaks: &Peaks,
+) -> (B, Result<Record>) {
     let mut checked = CrossCheck::new(backend, Cpu::<f64>::new());
-    let outcome = case.prepare(&mut checked).and_then(|mut step| step(&mut checked));
+    let outcome = prepare(call, &mut checked).and_then(|mut step| step(&mut checked));
     let check = |(&(operation, tensor), worst): (&(&str, &str), &crate::backend::Worst)| {
         (format!("{operation}: {tensor}"), worst.ratio())
     };
     let check: BTreeMap<String, f64> = checked.worst().iter().map(check).collect();
     let mut backend = checked.a;
     let outcome = outcome.and_then(|()| {
-        let step = case.prepare(&mut backend)?;
+        let step = prepare(call, &mut backend)?;
         let samples = time(&mut backend, step, effort)?;
-        Ok(record(&case.name, &mut backend, &samples, case.work(), Some(peaks), check))
+        Ok(record(name, &mut backend, &samples, call.work(), Some(peaks), check))
     });
     (backend, outcome)
+}
+
+/// With the same inputs on every backend.
+fn prepare<B: Backend>(call: &impl Call, backend: &mut B) -> Result<Step<B>> {
+    call.prepare(&mut operations::Inputs { backend, draw: Draw::new(1, 0) })
 }
 
 /// Times a call that has been checked.

@@ -1,12 +1,13 @@
 //! PPO's loss and its gradient through a head.
 
-use super::cases::Step;
 use super::inputs::Inputs;
 use crate::backend::Backend;
 use crate::error::Result;
 use crate::kernels::normalize::{EpsilonMode, Normalize};
 use crate::kernels::policy::{Categorical, Gaussian};
-use crate::kernels::surrogate::{Surrogate, ValueLoss, sample, stat};
+use crate::kernels::surrogate::{Surrogate, ValueLoss};
+use crate::layout::{sample, stat};
+use crate::operations::Step;
 
 /// What the loss goes through. For the first two it includes the normalisation of the advantages and the loss of the value function.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,11 +113,7 @@ pub(super) fn objective(head: Head, batch: usize) -> Surrogate {
 }
 
 /// Uploads the inputs and returns the call. A second call normalises advantages that already are: the same work.
-pub(super) fn prepare<B: Backend>(backend: &mut B, inputs: &mut Inputs, head: Head, batch: usize) -> Result<Step<B>>
-where
-    B::Floats: 'static,
-    B::Words: 'static,
-{
+pub(super) fn prepare<B: Backend>(backend: &mut B, inputs: &mut Inputs, head: Head, batch: usize) -> Result<Step<B>> {
     let op = objective(head, batch);
     let width = head.width();
     let normalize = Normalize {

@@ -21,6 +21,7 @@ pub use peaks::{Bandwidth, Benchmarked, Peaks, TENSOR_CORES, Units};
 pub use update::{Workload, workloads};
 
 use crate::error::{Error, Result};
+use crate::operations::{self, Benches, Call, Work};
 use measure::Samples;
 use peaks::variant;
 
@@ -133,19 +134,8 @@ impl Options {
 
 const FRAMEWORK: &str = "ppo-kernels";
 
-/// What a call does.
-#[derive(Debug, Clone, Copy)]
-struct Work {
-    /// Floating-point operations.
-    flops: f64,
-    /// Bytes that have to be read and written at least.
-    bytes: f64,
-    /// Samples or elements, with the name of that rate.
-    items: Option<(&'static str, f64)>,
-}
-
 impl Work {
-    fn rates(&self, seconds: f64, peaks: Option<Peaks>) -> BTreeMap<&'static str, f64> {
+    pub(crate) fn rates(&self, seconds: f64, peaks: Option<Peaks>) -> BTreeMap<&'static str, f64> {
         let mut rates = BTreeMap::new();
         if self.flops > 0.0 {
             rates.insert("gflops", self.flops / seconds / 1e9);
@@ -153,9 +143,7 @@ impl Work {
         if self.bytes > 0.0 {
             rates.insert("eff_gbps", self.bytes / seconds / 1e9);
         }
-        if let Some((name, items)) = self.items {
-            rates.insert(name, items / seconds);
-        }
+        rates.extend(self.items.map(|(name, items)| (name, items / seconds)));
         if let Some(peaks) = peaks {
             rates.insert("percent_of_peak", 100.0 * peaks.least_seconds(self.flops, self.bytes) / seconds);
         }
@@ -165,8 +153,52 @@ impl Work {
 
 /// Names of all benches that `options` leave in, whatever it says of names.
 pub fn names(options: &Options) -> Vec<String> {
-    let cases = cases::all(options.small).into_iter().map(|case| case.name);
-    peaks::NAMES.iter().map(|name| (*name).to_owned()).chain(cases).chain(update::names(options.small)).collect()
+    let mut names = Names { small: options.small, names: peaks::NAMES.iter().map(|name| (*name).to_owned()).collect() };
+    benches(&mut names);
+    names.names.into_iter().chain(update::names(options.small)).collect()
+}
+
+/// Shows every bench but whole updates to `list`.
+fn benches(list: &mut impl Benches) {
+    operations::benches(list);
+    for case in cases::all(false) {
+        list.add(case.name.clone(), cases::all(true).iter().any(|small| small.name == case.name), case);
+    }
+}
+
+/// Collects names.
+struct Names {
+    small: bool,
+    names: Vec<String>,
+}
+
+impl Benches for Names {
+    fn add<C: Call>(&mut self, name: String, small: bool, _: C) {
+        if small || !self.small {
+            self.names.push(name);
+        }
+    }
+}
+
+/// Times what is wanted, until an error or a break.
+struct Timing<'a, 'b, B> {
+    /// Gone only after a panic.
+    backend: Option<B>,
+    options: &'a Options,
+    peaks: &'a Peaks,
+    report: &'a mut Report<'b>,
+    state: Result<ControlFlow<()>>,
+}
+
+impl<B: Benchmarked> Benches for Timing<'_, '_, B> {
+    fn add<C: Call>(&mut self, name: String, small: bool, call: C) {
+        let is_wanted = (small || !self.options.small) && self.options.wants(&name);
+        let (true, Ok(ControlFlow::Continue(()))) = (is_wanted, &self.state) else { return };
+        let Some(backend) = self.backend.take() else { return };
+        let (mut backend, outcome) = cases::run(backend, &name, &call, self.options.effort, self.peaks);
+        self.state = settle(&mut backend, &name, outcome, self.report);
+        self.backend = Some(backend);
+    }
 }
 
 /// Measures the peaks of `backend`, then runs all benches that `options` want and hands each finding to `report` as soon as there is one; a
@@ -178,19 +210,19 @@ pub fn names(options: &Options) -> Vec<String> {
 pub fn run<B: Benchmarked>(mut backend: B, options: &Options, report: &mut Report<'_>) -> Result<B> {
     options.require_some(&names(options))?;
     backend.set_timing(true);
-    'benches: {
-        let Some(peaks) = peaks::measure(&mut backend, options.effort, report)? else { break 'benches };
-        for case in cases::all(options.small).iter().filter(|case| options.wants(&case.name)) {
-            let (back, outcome) = cases::run(backend, case, options.effort, &peaks);
-            backend = back;
-            if settle(&mut backend, &case.name, outcome, report)?.is_break() {
-                break 'benches;
-            }
-        }
+    if let Some(peaks) = peaks::measure(&mut backend, options.effort, report)? {
+        let state = Ok(ControlFlow::Continue(()));
+        let mut timing = Timing { backend: Some(backend), options, peaks: &peaks, report, state };
+        benches(&mut timing);
+        let Timing { backend: Some(timed), state, .. } = timing else {
+            return Err(Error::Device("the backend is gone".to_owned()));
+        };
+        backend = timed;
+        let mut state = state?;
         for workload in update::workloads(options.small).iter().filter(|workload| options.wants(workload.name)) {
-            let outcome = update::run(&mut backend, workload, options.effort, &peaks);
-            if settle(&mut backend, workload.name, outcome, report)?.is_break() {
-                break 'benches;
+            if state.is_continue() {
+                let outcome = update::run(&mut backend, workload, options.effort, &peaks);
+                state = settle(&mut backend, workload.name, outcome, report)?;
             }
         }
     }

@@ -6,11 +6,13 @@
 
 mod minibatch;
 
-use super::cases::{self, Case};
+use super::cases;
 use super::measure::Effort;
 use super::peaks::{self, Benchmarked, Peaks};
 use super::{Options, Record, Report, Work, settle, skipped};
 use crate::error::Result;
+use crate::operations::Call;
+use crate::operations::advantage::CleanRlGae;
 use minibatch::Shape;
 
 /// Samples of a minibatch while its networks' width varies.
@@ -87,14 +89,14 @@ impl Point {
         match self.axis {
             Axis::Batch => Kind::Gradient(Shape { batch: self.size, width: WIDTH }),
             Axis::Width => Kind::Gradient(Shape { batch: BATCH, width: self.size }),
-            Axis::Horizon => Kind::Advantages(Case::gae(self.name(), self.size, ENVS)),
+            Axis::Horizon => Kind::Advantages(CleanRlGae::bench(self.size, ENVS)),
         }
     }
 }
 
 enum Kind {
     Gradient(Shape),
-    Advantages(Case),
+    Advantages(CleanRlGae),
 }
 
 impl Kind {
@@ -112,7 +114,7 @@ impl Kind {
                 let outcome = minibatch::run(&mut backend, name, shape, effort, peaks);
                 (backend, outcome)
             }
-            Kind::Advantages(case) => cases::run(backend, case, effort, peaks),
+            Kind::Advantages(case) => cases::run(backend, name, case, effort, peaks),
         }
     }
 }

@@ -9,7 +9,7 @@ use super::{Record, Work, record};
 use crate::backend::{Backend, Cpu, Memory};
 use crate::error::{Error, Result};
 use crate::kernels::linear::Activation;
-use crate::kernels::surrogate::stat;
+use crate::layout::stat;
 use crate::ppo::{Actions, Config, Ends, Learner, Network, PolicyKind, Rollout};
 
 /// An update that is measured.

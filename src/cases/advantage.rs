@@ -3,7 +3,7 @@
 use super::Problem;
 use crate::backend::Backend;
 use crate::error::Result;
-use crate::kernels::advantage::{DiscountedReturns, Gae};
+use crate::kernels::advantage::{CleanRlGaeOperands, DiscountedReturns, Gae, GaeOperands, ReturnsOperands, RewardToGoOperands};
 use crate::kernels::normalize::{EpsilonMode, Normalize};
 
 /// GAE in both conventions, discounted returns and reward-to-go. Rollout tensors are `[T, N]`.
@@ -34,7 +34,16 @@ fn by_transition<B: Backend>(problem: &mut Problem<'_, B>, op: &Gae, rewards: &B
     for (gae_lambda, names) in [(0.0, &["delta"][..]), (op.gae_lambda, &["advantages", "returns"])] {
         let op = Gae { gae_lambda, ..*op };
         let Problem { backend, .. } = problem;
-        backend.gae(&op, rewards, &values, &next_values, &terminated, &truncated, &mut advantages, &mut returns)?;
+        let operands = GaeOperands {
+            rewards,
+            values: &values,
+            next_values: &next_values,
+            terminated: &terminated,
+            truncated: &truncated,
+            advantages: &mut advantages,
+            returns: &mut returns,
+        };
+        backend.gae(&op, operands)?;
         for (name, result) in names.iter().zip([&advantages, &returns]) {
             problem.keep(format!("out.{name}"), result)?;
         }
@@ -48,7 +57,16 @@ fn by_episode_start<B: Backend>(problem: &mut Problem<'_, B>, op: &Gae, rewards:
     let [dones, next_done] = [problem.f32_flags("dones", &shape)?, problem.f32_flags("next_done", &shape[1..])?];
     let [mut advantages, mut returns] = [problem.room(op.steps * op.envs)?, problem.room(op.steps * op.envs)?];
     let Problem { backend, .. } = problem;
-    backend.gae_cleanrl(op, rewards, &values, &dones, &next_value, &next_done, &mut advantages, &mut returns)?;
+    let operands = CleanRlGaeOperands {
+        rewards,
+        values: &values,
+        dones: &dones,
+        next_value: &next_value,
+        next_done: &next_done,
+        advantages: &mut advantages,
+        returns: &mut returns,
+    };
+    backend.gae_cleanrl(op, operands)?;
     problem.keep("out.cleanrl_advantages", &advantages)?;
     problem.keep("out.cleanrl_returns", &returns)
 }
@@ -60,10 +78,19 @@ fn sums_of_rewards<B: Backend>(problem: &mut Problem<'_, B>, op: &DiscountedRetu
     if problem.file.wants(&["out.discounted_returns"]) {
         let [next_values, next_value] = [problem.input("next_values", &shape)?, problem.input("next_value", &shape[1..])?];
         let Problem { backend, .. } = problem;
-        backend.discounted_returns(op, rewards, &next_values, &next_value, &terminated, &truncated, &mut returns)?;
+        let operands = ReturnsOperands {
+            rewards,
+            next_values: &next_values,
+            next_value: &next_value,
+            terminated: &terminated,
+            truncated: &truncated,
+            returns: &mut returns,
+        };
+        backend.discounted_returns(op, operands)?;
         problem.keep("out.discounted_returns", &returns)?;
     }
-    problem.backend.reward_to_go(op, rewards, &terminated, &truncated, &mut returns)?;
+    let (terminated, truncated) = (&terminated, &truncated);
+    problem.backend.reward_to_go(op, RewardToGoOperands { rewards, terminated, truncated, returns: &mut returns })?;
     problem.keep("out.reward_to_go", &returns)
 }
 

@@ -6,7 +6,8 @@ use super::policy::Head;
 use crate::backend::Backend;
 use crate::error::Result;
 use crate::kernels::normalize::Normalize;
-use crate::kernels::surrogate::{Surrogate, ValueLoss, sample, stat, term};
+use crate::kernels::surrogate::{Surrogate, ValueLoss};
+use crate::layout::{sample, stat, term};
 use crate::ppo::{AdvantageScope, Config};
 
 /// Nothing clipped, penalised or added: each kind of case sets what it is about.

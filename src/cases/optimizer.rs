@@ -3,8 +3,8 @@
 use super::Problem;
 use crate::backend::Backend;
 use crate::error::Result;
-use crate::kernels::optimizer::{Adam, GradientNorm, control, schedule};
-use crate::kernels::surrogate::stat;
+use crate::kernels::optimizer::{Adam, GradientNorm};
+use crate::layout::{control, schedule, stat};
 
 /// What torch's `clip_grad_norm_` adds to the norm.
 const TORCH_NORM_EPSILON: f64 = 1e-6;

@@ -8,7 +8,7 @@ use crate::backend::Backend;
 use crate::error::{Error, Result};
 use crate::kernels::gather::Gather;
 use crate::kernels::policy::Categorical;
-use crate::kernels::surrogate::stat;
+use crate::layout::stat;
 use crate::ppo::{Actions, AdvantageScope, Config, Ends, Learner, Network, NetworkSpec, PolicyKind, Rollout};
 
 /// What a case says about the learner.
@@ -36,12 +36,12 @@ pub(super) fn ppo_update<B: Backend>(problem: &mut Problem<'_, B>) -> Result<()>
     problem.keep("out.advantages", &learner.advantages)?;
     problem.keep("out.returns", &learner.returns)?;
     let per_epoch = learner.steps_per_epoch();
-    learner.step(problem.backend, &rollout, 0, true)?;
+    learner.step(problem.backend, &rollout, 0)?;
     let first = minibatch_size.min(permutations.len() / epochs);
     keep_first(problem, &learner, &rollout, &initial, first)?;
     let steps = epochs * per_epoch;
     for step in 1..steps {
-        learner.step(problem.backend, &rollout, step, step + 1 == steps)?;
+        learner.step(problem.backend, &rollout, step)?;
     }
     let stats = learner.finish(problem.backend, learning_rate)?;
     for (name, column) in LOGGED.into_iter().chain([("grad_norm", stat::GRAD_NORM), ("clip_coef", stat::CLIP_COEF)]) {

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use ppo_kernels::backend::{Gpu, Memory};
-use ppo_kernels::verify::Options;
 use ppo_kernels::verify::faults::{Drawn, Fault, draw, faults, first_miss, runs_on};
+use ppo_kernels::verify::{KernelVariant, Options};
 use ppo_kernels::{Error, Result};
 
 use super::backend::selection;
@@ -55,11 +55,11 @@ impl PlantedFaultsArgs {
         let gpu = Gpu::open_checked(&selection(&args.adapter)?, args.precision.precision)?;
         let (all, left_out): (Vec<_>, Vec<_>) = faults().into_iter().partition(|fault| runs_on(&gpu, fault.shader));
         let (places, left_out, adapter) = (all.len(), left_out.len(), gpu.describe());
-        let Drawn { faults, not_compiling } = draw(all, count, options.seed)?;
+        let Drawn { faults, not_compiling, without_effect } = draw(all, count, options.seed)?;
         drop(gpu);
         output::line(&format!(
             "{adapter}: {count} of {places} places, seed {}; {left_out} places left out that do not run here; \
-             {not_compiling} drawn that do not compile",
+             drawn anew for {not_compiling} that do not compile and {without_effect} that change no pipeline",
             options.seed
         ))?;
         let mut shaders: Vec<&str> = faults.iter().map(|fault| fault.shader).collect();
@@ -86,6 +86,9 @@ impl PlantedFaultsArgs {
         let trials = in_parallel(self.jobs, &faults, |fault| {
             let trial = started(format!("{}@{}", fault.shader, fault.start()));
             bar.inc(1);
+            if matches!(trial, Ok(Trial::Unnoticed)) {
+                bar.suspend(|| output::note(&format!("unnoticed: {fault}")));
+            }
             trial
         });
         bar.finish_and_clear();
@@ -212,7 +215,7 @@ fn try_one(args: &VerifyArgs, options: &Options, plant: &str) -> Result<Outcome>
         runs.push(Options { seed: options.seed.wrapping_add(1), ..options.clone() });
     }
     for options in runs {
-        let passed = |setting: &ppo_kernels::verify::Setting| drop(output::line(&format!("passed {}", setting.name)));
+        let passed = |variant: &KernelVariant| drop(output::line(&format!("passed {}", variant.name)));
         match first_miss(gpu, shader, &options, passed) {
             Ok((back, None)) => gpu = back,
             Ok((_, Some(miss))) => {

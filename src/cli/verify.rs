@@ -4,7 +4,7 @@ use clap::ValueEnum;
 use comfy_table::Table;
 use ppo_kernels::Result;
 use ppo_kernels::backend::{Gpu, Memory, Worst};
-use ppo_kernels::verify::{KERNELS, KernelReport, Options, run as run_cases, settings};
+use ppo_kernels::verify::{KERNELS, KernelReport, Options, run as run_cases, variants};
 
 use super::backend::{PrecisionArgs, open_cpu, selection};
 use super::planted_faults::PlantedFaultsArgs;
@@ -95,11 +95,11 @@ fn verify_gpu(args: &VerifyArgs, options: &Options) -> Result<Vec<Labelled>> {
     gpu.context.set_guards(true);
     let mut reports = Vec::new();
     for &kernel in KERNELS {
-        for setting in settings(kernel) {
-            setting.apply(&mut gpu);
+        for variant in variants(kernel) {
+            variant.choose(&mut gpu);
             let options = Options { kernels: vec![kernel], ..options.clone() };
-            let (back, found) = run_cases(gpu, &options, |report| tell(setting.name, report))?;
-            reports.extend(label(setting.name, found));
+            let (back, found) = run_cases(gpu, &options, |report| tell(variant.name, report))?;
+            reports.extend(label(variant.name, found));
             gpu = back;
         }
     }

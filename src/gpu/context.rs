@@ -198,12 +198,6 @@ impl Context {
         self.bounds_checks = bounds_checks;
     }
 
-    /// Whether there are operations of subgroups, of at least so many invocations each.
-    pub(crate) fn has_subgroups_of(&self, invocations: u32) -> bool {
-        let has = self.device.features().contains(wgpu::Features::SUBGROUP);
-        has && self.device.adapter_info().subgroup_min_size >= invocations
-    }
-
     /// Whether `shader` would now be compiled with bounds checks: unless its indices are proven and checks are off. A text that replaced
     /// the shader's has no proof, and a fault that guard regions are there to find would be undefined behaviour without checks.
     pub fn checks_bounds(&self, shader: &Shader) -> bool {

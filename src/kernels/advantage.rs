@@ -1,7 +1,8 @@
 //! Advantages and returns over a rollout `[T, N]`, time-major: reverse scans of affine maps.
 
 use crate::error::Result;
-use crate::shape::{elements, require_len, require_range, require_size};
+use crate::operands::{Length, operands, require_lens};
+use crate::shape::{elements, require_range, require_size};
 use crate::tolerance::{F32_ROUNDOFF, Tolerance};
 
 /// Generalised advantage estimation (Schulman et al. 2016, arXiv:1506.02438, eq. 16).
@@ -28,14 +29,84 @@ pub struct DiscountedReturns {
     pub gamma: f64,
 }
 
-/// Checks sizes, γ, and that each named buffer holds at least what it needs.
-fn check(steps: usize, envs: usize, gamma: f64, matrices: &[(&str, usize)], rows: &[(&str, usize)]) -> Result<()> {
+operands! {
+    /// Operands of [`gae`](crate::backend::AdvantageOps::gae), all `[T, N]`.
+    pub struct GaeOperands<F, W> {
+        /// Rewards r.
+        rewards: Floats,
+        /// Values v of the observations that the policy acted on.
+        values: Floats,
+        /// Values of the observations that the steps reached, before any reset. What stands behind a termination has no effect.
+        next_values: Floats,
+        /// 1 where the episode ended in a terminal state.
+        terminated: Words,
+        /// 1 where it was cut off.
+        truncated: Words,
+        /// Advantages A.
+        advantages: FloatsMut,
+        /// A + v.
+        returns: FloatsMut,
+    }
+}
+
+operands! {
+    /// Operands of [`gae_cleanrl`](crate::backend::AdvantageOps::gae_cleanrl): `[T, N]`, or `[N]` where it says so.
+    pub struct CleanRlGaeOperands<F> {
+        /// Rewards r.
+        rewards: Floats,
+        /// Values v of the observations that the policy acted on.
+        values: Floats,
+        /// 1.0 where a step starts a new episode.
+        dones: Floats,
+        /// `[N]`: value of the observation after the last step.
+        next_value: Floats,
+        /// `[N]`: 1.0 where that observation starts a new episode.
+        next_done: Floats,
+        /// Advantages A.
+        advantages: FloatsMut,
+        /// A + v.
+        returns: FloatsMut,
+    }
+}
+
+operands! {
+    /// Operands of [`discounted_returns`](crate::backend::AdvantageOps::discounted_returns): `[T, N]`, or `[N]` where it says so.
+    pub struct ReturnsOperands<F, W> {
+        /// Rewards r.
+        rewards: Floats,
+        /// Values of the observations that the steps reached, read at truncations.
+        next_values: Floats,
+        /// `[N]`: value of the observation after the last step.
+        next_value: Floats,
+        /// 1 where the episode ended in a terminal state.
+        terminated: Words,
+        /// 1 where it was cut off.
+        truncated: Words,
+        /// Returns G.
+        returns: FloatsMut,
+    }
+}
+
+operands! {
+    /// Operands of [`reward_to_go`](crate::backend::AdvantageOps::reward_to_go), all `[T, N]`.
+    pub struct RewardToGoOperands<F, W> {
+        /// Rewards r.
+        rewards: Floats,
+        /// 1 where the episode ended in a terminal state.
+        terminated: Words,
+        /// 1 where it was cut off.
+        truncated: Words,
+        /// Returns G.
+        returns: FloatsMut,
+    }
+}
+
+/// T·N, after checks of sizes and γ.
+fn check(steps: usize, envs: usize, gamma: f64) -> Result<usize> {
     require_size("steps", steps)?;
     require_size("envs", envs)?;
-    let all = elements("rewards", steps, envs)?;
     require_range("gamma", gamma, 0.0, 1.0)?;
-    matrices.iter().try_for_each(|&(name, len)| require_len(name, len, all))?;
-    rows.iter().try_for_each(|&(name, len)| require_len(name, len, envs))
+    elements("rewards", steps, envs)
 }
 
 impl Gae {
@@ -49,22 +120,22 @@ impl Gae {
         self.gamma * self.gae_lambda
     }
 
-    pub(crate) fn check_gae(&self, inputs: [usize; 5], outputs: [usize; 2]) -> Result<()> {
-        let [rewards, values, next_values, terminated, truncated] = inputs;
-        let flags = [("terminated", terminated), ("truncated", truncated)];
-        self.check(&[("rewards", rewards), ("values", values), ("next_values", next_values), flags[0], flags[1]], &[], outputs)
-    }
-
-    pub(crate) fn check_gae_cleanrl(&self, inputs: [usize; 5], outputs: [usize; 2]) -> Result<()> {
-        let [rewards, values, dones, next_value, next_done] = inputs;
-        let rows = [("next_value", next_value), ("next_done", next_done)];
-        self.check(&[("rewards", rewards), ("values", values), ("dones", dones)], &rows, outputs)
-    }
-
-    fn check(&self, matrices: &[(&str, usize)], rows: &[(&str, usize)], [advantages, returns]: [usize; 2]) -> Result<()> {
+    /// T·N, after checks of sizes, γ and λ.
+    fn check(&self) -> Result<usize> {
         require_range("gae_lambda", self.gae_lambda, 0.0, 1.0)?;
-        check(self.steps, self.envs, self.gamma, matrices, rows)?;
-        check(self.steps, self.envs, self.gamma, &[("advantages", advantages), ("returns", returns)], &[])
+        check(self.steps, self.envs, self.gamma)
+    }
+
+    pub(crate) fn check_gae<F: Length, W: Length>(&self, operands: &GaeOperands<'_, F, W>) -> Result<()> {
+        let n = self.check()?;
+        require_lens!(operands, n => rewards, values, next_values, terminated, truncated, advantages, returns);
+        Ok(())
+    }
+
+    pub(crate) fn check_gae_cleanrl<F: Length>(&self, operands: &CleanRlGaeOperands<'_, F>) -> Result<()> {
+        let n = self.check()?;
+        require_lens!(operands, n => rewards, values, dones, advantages, returns; self.envs => next_value, next_done);
+        Ok(())
     }
 
     /// How far advantages and returns may lie from the exact ones; see `RowBounds`.
@@ -118,16 +189,16 @@ impl DiscountedReturns {
         self.steps.saturating_mul(self.envs)
     }
 
-    pub(crate) fn check_discounted_returns(&self, inputs: [usize; 5], returns: usize) -> Result<()> {
-        let [rewards, next_values, next_value, terminated, truncated] = inputs;
-        let flags = [("terminated", terminated), ("truncated", truncated)];
-        let matrices = [("rewards", rewards), ("next_values", next_values), flags[0], flags[1], ("returns", returns)];
-        check(self.steps, self.envs, self.gamma, &matrices, &[("next_value", next_value)])
+    pub(crate) fn check_returns<F: Length, W: Length>(&self, operands: &ReturnsOperands<'_, F, W>) -> Result<()> {
+        let n = check(self.steps, self.envs, self.gamma)?;
+        require_lens!(operands, n => rewards, next_values, terminated, truncated, returns; self.envs => next_value);
+        Ok(())
     }
 
-    pub(crate) fn check_reward_to_go(&self, [rewards, terminated, truncated]: [usize; 3], returns: usize) -> Result<()> {
-        let matrices = [("rewards", rewards), ("terminated", terminated), ("truncated", truncated), ("returns", returns)];
-        check(self.steps, self.envs, self.gamma, &matrices, &[])
+    pub(crate) fn check_reward_to_go<F: Length, W: Length>(&self, operands: &RewardToGoOperands<'_, F, W>) -> Result<()> {
+        let n = check(self.steps, self.envs, self.gamma)?;
+        require_lens!(operands, n => rewards, terminated, truncated, returns);
+        Ok(())
     }
 
     /// How far the returns may lie from the exact ones; see `RowBounds`.
@@ -206,7 +277,7 @@ pub(crate) use binding::*;
 
 #[cfg(feature = "gpu")]
 mod binding {
-    use super::{DiscountedReturns, Gae};
+    use super::{CleanRlGaeOperands, DiscountedReturns, Gae, GaeOperands, ReturnsOperands, RewardToGoOperands};
     use crate::error::Result;
     use crate::gpu::{Buffer, Context, Grid, Indices, Shader, ShaderParams, bind, shader_params};
     use crate::kernels::ShaderInfo;
@@ -405,48 +476,35 @@ mod binding {
         context: &mut Context,
         method: Method,
         op: &Gae,
-        rewards: &Buffer<f32>,
-        values: &Buffer<f32>,
-        next_values: &Buffer<f32>,
-        terminated: &Buffer<u32>,
-        truncated: &Buffer<u32>,
-        outputs: [&Buffer<f32>; 2],
+        operands: &GaeOperands<'_, Buffer<f32>, Buffer<u32>>,
     ) -> Result<()> {
-        let inputs = [rewards.cast(), values.cast(), next_values.cast(), terminated.clone(), truncated.clone()];
-        op.check_gae(inputs.each_ref().map(Buffer::len), outputs.map(Buffer::len))?;
-        op.recursion(GAE, inputs, outputs).record(context, method)
+        op.check_gae(operands)?;
+        let GaeOperands { rewards, values, next_values, terminated, truncated, advantages, returns } = operands;
+        let inputs = [rewards.cast(), values.cast(), next_values.cast(), (*terminated).clone(), (*truncated).clone()];
+        op.recursion(GAE, inputs, [advantages, returns]).record(context, method)
     }
 
     pub(crate) fn record_gae_cleanrl(
         context: &mut Context,
         method: Method,
         op: &Gae,
-        rewards: &Buffer<f32>,
-        values: &Buffer<f32>,
-        dones: &Buffer<f32>,
-        next_value: &Buffer<f32>,
-        next_done: &Buffer<f32>,
-        outputs: [&Buffer<f32>; 2],
+        operands: &CleanRlGaeOperands<'_, Buffer<f32>>,
     ) -> Result<()> {
-        let lens = [rewards, values, dones, next_value, next_done].map(Buffer::len);
-        op.check_gae_cleanrl(lens, outputs.map(Buffer::len))?;
-        let inputs = [rewards, values, next_value, dones, next_done].map(Buffer::cast);
-        op.recursion(CLEANRL, inputs, outputs).record(context, method)
+        op.check_gae_cleanrl(operands)?;
+        let CleanRlGaeOperands { rewards, values, dones, next_value, next_done, advantages, returns } = operands;
+        let inputs = [rewards, values, next_value, dones, next_done].map(|buffer| buffer.cast());
+        op.recursion(CLEANRL, inputs, [advantages, returns]).record(context, method)
     }
 
     pub(crate) fn record_discounted_returns(
         context: &mut Context,
         method: Method,
         op: &DiscountedReturns,
-        rewards: &Buffer<f32>,
-        next_values: &Buffer<f32>,
-        next_value: &Buffer<f32>,
-        [terminated, truncated]: [&Buffer<u32>; 2],
-        returns: &Buffer<f32>,
+        operands: &ReturnsOperands<'_, Buffer<f32>, Buffer<u32>>,
     ) -> Result<()> {
-        let lens = [rewards.len(), next_values.len(), next_value.len(), terminated.len(), truncated.len()];
-        op.check_discounted_returns(lens, returns.len())?;
-        let inputs = [rewards.cast(), next_value.cast(), next_values.cast(), terminated.clone(), truncated.clone()];
+        op.check_returns(operands)?;
+        let ReturnsOperands { rewards, next_values, next_value, terminated, truncated, returns } = operands;
+        let inputs = [rewards.cast(), next_value.cast(), next_values.cast(), (*terminated).clone(), (*truncated).clone()];
         op.recursion(RETURNS, inputs, returns).record(context, method)
     }
 
@@ -454,13 +512,12 @@ mod binding {
         context: &mut Context,
         method: Method,
         op: &DiscountedReturns,
-        rewards: &Buffer<f32>,
-        [terminated, truncated]: [&Buffer<u32>; 2],
-        returns: &Buffer<f32>,
+        operands: &RewardToGoOperands<'_, Buffer<f32>, Buffer<u32>>,
     ) -> Result<()> {
-        op.check_reward_to_go([rewards.len(), terminated.len(), truncated.len()], returns.len())?;
+        op.check_reward_to_go(operands)?;
+        let RewardToGoOperands { rewards, terminated, truncated, returns } = operands;
         // Nothing is read from bindings 2 and 3 in this form.
-        let inputs = [rewards.cast(), rewards.cast(), rewards.cast(), terminated.clone(), truncated.clone()];
+        let inputs = [rewards.cast(), rewards.cast(), rewards.cast(), (*terminated).clone(), (*truncated).clone()];
         op.recursion(REWARD_TO_GO, inputs, returns).record(context, method)
     }
 

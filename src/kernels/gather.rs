@@ -1,7 +1,7 @@
 //! Minibatches by an index buffer.
 
 use crate::error::{Error, Result};
-use crate::kernels::surrogate::sample;
+use crate::layout::sample;
 use crate::shape::{elements, require_len, require_size};
 use crate::tolerance::Tolerance;
 

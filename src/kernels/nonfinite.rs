@@ -1,7 +1,7 @@
 //! Finding NaN and infinities without a read-back.
 
 use crate::error::{Error, Result};
-use crate::kernels::optimizer::control;
+use crate::layout::control;
 use crate::shape::{require_len, require_size};
 
 /// A tensor to look through.

@@ -1,7 +1,7 @@
 //! Advantage normalisation and explained variance, with variances that survive means far larger than the spread.
 
 use crate::error::{Error, Result};
-use crate::kernels::surrogate::stat;
+use crate::layout::stat;
 use crate::shape::{elements, require_finite, require_len, require_range, require_size};
 use crate::tolerance::{F32_ROUNDOFF, Tolerance};
 

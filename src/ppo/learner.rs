@@ -16,14 +16,14 @@ use super::{Actions, AdvantageScope, Config, Ends, KlStop, Network, NetworkSpec,
 use crate::backend::{Backend, Head, Length, Memory, Minibatch, MinibatchRows, Position, Trace, TrainState};
 use crate::error::{Error, Result};
 use crate::kernels::actor_critic::MinibatchStep;
-use crate::kernels::advantage::Gae;
+use crate::kernels::advantage::{CleanRlGaeOperands, Gae, GaeOperands};
 use crate::kernels::gather::Gather;
 use crate::kernels::nonfinite::Watched;
 use crate::kernels::normalize::Normalize;
-use crate::kernels::optimizer::{Adam, GradientNorm, control, schedule, stop};
+use crate::kernels::optimizer::{Adam, GradientNorm};
 use crate::kernels::policy::Categorical;
 use crate::kernels::random::RandomStream;
-use crate::kernels::surrogate::{sample, stat};
+use crate::layout::{control, sample, schedule, stat, stop};
 use crate::shape::{require_len, require_range};
 
 /// Tensors that an update looks through for NaN and infinities. A code on the device is an index into this, plus one.
@@ -256,7 +256,7 @@ impl<B: Backend> Learner<B> {
             let steps = self.config.update_epochs * self.steps_per_epoch();
             let recorded = (0..steps)
                 .try_for_each(|step| {
-                    self.step(backend, rollout, step, step + 1 == steps)?;
+                    self.step(backend, rollout, step)?;
                     // The first one early, so that the device need not wait for the host.
                     if step.is_multiple_of(STEPS_A_SUBMISSION) { backend.submit_ahead() } else { Ok(()) }
                 })
@@ -338,19 +338,15 @@ impl<B: Backend> Learner<B> {
         let Config { num_steps: steps, num_envs: envs, gamma, gae_lambda, .. } = self.config;
         let op = Gae { steps, envs, gamma, gae_lambda };
         let Rollout { rewards, values, .. } = rollout;
+        let (advantages, returns) = (&mut self.advantages, &mut self.returns);
         match &rollout.ends {
-            Ends::BeforeStep { dones, next_value, next_done } => backend.gae_cleanrl(
-                &op,
-                rewards,
-                values,
-                dones,
-                next_value,
-                next_done,
-                &mut self.advantages,
-                &mut self.returns,
-            )?,
+            Ends::BeforeStep { dones, next_value, next_done } => {
+                let operands = CleanRlGaeOperands { rewards, values, dones, next_value, next_done, advantages, returns };
+                backend.gae_cleanrl(&op, operands)?;
+            }
             Ends::AfterStep { next_values, terminated, truncated } => {
-                backend.gae(&op, rewards, values, next_values, terminated, truncated, &mut self.advantages, &mut self.returns)?
+                let operands = GaeOperands { rewards, values, next_values, terminated, truncated, advantages, returns };
+                backend.gae(&op, operands)?;
             }
         }
         // The row after those of the minibatch steps.
@@ -363,13 +359,13 @@ impl<B: Backend> Learner<B> {
         Ok(())
     }
 
-    /// Records minibatch step `step` of the update. After the last, what it has made can be read; after others, it need not be there.
-    pub(crate) fn step(&mut self, backend: &mut B, rollout: &Rollout<B>, step: usize, is_last: bool) -> Result<()> {
+    /// Records minibatch step `step` of the update.
+    pub(crate) fn step(&mut self, backend: &mut B, rollout: &Rollout<B>, step: usize) -> Result<()> {
         backend.set_position(Position { update: Some(self.updates as usize), minibatch: Some(step) });
         if step.is_multiple_of(self.epochs_packed * self.steps_per_epoch()) {
             self.pack(backend, rollout, step / self.steps_per_epoch())?;
         }
-        self.learn(backend, rollout, step, is_last)?;
+        self.learn(backend, rollout, step)?;
         match (self.config.target_kl, self.config.kl_stop) {
             (Some(target_kl), KlStop::AfterEpoch) if (step + 1).is_multiple_of(self.steps_per_epoch()) => {
                 let TrainState { stats, control, .. } = &mut self.state;
@@ -399,7 +395,7 @@ impl<B: Backend> Learner<B> {
         backend.normalize(&op, &mut self.samples, &mut self.moments)
     }
 
-    fn learn(&mut self, backend: &mut B, rollout: &Rollout<B>, step: usize, is_last: bool) -> Result<()> {
+    fn learn(&mut self, backend: &mut B, rollout: &Rollout<B>, step: usize) -> Result<()> {
         let (batch, per_epoch) = (self.config.batch_size(), self.steps_per_epoch());
         let (epoch, start) = (step / per_epoch, step % per_epoch * self.minibatch_size);
         let count = self.minibatch_size.min(batch - start);
@@ -422,11 +418,11 @@ impl<B: Backend> Learner<B> {
             samples: &self.samples,
             first_sample: epoch % self.epochs_packed * batch + start,
         };
-        let op = self.minibatch_step(count, step, is_last);
+        let op = self.minibatch_step(count, step);
         backend.minibatch_step(&self.network.layers, &op, &rows, &mut self.minibatch, &mut self.state)
     }
 
-    fn minibatch_step(&self, count: usize, step: usize, is_last: bool) -> MinibatchStep {
+    fn minibatch_step(&self, count: usize, step: usize) -> MinibatchStep {
         let config = &self.config;
         let loss = config.surrogate(count, step);
         let norm = GradientNorm {
@@ -446,7 +442,7 @@ impl<B: Backend> Learner<B> {
             stats_row: step,
         };
         let max_kl = config.target_kl.filter(|_| config.kl_stop == KlStop::BeforeStep).map(|kl| SB3_KL_FACTOR * kl);
-        MinibatchStep { loss, tensor: GRADIENTS as u32 + 1, norm, max_kl, adam, is_last }
+        MinibatchStep { loss, tensor: GRADIENTS as u32 + 1, norm, max_kl, adam }
     }
 
     /// Waits for what was recorded, and says what happened.

@@ -13,7 +13,8 @@ use crate::elementary::vectorised;
 use crate::kernels::actor_critic::{ActorCritic, Layer};
 use crate::kernels::linear::Linear;
 use crate::kernels::policy::Gaussian;
-use crate::kernels::surrogate::{Surrogate, sample};
+use crate::kernels::surrogate::Surrogate;
+use crate::layout::sample;
 use crate::real::Real;
 use crate::scratch::with_room;
 

@@ -1,7 +1,7 @@
 //! Twin of `shaders/gather.wgsl`.
 
 use crate::kernels::gather::Gather;
-use crate::kernels::surrogate::sample;
+use crate::layout::sample;
 
 fn source_row(op: &Gather, indices: &[u32], i: usize) -> usize {
     (indices[op.start + i] as usize).min(op.rows - 1)

@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use crate::elementary::vectorised;
-use crate::kernels::optimizer::{control, stop};
+use crate::layout::{control, stop};
 use crate::real::Real;
 
 /// Elements a thread takes at once.

@@ -3,8 +3,8 @@
 use rayon::prelude::*;
 
 use crate::elementary::vectorised;
-use crate::kernels::optimizer::{Adam, GradientNorm, control, schedule, stop};
-use crate::kernels::surrogate::stat;
+use crate::kernels::optimizer::{Adam, GradientNorm};
+use crate::layout::{control, schedule, stat, stop};
 use crate::real::Real;
 use crate::scratch::in_parts;
 

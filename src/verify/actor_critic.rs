@@ -1,6 +1,5 @@
 //! Cases of [`kernels::actor_critic`](crate::kernels::actor_critic): both networks at once, against the single operations.
 
-use super::draw::Draw;
 use super::runner::Runner;
 use super::surrogate::{ROWS, objective, samples};
 use crate::backend::{
@@ -10,14 +9,15 @@ use crate::backend::{
 use crate::error::Result;
 use crate::kernels::actor_critic::{ActorCritic, Layer, MinibatchStep, composite_tolerance};
 use crate::kernels::linear::{Activation, Linear};
-use crate::kernels::optimizer::{Adam, GradientNorm, control, schedule, stop};
+use crate::kernels::optimizer::{Adam, GradientNorm};
 use crate::kernels::policy::{Categorical, Gaussian};
-use crate::kernels::surrogate::{Surrogate, stat};
+use crate::kernels::surrogate::Surrogate;
+use crate::layout::{control, schedule, stat, stop};
+use crate::operations::Draw;
 
-/// `[batch, width of the hidden layers]`: around workgroups of 32 and vectors of 8, up to what a window of 64 KiB holds, and three stretches of which
-/// sums for layers are made.
+/// `[batch, width of the hidden layers]`: around tiles and vectors of 8, and three stretches of which sums for layers are made.
 const EDGES: &[[usize; 2]] =
-    &[[1, 1], [2, 7], [31, 8], [32, 9], [33, 16], [64, 17], [65, 31], [128, 64], [129, 33], [256, 8], [601, 9]];
+    &[[1, 1], [2, 7], [7, 8], [8, 9], [9, 16], [64, 17], [65, 31], [128, 64], [129, 33], [256, 8], [601, 9]];
 const MOST: [usize; 2] = [120, 60];
 
 type Checked<A> = CrossCheck<A, Cpu<f64>>;
@@ -157,9 +157,8 @@ impl Case {
             samples: &samples.b,
             first_sample,
         };
-        // The second time with what the first has left behind, in place or not.
-        for is_last in [draw.coin(), true] {
-            let step = MinibatchStep { is_last, ..step };
+        // The second time with what the first has left behind.
+        for _ in 0..2 {
             backend.a.minibatch_step(&self.networks, &step, &a_rows, &mut made, &mut state)?;
             backend.b.minibatch_step(&self.networks, &step, &b_rows, &mut expected, &mut expected_state)?;
         }
@@ -206,7 +205,7 @@ impl Case {
             schedule_row: draw.below(2),
             stats_row,
         };
-        MinibatchStep { loss, tensor: 1, norm, max_kl: draw.one(&[None, Some(0.0), Some(10.0)]), adam, is_last: true }
+        MinibatchStep { loss, tensor: 1, norm, max_kl: draw.one(&[None, Some(0.0), Some(10.0)]), adam }
     }
 
     /// In the midst of an update, now and then one that was stopped.

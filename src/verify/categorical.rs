@@ -1,10 +1,10 @@
 //! Cases of the categorical half of [`kernels::policy`](crate::kernels::policy).
 
-use super::draw::Draw;
 use super::runner::Runner;
 use crate::backend::PolicyOps;
 use crate::error::Result;
 use crate::kernels::policy::{Categorical, KlArgument};
+use crate::operations::Draw;
 
 /// `[batch, actions]`: around workgroups of 64 and 256 in both directions.
 const EDGES: &[[usize; 2]] =

@@ -4,7 +4,7 @@ use super::runner::Runner;
 use crate::backend::GatherOps;
 use crate::error::Result;
 use crate::kernels::gather::Gather;
-use crate::kernels::surrogate::sample;
+use crate::layout::sample;
 
 /// `[rows, width, count]`: around the workgroup of 256, and beyond 65 535 workgroups of it.
 const EDGES: &[[usize; 3]] = &[[1, 1, 1], [7, 1, 255], [300, 1, 256], [300, 1, 257], [5, 3, 1000], [3, 4097, 4100]];

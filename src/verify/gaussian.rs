@@ -1,10 +1,10 @@
 //! Cases of the Gaussian half of [`kernels::policy`](crate::kernels::policy), squashed ones included.
 
-use super::draw::Draw;
 use super::runner::Runner;
 use crate::backend::PolicyOps;
 use crate::error::Result;
 use crate::kernels::policy::{Gaussian, KlArgument, SquashedGaussian};
+use crate::operations::Draw;
 
 /// `[batch, dim]`: around workgroups of 64 and 256 in both directions.
 const EDGES: &[[usize; 2]] =

@@ -1,10 +1,10 @@
 //! Cases of [`kernels::linear`](crate::kernels::linear).
 
-use super::draw::Draw;
 use super::runner::Runner;
 use crate::backend::LinearOps;
 use crate::error::Result;
 use crate::kernels::linear::{Activation, Linear};
+use crate::operations::Draw;
 
 /// `[batch, in, out]`: around the register tile of 8, tiles of 64 and 128, workgroups of 64 and 256, and long sums.
 const EDGES: &[[usize; 3]] = &[

@@ -7,9 +7,7 @@
 //! outside them found.
 
 mod actor_critic;
-mod advantage;
 mod categorical;
-mod draw;
 #[cfg(feature = "gpu")]
 pub mod faults;
 mod gather;
@@ -24,14 +22,14 @@ mod surrogate;
 #[cfg(feature = "gpu")]
 mod variants;
 
-#[cfg(feature = "gpu")]
-pub use variants::{Setting, settings};
-
 use std::time::{Duration, Instant};
 
 use crate::backend::{Backend, Cpu, CrossCheck, Worst};
 use crate::error::{Error, Result};
+use crate::operations::{self, Operation, Operations};
 use runner::Runner;
+#[cfg(feature = "gpu")]
+pub use variants::{KernelVariant, variants};
 
 /// The kernels, in the order in which they are run.
 pub const KERNELS: &[&str] =
@@ -136,6 +134,18 @@ impl KernelReport {
     }
 }
 
+/// Runs the operations of one kernel.
+struct OfKernel<'a, B> {
+    kernel: &'static str,
+    runner: &'a mut Runner<B>,
+}
+
+impl<B: Backend> Operations for OfKernel<'_, B> {
+    fn add<O: Operation>(&mut self) -> Result<()> {
+        if O::DOMAIN.kernel == self.kernel { self.runner.operation::<O>() } else { Ok(()) }
+    }
+}
+
 /// Runs the cases of `options.kernels` on `backend` against [`Cpu<f64>`](Cpu), shows each kernel's report to `observe` as soon as it is done, and
 /// goes on after misses.
 ///
@@ -152,7 +162,7 @@ pub fn run<A: Backend>(backend: A, options: &Options, mut observe: impl FnMut(&K
         let mut runner = Runner::new(CrossCheck::new(backend, Cpu::<f64>::new()), options);
         match kernel {
             "linear" => linear::cases(&mut runner)?,
-            "advantage" => advantage::cases(&mut runner)?,
+            "advantage" => {}
             "policy" => {
                 categorical::cases(&mut runner)?;
                 gaussian::cases(&mut runner)?;
@@ -165,6 +175,7 @@ pub fn run<A: Backend>(backend: A, options: &Options, mut observe: impl FnMut(&K
             "gather" => gather::cases(&mut runner)?,
             _ => random::cases(&mut runner)?,
         }
+        operations::operations(&mut OfKernel { kernel, runner: &mut runner })?;
         let Runner { backend: checked, cases, misses, .. } = runner;
         let outputs = checked.worst().iter();
         let tensors = outputs.map(|(&(operation, tensor), &worst)| TensorReport { operation, tensor, worst }).collect();

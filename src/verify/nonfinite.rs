@@ -4,7 +4,7 @@ use super::runner::Runner;
 use crate::backend::NonfiniteOps;
 use crate::error::Result;
 use crate::kernels::nonfinite::Watched;
-use crate::kernels::optimizer::control;
+use crate::layout::control;
 
 /// Around the workgroup of 256, and beyond 65 535 workgroups of it.
 const EDGES: &[[usize; 1]] = &[[1], [2], [255], [256], [257], [1025], [65_536 * 256 + 1]];

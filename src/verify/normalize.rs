@@ -4,7 +4,7 @@ use super::runner::Runner;
 use crate::backend::NormalizeOps;
 use crate::error::Result;
 use crate::kernels::normalize::{EpsilonMode, Normalize};
-use crate::kernels::surrogate::stat;
+use crate::layout::stat;
 
 /// Around workgroups of 64 and 256, and several of them.
 const EDGES: &[[usize; 1]] = &[[1], [2], [63], [64], [65], [255], [256], [257], [511], [513], [4097], [70_001]];

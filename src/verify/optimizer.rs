@@ -1,11 +1,11 @@
 //! Cases of [`kernels::optimizer`](crate::kernels::optimizer).
 
-use super::draw::Draw;
 use super::runner::Runner;
 use crate::backend::OptimizerOps;
 use crate::error::Result;
-use crate::kernels::optimizer::{Adam, GradientNorm, control, schedule, stop};
-use crate::kernels::surrogate::stat;
+use crate::kernels::optimizer::{Adam, GradientNorm};
+use crate::layout::{control, schedule, stat, stop};
+use crate::operations::Draw;
 
 /// Around the workgroup of 256, several of them, and beyond 65 535.
 const EDGES: &[[usize; 1]] = &[[1], [63], [64], [65], [255], [256], [257], [1025], [70_001], [65_536 * 256 + 1]];

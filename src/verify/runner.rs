@@ -1,9 +1,9 @@
 //! Runs one case after the other and keeps what went wrong.
 
-use super::draw::Draw;
 use super::{Miss, Options, Problem};
-use crate::backend::Memory;
+use crate::backend::{Backend, Memory};
 use crate::error::{Error, Result};
+use crate::operations::{Draw, Inputs, Operation};
 
 /// Runs the cases of one kernel on `backend`, a cross-check.
 pub(super) struct Runner<B> {
@@ -36,6 +36,63 @@ impl<B: Memory> Runner<B> {
         let many_workgroups = self.many_workgroups;
         let wanted = move |shape: &&[usize; D]| many_workgroups || shape.iter().product::<usize>() <= MANY_ELEMENTS;
         edges.iter().filter(wanted).copied().chain(random)
+    }
+
+    /// Runs an operation at its edge sizes and at random ones, and looks whether it refuses sizes of zero.
+    ///
+    /// # Errors
+    /// A lost device. All other errors are misses.
+    pub(super) fn operation<O: Operation>(&mut self) -> Result<()>
+    where
+        B: Backend,
+    {
+        let domain = O::DOMAIN;
+        let mut sizes_of = Draw::new(self.seed, self.cases as u64);
+        let random = (0..self.random_shapes).map(|_| domain.most.iter().map(|&most| sizes_of.size(most)).collect());
+        let many_workgroups = self.many_workgroups;
+        let wanted = |sizes: &&&[usize]| many_workgroups || sizes.iter().product::<usize>() <= MANY_ELEMENTS;
+        let edges = domain.edges.iter().filter(wanted).map(|sizes| sizes.to_vec());
+        for sizes in edges.chain(random) {
+            if self.has_stopped() {
+                return Ok(());
+            }
+            let mut draw = self.next_draw();
+            let operation = O::draw(&sizes, &mut draw);
+            match self.call(&operation, draw) {
+                Err(error @ Error::DeviceLost(_)) => return Err(error),
+                Err(error) => self.miss(O::NAME, format!("{operation:?}"), Problem::Failed(error)),
+                Ok(()) => {}
+            }
+        }
+        for (i, name) in domain.sizes.iter().enumerate() {
+            if self.has_stopped() {
+                return Ok(());
+            }
+            let mut sizes = vec![1; domain.sizes.len()];
+            sizes[i] = 0;
+            let mut draw = self.next_draw();
+            let operation = O::draw(&sizes, &mut draw);
+            match self.call(&operation, draw) {
+                Err(Error::Shape { .. } | Error::InvalidValue { .. }) => {}
+                Err(error @ Error::DeviceLost(_)) => return Err(error),
+                Err(error) => self.miss(O::NAME, format!("{name} 0"), Problem::Failed(error)),
+                Ok(()) => self.miss(O::NAME, format!("{name} 0"), Problem::Accepted),
+            }
+        }
+        Ok(())
+    }
+
+    fn call<O: Operation>(&mut self, operation: &O, draw: Draw) -> Result<()>
+    where
+        B: Backend,
+    {
+        let mut step = operation.prepare(&mut Inputs { backend: &mut self.backend, draw })?;
+        step(&mut self.backend)
+    }
+
+    fn next_draw(&mut self) -> Draw {
+        self.cases += 1;
+        Draw::new(self.seed, self.cases as u64)
     }
 
     /// Runs one case; its inputs depend on the seed and its place among the cases only.
@@ -88,8 +145,7 @@ impl<B: Memory> Runner<B> {
     }
 
     fn run(&mut self, body: impl FnOnce(&mut B, &mut Draw) -> Result<()>) -> Result<()> {
-        self.cases += 1;
-        let mut draw = Draw::new(self.seed, self.cases as u64);
+        let mut draw = self.next_draw();
         body(&mut self.backend, &mut draw)
     }
 

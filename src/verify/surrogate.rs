@@ -1,12 +1,12 @@
 //! Cases of [`kernels::surrogate`](crate::kernels::surrogate).
 
-use super::draw::Draw;
 use super::runner::Runner;
 use crate::backend::SurrogateOps;
 use crate::error::Result;
-use crate::kernels::optimizer::control;
 use crate::kernels::policy::{Categorical, Gaussian};
-use crate::kernels::surrogate::{Surrogate, ValueLoss, stat, term};
+use crate::kernels::surrogate::{Surrogate, ValueLoss};
+use crate::layout::{control, stat, term};
+use crate::operations::Draw;
 
 /// `[batch, actions or dimensions]`: around workgroups of 64 and 256, and around the rows that several invocations share.
 const EDGES: &[[usize; 2]] =

@@ -1,10 +1,10 @@
-//! The form for networks too large for the others.
+//! The form for large networks, and for all on software adapters.
 
-use ppo_kernels::backend::{Backend, Cpu, Gpu, Precision, TrainState};
+use ppo_kernels::backend::{Cpu, Gpu, Precision};
 use ppo_kernels::gpu::Context;
 use ppo_kernels::kernels::actor_critic::Form;
 use ppo_kernels::kernels::linear::Activation;
-use ppo_kernels::kernels::optimizer::{control, stop};
+use ppo_kernels::layout::{control, stop};
 use ppo_kernels::wgpu;
 
 use crate::common;
@@ -18,7 +18,7 @@ fn gpu() -> Option<Gpu> {
     Some(gpu)
 }
 
-/// No other form takes them: their activations need what is before them, or they are too deep, or too wide.
+/// The other form does not take them: their activations need what is before them, or they are too deep, or too wide.
 fn problems() -> [Problem; 5] {
     // More parameters than 1024 workgroups of 1024 take; small, so that ratios stay near 1.
     let largest = Problem::new(3, &[3, 1000, 900], 2, Activation::Elu, false);
@@ -33,6 +33,9 @@ fn problems() -> [Problem; 5] {
     ]
 }
 
+/// What does not fit the form asked for is composed of single operations.
+const COMPOSED: Option<Form> = Some(Form::ByTile);
+
 #[test]
 fn large_networks_give_what_the_single_operations_give() {
     let Some(mut gpu) = gpu() else { return };
@@ -41,19 +44,19 @@ fn large_networks_give_what_the_single_operations_give() {
         gpu.context.release();
         let outcome = problem.solve(&mut gpu, Way::Step).unwrap();
         assert_eq!(first_difference(&outcome, &expected, 1e-4), None, "{i}");
-        let outcome = problem.take_steps(&mut gpu, &[false, true], |_, _, _| Ok(())).unwrap();
-        let of_two = problem.take_steps(&mut Cpu::<f64>::new(), &[true, true], |_, _, _| Ok(())).unwrap();
+        let outcome = problem.take_steps(&mut gpu, 2, |_, _, _| Ok(())).unwrap();
+        let of_two = problem.take_steps(&mut Cpu::<f64>::new(), 2, |_, _, _| Ok(())).unwrap();
         assert_eq!(first_difference(&outcome, &of_two, 1e-4), None, "two, {i}");
     }
 }
 
-/// Sums go in the same order, so the gradient has the same bits; norms do not. A software adapter composes what is too large for the other forms.
+/// Sums go in the same order, so the gradient has the same bits; norms do not.
 #[test]
 fn gradients_have_the_bits_of_single_operations() {
-    let Some(mut gpu) = gpu().filter(|gpu| gpu.context.is_software()) else { return };
+    let Some(mut gpu) = gpu() else { return };
     for problem in problems() {
         let by_layer = problem.solve(&mut gpu, Way::Step).unwrap();
-        gpu.fused_form = None;
+        gpu.fused_form = COMPOSED;
         let composed = problem.solve(&mut gpu, Way::Step).unwrap();
         gpu.fused_form = Some(Form::ByLayer);
         expect_bits_of_gradients(&by_layer, &composed);
@@ -107,27 +110,6 @@ fn a_planted_fault_is_noticed() {
     }
 }
 
-#[test]
-fn a_fault_of_a_stopped_step_is_noticed() {
-    let Some(mut gpu) = gpu() else { return };
-    let [problem, ..] = problems();
-    let problem = Problem { max_kl: Some(0.0), ..problem };
-    let expected = problem.solve(&mut Cpu::<f64>::new(), Way::Step).unwrap();
-    let mut difference = |from: &str, to: &str| {
-        common::plant_fault(&mut gpu, "actor_critic/by_layer", from, to);
-        first_difference(&problem.solve(&mut gpu, Way::Step).unwrap(), &expected, 1e-4)
-    };
-    assert_eq!(difference("&& !stopped", "&& !stopped"), None);
-    for (from, to, tensor) in [
-        ("&& !stopped", "", "params"),
-        ("had_stopped || is_beyond ||", "had_stopped ||", "control"),
-        ("if is_beyond && atomicLoad", "if false && atomicLoad", "control"),
-    ] {
-        let found = difference(from, to);
-        assert!(found.as_deref().is_some_and(|found| found.starts_with(tensor)), "{from}: {found:?}");
-    }
-}
-
 /// Where the adapter has any: layers of 16 and more go through them, in large stretches and in parts.
 #[test]
 fn layers_may_be_products_on_tensor_cores() {
@@ -152,27 +134,9 @@ fn layers_may_be_products_on_tensor_cores() {
             assert_eq!(difference, None, "{precision:?}");
             let is_rounded = first_difference(&by_layer, &expected, 1e-5).is_some();
             assert_eq!(is_rounded, precision == Precision::F16TensorCore);
-            expect_bits_of_gradients(&by_layer, &solve(None));
+            expect_bits_of_gradients(&by_layer, &solve(COMPOSED));
         }
     }
-}
-
-/// What an earlier step stopped stays as it was.
-#[test]
-fn a_fault_after_a_stop_is_noticed() {
-    let Some(mut gpu) = gpu() else { return };
-    let [problem, ..] = problems();
-    fn stopped<B: Backend>(problem: &Problem, backend: &mut B) -> Outcome {
-        let stop = |_, backend: &mut B, state: &mut TrainState<B::Floats, B::Words>| {
-            backend.write_words(&mut state.control, control::STOP, &[stop::TARGET_KL])
-        };
-        problem.take_steps(backend, &[true], stop).unwrap()
-    }
-    let expected = stopped(&problem, &mut Cpu::<f64>::new());
-    assert_eq!(first_difference(&stopped(&problem, &mut gpu), &expected, 1e-4), None);
-    let from = "let had_stopped = atomicLoad(&control[STOP]) != 0u;";
-    common::plant_fault(&mut gpu, "actor_critic/by_layer", from, "let had_stopped = atomicLoad(&control[STOP]) == 77u;");
-    assert!(first_difference(&stopped(&problem, &mut gpu), &expected, 1e-4).is_some());
 }
 
 /// Parts of all layers at once, which single operations never need, may be more than the device allows.

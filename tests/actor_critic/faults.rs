@@ -1,9 +1,9 @@
-//! Faults planted in the shaders have to be noticed.
+//! Faults planted in the form by tile, or in any form, have to be noticed.
 
-use ppo_kernels::backend::{Cpu, Gpu};
+use ppo_kernels::backend::{Backend, Cpu, Gpu, TrainState};
 use ppo_kernels::kernels::actor_critic::Form;
 use ppo_kernels::kernels::linear::Activation;
-use ppo_kernels::kernels::optimizer::{control, stop};
+use ppo_kernels::layout::{control, stop};
 
 use crate::common::{self, relative_error};
 use crate::problem::{ACTED, Outcome, Problem, TENSOR, Way, first_difference};
@@ -11,45 +11,13 @@ use crate::problem::{ACTED, Outcome, Problem, TENSOR, Way, first_difference};
 /// A text, what it becomes, and the first tensor that is wrong.
 type Fault = (&'static str, &'static str, &'static str);
 
-/// Of what all forms share.
-const FAULTS: [Fault; 6] = [
+const FAULTS: [Fault; 32] = [
     ("written.squares += gradient * gradient;", "", "norm"),
     ("coef = max_grad_norm / divisor;", "coef = 1.0;", "factor"),
     ("params.adam_epsilon,", "0.0,", "params"),
     ("(bitcast<u32>(gradient) & EXPONENT) == EXPONENT", "index == 1u", "control"),
     ("stage_value_sum(local, loss);", "", "stats"),
     ("z * z - 1.0", "z * z", "grads"),
-];
-
-const FAULTS_BY_SAMPLE: [Fault; 25] = [
-    ("params.packed_vectors - params.packed_log_std", "0u", "grads of log_std"),
-    ("beyond(params.width, first), gradient", "4u, gradient", "norm"),
-    ("flat_grads[at.first + c] = grad[c];", "flat_grads[at.first + c] = grad[0u];", "grads"),
-    ("m[at.first + c] = first_moment[c];", "m[at.first + c] = second_moment[c];", "m"),
-    ("v[at.first + c] = second_moment[c];", "v[at.first + c] = first_moment[c];", "v"),
-    ("packed[WINDOW + i] = first_moment;", "packed[WINDOW + i] = second_moment;", "params"),
-    ("packed[2u * WINDOW + i] = second_moment;", "", "params"),
-    ("first.m, second.m, third.m", "first.m, second.m, second.m", "m"),
-    ("first.v, second.v, third.v", "first.v, second.v, second.v", "v"),
-    ("(*tile).biases[outputs] += d;", "", "grads"),
-    ("select(0u, 2u, more)", "0u", "grads"),
-    ("y = Units(activate_all(units.low), activate_all(units.high));", "", "grads"),
-    ("value_terms(logit(0u), sample", "value_terms(0.0, sample", "grads of the critic"),
-    ("sample_of(workgroup.x, local, 1u)", "sample_of(workgroup.x, local, 0u)", "grads"),
-    ("is_second = s == 1u;", "is_second = false;", "grads"),
-    ("select(first_kept[i], second_kept[i], is_second)", "first_kept[i]", "grads"),
-    ("add_products(&other, w, second_kept", "add_products(&other, w, first_kept", "grads"),
-    ("add_transposed(&other, w, second_kept", "add_transposed(&other, w, first_kept", "grads"),
-    ("derive(&second_kept, below + k, other);", "", "grads"),
-    ("indices[params.first_index + ", "indices[", "grads"),
-    ("params.first_sample + sample_index", "sample_index", "grads"),
-    ("actions[source_row", "actions[sample_index", "grads"),
-    ("sh_written[block + own_of_block]", "sh_written[0]", "norm"),
-    ("sum.squares += bitcast<f32>(word_of_block(bitcast<u32>(own.squares), i));", "", "norm"),
-    ("column < select(0u, SUMS, group == 0u)", "column < select(0u, SUMS, group == 1u)", "stats"),
-];
-
-const FAULTS_BY_TILE: [Fault; 26] = [
     ("store_element(at.first + 2u, third);", "", "params"),
     ("m[index] = element.m;", "", "m"),
     ("v[index] = element.v;", "", "v"),
@@ -75,56 +43,102 @@ const FAULTS_BY_TILE: [Fault; 26] = [
     ("own_partial += sh_sums", "own_partial = sh_sums", "stats"),
     ("together(sh_written[local], sh_written[local + half])", "together(sh_written[local], sh_written[local])", "norm"),
     ("odd * sh_kept[one + k + 1u]", "odd", "grads"),
-    ("column_vector * 4u * at.y + row", "column_vector * 4u * at.y", "grads"),
+    ("vector * 4u * at.y + row", "vector * 4u * at.y", "grads"),
 ];
+
+/// On an adapter whose minibatch steps go in tiles. What is not written must not be what the run before left there.
+fn gpu() -> Option<Gpu> {
+    let mut gpu = common::gpu()?;
+    gpu.fused_form = Some(Form::ByTile);
+    gpu.context.set_guards(true);
+    Some(gpu)
+}
+
+fn plant(gpu: &mut Gpu, from: &str, to: &str) {
+    common::plant_fault(gpu, "actor_critic/by_tile", from, to);
+}
 
 #[test]
 fn a_planted_fault_is_noticed() {
-    let Some(mut gpu) = common::gpu() else { return };
-    // What is not written must not be what the run before left there.
-    gpu.context.set_guards(true);
+    let Some(mut gpu) = gpu() else { return };
     let problem = Problem::new(65, &[5, 16], 3, Activation::Tanh, false);
     let expected = problem.solve(&mut Cpu::<f64>::new(), Way::Composed).unwrap();
-    let of_form = [(Form::BySubgroup, &FAULTS_BY_SAMPLE[..]), (Form::ByTile, &FAULTS_BY_TILE[..])];
-    for (form, faults) in of_form {
+    for (from, to, tensor) in FAULTS {
+        plant(&mut gpu, from, to);
+        let difference = first_difference(&problem.solve(&mut gpu, Way::Step).unwrap(), &expected, 1e-4);
+        assert!(difference.as_deref().is_some_and(|found| found.starts_with(tensor)), "{from}: {difference:?}");
+    }
+}
+
+/// The forms, the names of their shaders, and what keeps a stopped step from storing.
+const FORMS: [(Form, &str, &str, &str); 2] =
+    [(Form::ByTile, "actor_critic/by_tile", "if stopped ||", "if"), (Form::ByLayer, "actor_critic/by_layer", "&& !stopped", "")];
+
+#[test]
+fn a_fault_of_a_stopped_step_is_noticed() {
+    let Some(mut gpu) = gpu() else { return };
+    let problem = Problem { max_kl: Some(0.0), ..Problem::new(65, &[5, 16], 3, Activation::Tanh, false) };
+    let expected = problem.solve(&mut Cpu::<f64>::new(), Way::Step).unwrap();
+    for (form, shader, guard, without) in FORMS {
         gpu.fused_form = Some(form);
-        for (from, to, tensor) in FAULTS.iter().chain(faults) {
-            plant_in_forms(&mut gpu, form, from, to);
+        for (from, to, tensor) in [
+            (guard, without, "params"),
+            ("had_stopped || is_beyond ||", "had_stopped ||", "control"),
+            ("if is_beyond && atomicLoad", "if false && atomicLoad", "control"),
+        ] {
+            common::plant_fault(&mut gpu, shader, from, to);
             let difference = first_difference(&problem.solve(&mut gpu, Way::Step).unwrap(), &expected, 1e-4);
             assert!(difference.as_deref().is_some_and(|found| found.starts_with(tensor)), "{form:?}, {from}: {difference:?}");
         }
     }
 }
 
-/// What reads one copy and writes another has to copy what does not change.
+/// A step has to leave the packed copy as it leaves the parameters: the next one reads it.
 #[test]
-fn a_fault_of_a_stopped_step_is_noticed() {
-    let Some(mut gpu) = common::gpu() else { return };
-    gpu.fused_form = Some(Form::BySubgroup);
-    gpu.context.set_guards(true);
-    let problem = Problem { max_kl: Some(0.0), ..Problem::new(65, &[5, 16], 3, Activation::Tanh, false) };
-    let expected = problem.solve(&mut Cpu::<f64>::new(), Way::Step).unwrap();
-    for (from, to, tensor) in [
-        ("select(param, old_param, stopped)", "param", "params"),
-        ("fourth.m), old_m, stopped)", "fourth.m), old_m, false)", "m"),
-        ("fourth.v), old_v, stopped)", "fourth.v), old_v, false)", "v"),
-    ] {
-        plant_in_forms(&mut gpu, Form::BySubgroup, from, to);
-        let difference = first_difference(&problem.solve(&mut gpu, Way::Step).unwrap(), &expected, 1e-4);
-        assert!(difference.as_deref().is_some_and(|found| found.starts_with(tensor)), "{from}: {difference:?}");
+fn a_fault_in_packing_between_steps_is_noticed() {
+    let Some(mut gpu) = gpu() else { return };
+    let problem = Problem::new(65, &[5, 16], 3, Activation::Tanh, false);
+    let expected = problem.take_steps(&mut Cpu::<f64>::new(), 2, |_, _, _| Ok(())).unwrap();
+    let mut difference = |from: &str, to: &str| {
+        plant(&mut gpu, from, to);
+        first_difference(&problem.take_steps(&mut gpu, 2, |_, _, _| Ok(())).unwrap(), &expected, 1e-4)
+    };
+    let store = "packed[at.place] = of_parameters(";
+    assert_eq!(difference(store, store), None);
+    for wrong in ["packed[at.place] = 0.5 * of_parameters(", "packed[i] = of_parameters(", "_ = of_parameters("] {
+        assert!(difference(store, wrong).is_some_and(|found| found.starts_with("grads")), "{wrong}");
+    }
+}
+
+/// What an earlier step stopped stays as it was.
+#[test]
+fn a_fault_after_a_stop_is_noticed() {
+    let Some(mut gpu) = gpu() else { return };
+    let problem = Problem::new(65, &[5, 16], 3, Activation::Tanh, false);
+    fn stopped<B: Backend>(problem: &Problem, backend: &mut B) -> Outcome {
+        let stop = |_, backend: &mut B, state: &mut TrainState<B::Floats, B::Words>| {
+            backend.write_words(&mut state.control, control::STOP, &[stop::TARGET_KL])
+        };
+        problem.take_steps(backend, 1, stop).unwrap()
+    }
+    let expected = stopped(&problem, &mut Cpu::<f64>::new());
+    for (form, shader, ..) in FORMS {
+        gpu.fused_form = Some(form);
+        assert_eq!(first_difference(&stopped(&problem, &mut gpu), &expected, 1e-4), None, "{form:?}");
+        let from = "let had_stopped = atomicLoad(&control[STOP]) != 0u;";
+        common::plant_fault(&mut gpu, shader, from, "let had_stopped = atomicLoad(&control[STOP]) == 77u;");
+        assert!(first_difference(&stopped(&problem, &mut gpu), &expected, 1e-4).is_some(), "{form:?}");
     }
 }
 
 /// What is added to a tile before is left behind, or what was in memory before is not.
 #[test]
 fn a_fault_of_a_workgroups_later_tiles_is_noticed() {
-    let Some(mut gpu) = common::gpu() else { return };
-    gpu.fused_form = Some(Form::ByTile);
+    let Some(mut gpu) = gpu() else { return };
     let problem = Problem::new(2049, &[3, 7], 2, Activation::Tanh, true);
     let expected = problem.solve(&mut Cpu::<f64>::new(), Way::Composed).unwrap();
     let mut difference = |from: &str, to: &str| {
-        plant_in_forms(&mut gpu, Form::ByTile, from, to);
-        gpu.context.set_guards(true);
+        plant(&mut gpu, from, to);
         gpu.context.release();
         first_difference(&problem.solve(&mut gpu, Way::Step).unwrap(), &expected, 1e-4)
     };
@@ -136,8 +150,7 @@ fn a_fault_of_a_workgroups_later_tiles_is_noticed() {
 /// Eighteen invocations copy all of what the others copy again: a network's 138 vectors take eight of each.
 #[test]
 fn a_fault_in_copying_weights_is_noticed() {
-    let Some(mut gpu) = common::gpu() else { return };
-    gpu.fused_form = Some(Form::ByTile);
+    let Some(mut gpu) = gpu() else { return };
     let problem = Problem::new(65, &[5, 16, 16], 3, Activation::Tanh, true);
     let expected = problem.solve(&mut Cpu::<f64>::new(), Way::Composed).unwrap();
     let by_eighteen = [
@@ -161,10 +174,8 @@ fn a_fault_in_copying_weights_is_noticed() {
 
 /// Of networks that only some adapters have the workgroup memory for, and of some that none has: there it makes no difference.
 #[test]
-fn networks_too_large_for_the_forms_by_sample_go_in_tiles() {
-    let Some(mut gpu) = common::gpu() else { return };
-    gpu.fused_form = Some(Form::ByTile);
-    gpu.context.set_guards(true);
+fn networks_go_in_tiles_where_they_fit() {
+    let Some(mut gpu) = gpu() else { return };
     let most = gpu.context.limits().max_compute_workgroup_storage_size;
     for (batch, widths, outputs, categorical, needed) in [
         (10, &[105, 64, 64][..], 8, true, 16 << 10),
@@ -179,7 +190,7 @@ fn networks_too_large_for_the_forms_by_sample_go_in_tiles() {
         let expected = problem.solve(&mut Cpu::<f64>::new(), Way::Composed).unwrap();
         gpu.context.replace_shader("actor_critic/by_tile", common::shader("actor_critic/by_tile").to_owned());
         assert_eq!(first_difference(&problem.solve(&mut gpu, Way::Step).unwrap(), &expected, 1e-4), None, "{widths:?}");
-        plant_in_forms(&mut gpu, Form::ByTile, "bias += gradient;", "");
+        plant(&mut gpu, "bias += gradient;", "");
         let difference = first_difference(&problem.solve(&mut gpu, Way::Step).unwrap(), &expected, 1e-4);
         assert_eq!(difference.is_some(), needed <= most, "{widths:?} and {outputs}: {difference:?}");
     }
@@ -188,34 +199,25 @@ fn networks_too_large_for_the_forms_by_sample_go_in_tiles() {
 /// Of more dimensions than are summed at once, in memory full of NaN where nothing was written.
 #[test]
 fn a_fault_in_the_sums_for_log_std_is_noticed() {
-    let Some(mut gpu) = common::gpu() else { return };
-    gpu.fused_form = Some(Form::BySubgroup);
-    gpu.context.set_guards(true);
+    let Some(mut gpu) = gpu() else { return };
     let problem = Problem::new(65, &[5, 16], 11, Activation::Tanh, false);
     let expected = problem.solve(&mut Cpu::<f64>::new(), Way::Composed).unwrap();
     for (from, to) in [
-        ("min(first + LOG_STD_BLOCK, dimensions)", "min(LOG_STD_BLOCK, dimensions)"),
-        ("(d - first) * WORKGROUP_SIZE + k", "k"),
-        ("params.partial_rows / 2u", "params.partial_rows"),
+        ("first < params.partial_width; first += SUMS", "first < 2u * SUMS; first += SUMS"),
+        ("let column = first + local % SUMS;", "let column = min(first, SUMS) + local % SUMS;"),
+        ("params.log_std_offset + column - SUMS, sum", "params.log_std_offset + local, sum"),
+        ("if local < params.partial_width {", "if local < 2u * SUMS {"),
     ] {
-        plant_in_forms(&mut gpu, Form::BySubgroup, from, to);
+        plant(&mut gpu, from, to);
         gpu.context.release();
         let difference = first_difference(&problem.solve(&mut gpu, Way::Step).unwrap(), &expected, 1e-4);
         assert!(difference.as_deref().is_some_and(|found| found.starts_with("grads of log_std")), "{from}: {difference:?}");
     }
 }
 
-/// Into what runs where `form` is asked for.
-fn plant_in_forms(gpu: &mut Gpu, form: Form, from: &str, to: &str) {
-    let names: &[_] = if form == Form::ByTile { &["actor_critic/by_tile"] } else { &FORMS };
-    for name in names {
-        gpu.context.replace_shader(name, common::plant(common::shader(name), from, to));
-    }
-}
-
 #[test]
 fn a_planted_fault_of_acting_is_noticed() {
-    let Some(mut gpu) = common::gpu() else { return };
+    let Some(mut gpu) = gpu() else { return };
     for (categorical, from, to, wrong) in [
         (true, "params.observations_offset + ", "", "head"),
         (true, "values[row] = ", "values[row + 1u] = ", "values"),
@@ -228,72 +230,16 @@ fn a_planted_fault_of_acting_is_noticed() {
     ] {
         let problem = Problem::new(65, &[5, 16], 3, Activation::Tanh, categorical);
         let expected = problem.act(&mut Cpu::<f64>::new()).unwrap();
-        for (form, names, end) in [
-            (Form::BySubgroup, &FORMS[..], "fn samples_gradient"),
-            (Form::ByTile, &["actor_critic/by_tile"], "fn tiles_gradient"),
-        ] {
-            gpu.fused_form = Some(form);
-            for shader in names {
-                let text = common::shader(shader);
-                let end = text.find(end).unwrap();
-                gpu.context.replace_shader(shader, common::plant(&text[..end], from, to) + &text[end..]);
-            }
-            let acted = problem.act(&mut gpu).unwrap();
-            let found = (0..5).find(|&i| !(relative_error(&acted[i], &expected[i]) <= 1e-5));
-            assert_eq!(found.map(|i| ACTED[i]), Some(wrong), "{form:?}, {from}");
-        }
+        let text = common::shader("actor_critic/by_tile");
+        let end = text.find("fn tiles_gradient").unwrap();
+        gpu.context.replace_shader("actor_critic/by_tile", common::plant(&text[..end], from, to) + &text[end..]);
+        let acted = problem.act(&mut gpu).unwrap();
+        let found = (0..5).find(|&i| !(relative_error(&acted[i], &expected[i]) <= 1e-5));
+        assert_eq!(found.map(|i| ACTED[i]), Some(wrong), "{from}");
     }
 }
 
-/// The names of the shader's forms that take samples one by one.
-const FORMS: [&str; 2] = ["actor_critic", "actor_critic/by_subgroup"];
-
-/// By each form, so that both are seen to run where both can.
-#[test]
-fn a_fault_planted_in_one_form_is_noticed_in_that_alone() {
-    let Some(mut gpu) = common::gpu() else { return };
-    let has_subgroups = gpu.context.adapter_info().subgroup_min_size >= 8;
-    gpu.fused_form = Some(Form::BySubgroup);
-    let problem = Problem::new(65, &[5, 16], 3, Activation::Tanh, false);
-    let expected = problem.solve(&mut gpu, Way::Step).unwrap();
-    for (shader, from, to, by_subgroup) in [
-        (FORMS[0], "weights.vectors[first + 2u * stride]", "weights.vectors[first + stride]", false),
-        (FORMS[1], "(own_of_block % 4u) * stride", "(own_of_block % 2u) * stride", true),
-        (FORMS[1], "subgroupShuffle(own.w, i)", "own.w", true),
-        (FORMS[1], "subgroupShuffle(own, i)", "own", true),
-        (FORMS[1], "n * groups.x * VECTOR_LANES", "n * params.len", true),
-        (FORMS[1], "sample < params.batch);", "true);", true),
-    ] {
-        gpu.context.replace_shader(shader, common::plant(common::shader(shader), from, to));
-        for (allowed, faulty) in [(by_subgroup, true), (!by_subgroup, false)] {
-            gpu.fused_form = Some(if allowed { Form::BySubgroup } else { Form::ByInvocation });
-            let outcome = problem.solve(&mut gpu, Way::Step).unwrap();
-            let runs_here = if has_subgroups { faulty } else { !by_subgroup };
-            assert_eq!(outcome != expected, runs_here, "{shader}, {from}, subgroups allowed: {allowed}");
-        }
-        gpu.context.replace_shader(shader, common::shader(shader).to_owned());
-    }
-}
-
-/// Of a minibatch that all but fills its windows, invocations past the end would write into the next one. Neither sample of theirs does.
-#[test]
-fn samples_past_the_end_leave_nothing_in_the_next_window() {
-    let Some(mut gpu) = common::gpu() else { return };
-    gpu.fused_form = Some(Form::BySubgroup);
-    let problem = Problem::new(227, &[4, 72], 2, Activation::Tanh, true);
-    let expected = problem.solve(&mut Cpu::<f64>::new(), Way::Composed).unwrap();
-    let mut difference = |from: &str, to: &str| {
-        plant_in_forms(&mut gpu, Form::BySubgroup, from, to);
-        first_difference(&problem.solve(&mut gpu, Way::Step).unwrap(), &expected, 1e-4)
-    };
-    for guard in ["if i < params.batch {\n        for", "if other < params.batch {\n        for"] {
-        assert_eq!(difference(guard, guard), None);
-        let found = difference(guard, "if true {\n        for");
-        assert!(found.as_deref().is_some_and(|found| found.starts_with("grads")), "{guard}: {found:?}");
-    }
-}
-
-/// The output's gradient takes the place of the observation, of which nothing may be left: 0 times infinity would spread.
+/// Padding of the observation's vectors has to be 0: weights of 0 times infinity would spread.
 #[test]
 fn an_infinite_observation_is_no_weights_gradient_but_its_own() {
     let Some(mut gpu) = common::gpu() else { return };
@@ -302,19 +248,18 @@ fn an_infinite_observation_is_no_weights_gradient_but_its_own() {
     let reported = |outcome: Outcome| outcome.into_iter().find(|(name, _)| *name == "control").unwrap().1;
     let expected = reported(problem.solve(&mut Cpu::<f64>::new(), Way::Step).unwrap());
     assert_eq!(expected[control::BAD_ELEMENT], 4.0);
-    for form in [Form::ByInvocation, Form::BySubgroup, Form::ByTile] {
+    for form in [Form::ByLayer, Form::ByTile] {
         gpu.fused_form = Some(form);
         assert_eq!(reported(problem.solve(&mut gpu, Way::Step).unwrap()), expected, "{form:?}");
     }
-    gpu.fused_form = Some(Form::BySubgroup);
-    plant_in_forms(&mut gpu, Form::BySubgroup, "store_d_logit(k, 0.0);", "");
+    plant(&mut gpu, "select(vec4<f32>(), read, at < vec4<u32>(params.observation_size))", "read");
     assert_ne!(reported(problem.solve(&mut gpu, Way::Step).unwrap()), expected);
 }
 
 /// Every element in turn, of either network and of the log-std: the first one is reported, and what was reported before stays.
 #[test]
 fn a_gradient_that_is_not_finite_is_reported() {
-    let Some(mut gpu) = common::gpu() else { return };
+    let Some(mut gpu) = gpu() else { return };
     let problem = Problem::new(33, &[5, 16], 3, Activation::Tanh, false);
     let parameters = problem.params.len();
     let note = "written.squares += gradient * gradient;\n    let is_bad = (bitcast<u32>(gradient)";
@@ -325,15 +270,11 @@ fn a_gradient_that_is_not_finite_is_reported() {
              if index == {first}u {{ bad = bitcast<f32>(params.rows * 0u + 0xff800000u); }}\n    written.squares += bad * bad;\n    \
              let is_bad = (bitcast<u32>(bad)"
         );
-        for form in [Form::BySubgroup, Form::ByTile] {
-            gpu.fused_form = Some(form);
-            plant_in_forms(&mut gpu, form, note, &planted);
-            let outcome = problem.solve(&mut gpu, Way::Step).unwrap();
-            let control = &outcome.iter().find(|(name, _)| *name == "control").unwrap().1;
-            let expected =
-                [(control::STOP, stop::NON_FINITE), (control::BAD_TENSOR, TENSOR), (control::BAD_ELEMENT, first as u32)];
-            let found = expected.iter().all(|&(word, value)| control[word] == f64::from(value));
-            assert!(found, "{form:?}, {first}, {second}: {control:?}");
-        }
+        plant(&mut gpu, note, &planted);
+        let outcome = problem.solve(&mut gpu, Way::Step).unwrap();
+        let control = &outcome.iter().find(|(name, _)| *name == "control").unwrap().1;
+        let expected = [(control::STOP, stop::NON_FINITE), (control::BAD_TENSOR, TENSOR), (control::BAD_ELEMENT, first as u32)];
+        let found = expected.iter().all(|&(word, value)| control[word] == f64::from(value));
+        assert!(found, "{first}, {second}: {control:?}");
     }
 }

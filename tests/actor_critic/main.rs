@@ -8,13 +8,12 @@ mod problem;
 
 use ppo_kernels::Error;
 use ppo_kernels::backend::{
-    ActorCriticOps, Backend, Cpu, CrossCheck, Drawn, Gpu, Head, Memory, Minibatch, Parameters, RolloutRows, Rows, Trace,
-    TrainState, Variant,
+    ActorCriticOps, Backend, Cpu, CrossCheck, Drawn, Gpu, Head, Memory, Parameters, RolloutRows, Rows, Trace, TrainState, Variant,
 };
 use ppo_kernels::kernels::actor_critic::{ActorCritic, Form};
 use ppo_kernels::kernels::linear::Activation;
-use ppo_kernels::kernels::optimizer::{control, stop};
 use ppo_kernels::kernels::surrogate::Surrogate;
+use ppo_kernels::layout::{control, stop};
 
 use common::relative_error;
 use problem::{ACTED, Problem, Way, first_difference, problems};
@@ -46,13 +45,8 @@ fn the_adapter_passes_the_cross_check() {
 }
 
 /// The composition, and every form.
-const VARIANTS: [(Variant, Option<Form>); 5] = [
-    (Variant::Plain, None),
-    (Variant::Fast, Some(Form::ByInvocation)),
-    (Variant::Fast, Some(Form::BySubgroup)),
-    (Variant::Fast, Some(Form::ByTile)),
-    (Variant::Auto, Some(Form::ByLayer)),
-];
+const VARIANTS: [(Variant, Option<Form>); 3] =
+    [(Variant::Plain, None), (Variant::Fast, Some(Form::ByTile)), (Variant::Auto, Some(Form::ByLayer))];
 
 /// With every variant, in fresh memory full of NaN.
 #[test]
@@ -94,19 +88,24 @@ fn acting_gives_what_the_single_operations_give() {
     }
 }
 
-/// Where the adapter has subgroups of eight.
+/// Both forms where they are asked for; where none is, tiles on hardware alone.
 #[test]
-fn who_reads_what_all_read_changes_no_bit() {
+fn the_form_is_the_one_asked_for_or_the_adapters() {
     let Some(mut gpu) = common::gpu() else { return };
-    let mut forms = |problem: &Problem| {
-        [Form::BySubgroup, Form::ByInvocation].map(|form| {
-            gpu.fused_form = Some(form);
-            (problem.act(&mut gpu).unwrap(), problem.solve(&mut gpu, Way::Step).unwrap())
-        })
-    };
-    for problem in problems() {
-        let [by_subgroup, by_invocation] = forms(&problem);
-        assert_eq!(by_subgroup, by_invocation, "batch {}", problem.op.batch);
+    let problem = Problem::new(33, &[5, 16], 3, Activation::Tanh, true);
+    let expected = problem.solve(&mut Cpu::<f64>::new(), Way::Composed).unwrap();
+    let usual = if gpu.context.is_software() { Form::ByLayer } else { Form::ByTile };
+    for (form, shader, note) in [
+        (Form::ByTile, "actor_critic/by_tile", "written.squares += gradient * gradient;"),
+        (Form::ByLayer, "actor_critic/by_layer", "squares += gradient * gradient;"),
+    ] {
+        common::plant_fault(&mut gpu, shader, note, "");
+        for wanted in [None, Some(Form::ByTile), Some(Form::ByLayer)] {
+            gpu.fused_form = wanted;
+            let difference = first_difference(&problem.solve(&mut gpu, Way::Step).unwrap(), &expected, 1e-4);
+            assert_eq!(difference.is_some(), wanted.unwrap_or(usual) == form, "{wanted:?}, fault in {shader}: {difference:?}");
+        }
+        gpu.context.replace_shader(shader, common::shader(shader).to_owned());
     }
 }
 
@@ -114,6 +113,7 @@ fn who_reads_what_all_read_changes_no_bit() {
 #[test]
 fn parameters_that_change_are_packed_anew() {
     let Some(mut gpu) = common::gpu() else { return };
+    gpu.fused_form = Some(Form::ByTile);
     let problem = Problem::new(33, &[5, 16], 3, Activation::Tanh, false);
     let other = Problem { params: problem.params.iter().map(|x| 0.5 - x).collect(), ..problem.clone() };
     let discrete = Problem { categorical: true, ..problem.clone() };
@@ -150,20 +150,21 @@ fn parameters_that_change_are_packed_anew() {
     assert_eq!(run(&mut gpu, &problem, &mut params), first);
 }
 
-/// Where a backend leaves what it has made between steps that follow one another is its own affair.
+/// A copy that steps have changed holds the bits that a new one would.
 #[test]
-fn steps_that_follow_one_another_give_the_bits_of_single_ones() {
+fn parameters_packed_anew_between_steps_change_no_bit() {
     let Some(mut gpu) = common::gpu() else { return };
+    gpu.fused_form = Some(Form::ByTile);
     gpu.context.set_guards(true);
     for problem in problems().filter(|problem| problem.op.batch < 200) {
-        for (variant, form) in VARIANTS {
-            (gpu.variant, gpu.fused_form) = (variant, form);
-            gpu.context.release();
-            let mut take = |lasts: [bool; 3]| problem.take_steps(&mut gpu, &lasts, |_, _, _| Ok(())).unwrap();
-            let single = take([true, true, true]);
-            assert_eq!(take([false, false, true]), single, "{variant:?}, {form:?}, batch {}", problem.op.batch);
-            assert_eq!(take([false, true, true]), single, "{variant:?}, {form:?}, batch {}", problem.op.batch);
-        }
+        gpu.context.release();
+        let kept = problem.take_steps(&mut gpu, 3, |_, _, _| Ok(())).unwrap();
+        let forget = |_, _: &mut Gpu, state: &mut TrainState<_, _>| {
+            state.params.flat_mut();
+            Ok(())
+        };
+        let anew = problem.take_steps(&mut gpu, 3, forget).unwrap();
+        assert_eq!(kept, anew, "batch {}", problem.op.batch);
     }
 }
 
@@ -174,9 +175,9 @@ fn steps_may_go_by_one_form_after_another() {
     gpu.context.set_guards(true);
     for categorical in [true, false] {
         let problem = Problem::new(33, &[5, 16], 3, Activation::Tanh, categorical);
-        let expected = problem.take_steps(&mut Cpu::<f64>::new(), &[true; 4], |_, _, _| Ok(())).unwrap();
-        for order in [[1, 0, 2, 3], [3, 1, 3, 0], [2, 3, 1, 2]] {
-            let outcome = problem.take_steps(&mut gpu, &[false, false, false, true], |i, gpu, _| {
+        let expected = problem.take_steps(&mut Cpu::<f64>::new(), 4, |_, _, _| Ok(())).unwrap();
+        for order in [[1, 0, 2, 1], [2, 1, 2, 0], [1, 1, 2, 1]] {
+            let outcome = problem.take_steps(&mut gpu, 4, |i, gpu, _| {
                 (gpu.variant, gpu.fused_form) = VARIANTS[order[i]];
                 Ok(())
             });
@@ -196,7 +197,7 @@ fn a_state_written_between_steps_is_what_the_next_one_starts_from() {
             3 => backend.write_floats(state.params.flat_mut(), 0, &half),
             _ => Ok(()),
         };
-        problem.take_steps(backend, &[true; 4], change).unwrap()
+        problem.take_steps(backend, 4, change).unwrap()
     }
     let Some(mut gpu) = common::gpu() else { return };
     let problem = Problem::new(33, &[5, 16], 3, Activation::Tanh, false);
@@ -205,41 +206,6 @@ fn a_state_written_between_steps_is_what_the_next_one_starts_from() {
         (gpu.variant, gpu.fused_form) = (variant, form);
         assert_eq!(first_difference(&take(&mut gpu, &problem), &expected, 1e-4), None, "{variant:?}, {form:?}");
     }
-}
-
-#[test]
-fn what_a_step_left_for_others_to_follow_serves_no_other_networks() {
-    let Some(mut gpu) = common::gpu() else { return };
-    gpu.fused_form = Some(Form::ByInvocation);
-    let problem = Problem::new(33, &[5, 16], 3, Activation::Tanh, false);
-    let others = Problem::new(33, &[5, 8], 3, Activation::Tanh, false);
-    let acted = |gpu: &mut Gpu, problem: &Problem, variant: Variant, params: &mut Parameters<_>| {
-        gpu.variant = variant;
-        let acted = problem.act_with(gpu, params);
-        gpu.variant = Variant::Auto;
-        acted
-    };
-    let outcome = problem.take_steps(&mut gpu, &[false, true], |i, gpu, state| {
-        if i == 1 {
-            let packed = acted(gpu, &problem, Variant::Auto, &mut state.params)?;
-            for (problem, variant) in [(&others, Variant::Auto), (&problem, Variant::Plain)] {
-                match acted(gpu, problem, variant, &mut state.params) {
-                    Err(Error::InvalidValue { argument, .. }) => assert_eq!(argument, "params"),
-                    other => panic!("{variant:?}: {other:?}"),
-                }
-            }
-            let mut room = Minibatch::new(gpu, &others.networks, false, 33)?;
-            match others.take_step(gpu, true, &mut room, state) {
-                Err(Error::InvalidValue { argument, .. }) => assert_eq!(argument, "networks"),
-                other => panic!("{other:?}"),
-            }
-            assert_eq!(acted(gpu, &problem, Variant::Auto, &mut state.params)?, packed);
-        }
-        Ok(())
-    });
-    assert!(outcome.is_ok());
-    let after = problem.take_steps(&mut gpu, &[true, true], |_, _, _| Ok(())).unwrap();
-    assert_eq!(outcome.unwrap(), after);
 }
 
 /// The step itself does not count any more, but its statistics do.
@@ -258,8 +224,8 @@ fn a_step_beyond_the_kl_limit_changes_no_parameter() {
             (gpu.variant, gpu.fused_form) = (variant, form);
             let outcome = problem.solve(&mut gpu, Way::Step).unwrap();
             assert_eq!(first_difference(&outcome, &expected, 1e-4), None, "{variant:?}, {form:?}, {max_kl}");
-            let outcome = problem.take_steps(&mut gpu, &[false, true], |_, _, _| Ok(())).unwrap();
-            let of_two = problem.take_steps(&mut Cpu::<f64>::new(), &[true, true], |_, _, _| Ok(())).unwrap();
+            let outcome = problem.take_steps(&mut gpu, 2, |_, _, _| Ok(())).unwrap();
+            let of_two = problem.take_steps(&mut Cpu::<f64>::new(), 2, |_, _, _| Ok(())).unwrap();
             assert_eq!(first_difference(&outcome, &of_two, 1e-4), None, "two, {variant:?}, {form:?}, {max_kl}");
         }
     }

@@ -7,9 +7,10 @@ use ppo_kernels::backend::{
 use ppo_kernels::kernels::actor_critic::{ActorCritic, Layer, MinibatchStep};
 use ppo_kernels::kernels::linear::{Activation, Linear};
 use ppo_kernels::kernels::nonfinite::Watched;
-use ppo_kernels::kernels::optimizer::{Adam, GradientNorm, control, schedule};
+use ppo_kernels::kernels::optimizer::{Adam, GradientNorm};
 use ppo_kernels::kernels::policy::{Categorical, Gaussian};
-use ppo_kernels::kernels::surrogate::{Surrogate, ValueLoss, sample, stat};
+use ppo_kernels::kernels::surrogate::{Surrogate, ValueLoss};
+use ppo_kernels::layout::{control, sample, schedule, stat};
 
 use crate::common::{Draw, relative_error};
 
@@ -99,7 +100,7 @@ impl Problem {
 
     pub fn solve<B: Backend>(&self, backend: &mut B, way: Way) -> ppo_kernels::Result<Outcome> {
         if way == Way::Step {
-            return self.take_steps(backend, &[true], |_, _, _| Ok(()));
+            return self.take_steps(backend, 1, |_, _, _| Ok(()));
         }
         let (step, mut state, mut minibatch) = self.prepare(backend)?;
         let (networks, op) = (&self.networks, &self.op);
@@ -120,29 +121,28 @@ impl Problem {
         self.read(backend, way, state, minibatch)
     }
 
-    /// Steps one after the other from the same rows, of which some are said to be the last; `before` has the backend and the state before each.
+    /// Steps one after the other from the same rows; `before` has the backend and the state before each.
     pub fn take_steps<B: Backend>(
         &self,
         backend: &mut B,
-        lasts: &[bool],
+        steps: usize,
         mut before: impl FnMut(usize, &mut B, &mut TrainState<B::Floats, B::Words>) -> ppo_kernels::Result<()>,
     ) -> ppo_kernels::Result<Outcome> {
         let (_, mut state, mut minibatch) = self.prepare(backend)?;
-        for (i, &is_last) in lasts.iter().enumerate() {
+        for i in 0..steps {
             before(i, backend, &mut state)?;
-            self.take_step(backend, is_last, &mut minibatch, &mut state)?;
+            self.take_step(backend, &mut minibatch, &mut state)?;
         }
         self.read(backend, Way::Step, state, minibatch)
     }
 
-    pub fn take_step<B: Backend>(
+    fn take_step<B: Backend>(
         &self,
         backend: &mut B,
-        is_last: bool,
         minibatch: &mut Minibatch<B::Floats, B::Words>,
         state: &mut TrainState<B::Floats, B::Words>,
     ) -> ppo_kernels::Result<()> {
-        let step = MinibatchStep { is_last, ..self.step(self.parameters()) };
+        let step = self.step(self.parameters());
         let rollout = self.scatter();
         let (actions, vectors) = (backend.upload_words(&rollout.actions)?, backend.upload_floats(&rollout.vectors)?);
         let rows = MinibatchRows {
@@ -207,7 +207,7 @@ impl Problem {
         let norm = GradientNorm { len, max_grad_norm: 0.05, epsilon: 1e-6, stats_row: 1 };
         let (weight_decay, decoupled) = (0.02, self.categorical);
         let adam = Adam { len, beta1: 0.9, beta2: 0.99, epsilon: 1e-3, weight_decay, decoupled, schedule_row: 1, stats_row: 1 };
-        MinibatchStep { loss: self.op, tensor: TENSOR, norm, max_kl: self.max_kl, adam, is_last: true }
+        MinibatchStep { loss: self.op, tensor: TENSOR, norm, max_kl: self.max_kl, adam }
     }
 
     /// What was there before must not matter, but for parameters and moments.
@@ -276,11 +276,6 @@ impl Problem {
     /// The actor's output, values behind three that have to stay, and what was drawn.
     pub fn act<B: Backend>(&self, backend: &mut B) -> ppo_kernels::Result<Acted> {
         let mut params = Parameters::new(backend.upload_floats(&self.params)?);
-        self.act_with(backend, &mut params)
-    }
-
-    /// The same with other parameters.
-    pub fn act_with<B: Backend>(&self, backend: &mut B, params: &mut Parameters<B::Floats>) -> ppo_kernels::Result<Acted> {
         let (batch, first) = (self.op.batch, 3);
         let rows = first + batch + 1;
         let mut draw = Draw::new(78);
@@ -298,7 +293,7 @@ impl Problem {
         };
         let x = Rows { buffer: &observations, offset: 7, count: batch };
         let to = RolloutRows { first, noise: &noise, drawn, logp: &mut logp, values: &mut values };
-        backend.act(&self.networks, params, &x, to, &mut traces)?;
+        backend.act(&self.networks, &mut params, &x, to, &mut traces)?;
         let actions = backend.read_words(&actions, 0, rows)?;
         Ok([
             backend.read_f64(traces[0].head(), 0, batch * self.outputs)?,

@@ -3,7 +3,8 @@
 use ppo_kernels::Error;
 use ppo_kernels::backend::{Cpu, CrossCheck, SurrogateOps, Variant};
 use ppo_kernels::kernels::policy::{Categorical, KlArgument};
-use ppo_kernels::kernels::surrogate::{Surrogate, ValueLoss, sample, stat};
+use ppo_kernels::kernels::surrogate::{Surrogate, ValueLoss};
+use ppo_kernels::layout::{sample, stat};
 
 use crate::inputs::{Rows, assert_within, upload};
 use crate::{common, on_every_backend};

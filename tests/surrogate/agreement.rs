@@ -2,7 +2,8 @@
 
 use ppo_kernels::backend::{Cpu, CrossCheck, Gpu, SurrogateOps, Variant};
 use ppo_kernels::kernels::policy::{Categorical, Gaussian};
-use ppo_kernels::kernels::surrogate::{Surrogate, ValueLoss, stat, term};
+use ppo_kernels::kernels::surrogate::{Surrogate, ValueLoss};
+use ppo_kernels::layout::{stat, term};
 use proptest::prelude::*;
 
 use crate::common::{self, check_gradient, checked, expect_mismatch, plant, relative_error};

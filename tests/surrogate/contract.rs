@@ -2,9 +2,9 @@
 
 use ppo_kernels::Error;
 use ppo_kernels::backend::{Cpu, Memory, SurrogateOps};
-use ppo_kernels::kernels::optimizer::control;
 use ppo_kernels::kernels::policy::{Categorical, Gaussian};
-use ppo_kernels::kernels::surrogate::{Surrogate, ValueLoss, sample, stat, term};
+use ppo_kernels::kernels::surrogate::{Surrogate, ValueLoss};
+use ppo_kernels::layout::{control, sample, stat, term};
 
 use crate::CLIPPED;
 

@@ -2,7 +2,8 @@
 
 use ppo_kernels::backend::{Memory, SurrogateOps};
 use ppo_kernels::kernels::policy::{Categorical, Gaussian};
-use ppo_kernels::kernels::surrogate::{Surrogate, sample, stat, term};
+use ppo_kernels::kernels::surrogate::Surrogate;
+use ppo_kernels::layout::{sample, stat, term};
 
 use crate::common::Draw;
 use crate::{Outputs, categorical, elementwise};

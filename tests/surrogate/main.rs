@@ -7,9 +7,9 @@ mod contract;
 mod inputs;
 
 use ppo_kernels::backend::{Cpu, SurrogateOps};
-use ppo_kernels::kernels::optimizer::{control, stop};
 use ppo_kernels::kernels::policy::{Categorical, Gaussian};
-use ppo_kernels::kernels::surrogate::{Surrogate, ValueLoss, stat, term};
+use ppo_kernels::kernels::surrogate::{Surrogate, ValueLoss};
+use ppo_kernels::layout::{control, stat, stop, term};
 
 on_every_backend!(
     gives_the_clipped_losses_of_rlax,

@@ -4,9 +4,8 @@ use crate::backend::{Length, Memory};
 use crate::error::{Error, Result};
 use crate::kernels::actor_critic::{ActorCritic, Layer, PackedLayout};
 use crate::kernels::gather::Gather;
-use crate::kernels::optimizer::{control, schedule};
 use crate::kernels::policy::{Categorical, Gaussian};
-use crate::kernels::surrogate::{sample, stat};
+use crate::layout::{control, sample, schedule, stat};
 use crate::reference::actor_critic as reference;
 use crate::shape::{elements, require_len, require_size};
 
@@ -128,20 +127,15 @@ pub struct Parameters<F> {
 #[derive(Debug)]
 #[cfg_attr(not(feature = "gpu"), expect(dead_code))] // no other backend packs
 pub(super) struct Packed<F> {
-    /// Parameters, and in some layouts moments.
-    pub(super) now: Option<F>,
-    /// What takes what a step makes of it, where that cannot be written in place.
-    pub(super) next: Option<F>,
-    /// How it is laid out, where it holds what the flat buffers do, or is ahead of them.
+    pub(super) buffer: Option<F>,
+    /// How the buffer is laid out, where it holds the same parameters as the flat one.
     pub(super) layout: Option<PackedLayout>,
-    /// Whether it holds what minibatch steps have made, and flat buffers, of moments and gradient too, what was there before.
-    pub(super) is_ahead: bool,
 }
 
 impl<F> Parameters<F> {
     /// Of a buffer.
     pub fn new(flat: F) -> Self {
-        Self { flat, packed: Packed { now: None, next: None, layout: None, is_ahead: false } }
+        Self { flat, packed: Packed { buffer: None, layout: None } }
     }
 
     /// The buffer.
@@ -157,26 +151,11 @@ impl<F> Parameters<F> {
     /// The buffer, to be written. A buffer that shares its memory must not be written behind this one's back.
     pub fn flat_mut(&mut self) -> &mut F {
         self.packed.layout = None;
-        self.packed.is_ahead = false;
         &mut self.flat
-    }
-
-    /// Refuses what minibatch steps have left packed, for others to follow.
-    #[cfg(feature = "gpu")]
-    pub(super) fn require_flat(&self) -> Result<()> {
-        if self.packed.is_ahead {
-            return Err(Error::value(
-                "params",
-                "what a last minibatch step has left",
-                "what one has left that others were to follow",
-            ));
-        }
-        Ok(())
     }
 }
 
-/// Everything that minibatch steps read and change. After a step that was not [the last](crate::kernels::actor_critic::MinibatchStep::is_last), parameters,
-/// moments and gradient may be elsewhere.
+/// Everything that minibatch steps read and change.
 #[derive(Debug)]
 pub struct TrainState<F, W> {
     /// `[len]`.
@@ -224,7 +203,7 @@ pub struct MinibatchInputs<'a, F, W> {
     pub observations: &'a F,
     /// Policy and actions.
     pub head: Head<'a, F, W>,
-    /// `[batch, 4]`, packed as [`sample`](crate::kernels::surrogate::sample) says.
+    /// `[batch, 4]`, packed as [`sample`](crate::layout::sample) says.
     pub samples: &'a F,
 }
 

@@ -1,35 +1,33 @@
-//! A minibatch step on wgpu of networks that are too large for one kernel: each layer is a product of its own, and one dispatch adds up all that
-//! stretches of the batch have left of all parameters' gradients.
+//! A minibatch step on wgpu layer by layer: each layer is a product of its own, and one dispatch adds up all that stretches of the batch have left of all
+//! parameters' gradients.
 
 use super::buffers::gathered;
 use super::{Head, Minibatch, MinibatchRows, TrainState, backward_with, check, gather_rows, outputs_and_loss};
-use crate::backend::{Gpu, Memory, Variant};
+use crate::backend::{Gpu, Memory};
 use crate::error::Result;
 use crate::gpu::Buffer;
 use crate::kernels::actor_critic::{ActorCritic, ByLayer, Form, MinibatchStep};
-use crate::kernels::surrogate::sample;
+use crate::layout::sample;
 
 /// Samples whose rows begin where a binding may.
 const ALIGNED_SAMPLES: usize = 64 / sample::COLUMNS;
 
 impl Gpu {
-    /// Where that is asked for, or the adapter is none for which waiting within a workgroup is dear.
+    /// Where that is asked for, or no form is.
     pub(super) fn plan_by_layer<F, W>(
         &self,
         networks: &ActorCritic,
         step: &MinibatchStep,
         head: &Head<'_, F, W>,
     ) -> Option<ByLayer> {
-        let suits = match (self.variant, self.fused_form) {
-            (Variant::Plain, _) => false,
-            (_, Some(form)) => form == Form::ByLayer,
-            (_, None) => !self.context.is_software(),
-        };
+        if !self.takes(Form::ByLayer) {
+            return None;
+        }
         let log_std = match head {
             Head::Categorical(..) => None,
             Head::Gaussian(policy, _) => Some((policy.log_std_offset, policy.dim)),
         };
-        if suits { ByLayer::new(&self.context, networks, step, log_std) } else { None }
+        ByLayer::new(&self.context, networks, step, log_std)
     }
 
     pub(super) fn step_by_layer(

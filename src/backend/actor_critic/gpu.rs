@@ -1,75 +1,51 @@
 //! On wgpu: small networks and few samples have kernels of their own, others go layer by layer.
 
-use super::buffers::{Packed, gathered};
+use super::buffers::gathered;
 use super::{
     ActorCriticOps, Drawn, Head, Minibatch, MinibatchRows, Parameters, RolloutRows, Rows, Trace, TrainState, check, compose_act,
     compose_minibatch_step,
 };
 use crate::backend::{Gpu, Variant};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::gpu::{Buffer, bind};
-use crate::kernels::actor_critic::{ActorCritic, Form, MinibatchStep, Plan};
+use crate::kernels::actor_critic::{ActorCritic, ByTile, Form, MinibatchStep};
 
 impl Gpu {
-    fn plan(&self, networks: &ActorCritic, batch: usize, log_std_offset: Option<usize>) -> Option<Plan> {
-        match self.variant {
-            Variant::Plain => None,
-            Variant::Auto | Variant::Fast => Plan::new(&self.context, networks, batch, log_std_offset, self.fused_form),
+    /// Whether `form` is asked for or, where none is, may be taken: a software adapter runs a workgroup's invocations in turn, to which tiles bring nothing.
+    pub(super) fn takes(&self, form: Form) -> bool {
+        match (self.variant, self.fused_form) {
+            (Variant::Plain, _) => false,
+            (_, Some(wanted)) => wanted == form,
+            (_, None) => form == Form::ByLayer || !self.context.is_software(),
         }
     }
 
-    /// The packed copy of parameters, made anew where they have changed.
-    fn packed(&mut self, plan: &Plan, params: &mut Parameters<Buffer<f32>>) -> Result<Buffer<f32>> {
-        let is_current = params.packed.layout.as_ref() == Some(plan.layout());
-        if !is_current {
-            params.require_flat()?;
+    fn plan_by_tile(&self, networks: &ActorCritic, batch: usize, log_std_offset: Option<usize>) -> Option<ByTile> {
+        if !self.takes(Form::ByTile) {
+            return None;
         }
-        let packed = self.room(&mut params.packed.now, plan)?;
+        ByTile::new(&self.context, networks, batch, log_std_offset)
+    }
+
+    /// The packed copy of parameters, made anew where they have changed.
+    fn packed(&mut self, plan: &ByTile, params: &mut Parameters<Buffer<f32>>) -> Result<Buffer<f32>> {
+        let kept = params.packed.buffer.take().filter(|kept| kept.len() >= plan.packed_len());
+        let is_current = kept.is_some() && params.packed.layout.as_ref() == Some(plan.layout());
+        let packed = match kept {
+            Some(kept) => kept,
+            None => self.context.alloc(plan.packed_len())?,
+        };
         if !is_current {
             plan.record_pack(&mut self.context, params.flat(), &packed)?;
             params.packed.layout = Some(plan.layout().clone());
         }
+        params.packed.buffer = Some(packed.clone());
         Ok(packed)
-    }
-
-    /// Parameters and moments packed, and room for what a step makes of them.
-    fn packed_state(&mut self, plan: &Plan, state: &mut TrainState<Buffer<f32>, Buffer<u32>>) -> Result<[Buffer<f32>; 2]> {
-        let now = self.packed(plan, &mut state.params)?;
-        if !state.params.packed.is_ahead {
-            plan.record_pack_moments(&mut self.context, [&state.m, &state.v], &now)?;
-        }
-        Ok([now, self.room(&mut state.params.packed.next, plan)?])
-    }
-
-    fn room(&mut self, kept: &mut Option<Buffer<f32>>, plan: &Plan) -> Result<Buffer<f32>> {
-        let room = match kept.take().filter(|kept| kept.len() >= plan.packed_len()) {
-            Some(kept) => kept,
-            None => self.context.alloc(plan.packed_len())?,
-        };
-        Ok(kept.insert(room).clone())
-    }
-
-    /// What minibatch steps have left packed, for others to follow, into the state's buffers.
-    fn unpack(
-        &mut self,
-        networks: &ActorCritic,
-        log_std_offset: Option<usize>,
-        state: &mut TrainState<Buffer<f32>, Buffer<u32>>,
-    ) -> Result<()> {
-        let TrainState { params, m, v, grads, .. } = state;
-        let (true, Some(packed)) = (params.packed.is_ahead, &params.packed.now) else { return Ok(()) };
-        let plan = Plan::new(&self.context, networks, 1, log_std_offset, Some(Form::BySubgroup));
-        let plan = plan.filter(|plan| params.packed.layout.as_ref() == Some(plan.layout())).ok_or_else(|| {
-            Error::value("networks", "those of the minibatch steps before, none of which was the last", "others")
-        })?;
-        plan.record_unpack(&mut self.context, packed, [params.flat(), m, v, grads])?;
-        params.packed.is_ahead = false;
-        Ok(())
     }
 }
 
 impl ActorCriticOps for Gpu {
-    /// In one dispatch.
+    /// In one dispatch, or layer by layer.
     fn act(
         &mut self,
         networks: &ActorCritic,
@@ -82,9 +58,8 @@ impl ActorCriticOps for Gpu {
             Drawn::Categorical(policy, _) => (policy.actions, policy.batch, None),
             Drawn::Gaussian(policy, _) => (policy.dim, policy.batch, Some(policy.log_std_offset)),
         };
-        let plan = self.plan(networks, x.count, log_std_offset);
+        let plan = self.plan_by_tile(networks, x.count, log_std_offset);
         let Some(plan) = plan.filter(|plan| plan.width() == width && batch == x.count) else {
-            params.require_flat()?;
             return compose_act(self, networks, params.flat(), x, rows, traces);
         };
         let output = traces[0].head();
@@ -130,15 +105,12 @@ impl ActorCriticOps for Gpu {
             Head::Gaussian(policy, actions) => (policy.dim, actions.cast(), Some(policy.log_std_offset)),
         };
         // One pass over all parameters, and one row of statistics.
-        let is_whole = |len: usize, row: usize, plan: &Plan| len == plan.parameters() && row == loss.stats_row;
-        let fits = |plan: &Plan| {
+        let is_whole = |len: usize, row: usize, plan: &ByTile| len == plan.parameters() && row == loss.stats_row;
+        let fits = |plan: &ByTile| {
             let whole = is_whole(norm.len, norm.stats_row, plan) && is_whole(adam.len, adam.stats_row, plan);
             whole && plan.width() == width && *tensor != 0
         };
-        let plan = self.plan(networks, loss.batch, log_std_offset).filter(fits);
-        if plan.as_ref().map(Plan::layout) != state.params.packed.layout.as_ref() {
-            self.unpack(networks, log_std_offset, state)?;
-        }
+        let plan = self.plan_by_tile(networks, loss.batch, log_std_offset).filter(fits);
         let Some(plan) = plan else {
             return match self.plan_by_layer(networks, step, &rows.head) {
                 Some(plan) => self.step_by_layer(&plan, networks, step, rows, minibatch, state),
@@ -152,13 +124,8 @@ impl ActorCriticOps for Gpu {
         let lens = [state.params.flat(), &state.grads, &state.m, &state.v].map(Buffer::len);
         step.check_optimizer(lens, [state.schedule.len(), state.stats.len(), state.control.len()])?;
 
-        let [packed, next] = if plan.is_in_place() {
-            let packed = self.packed(&plan, &mut state.params)?;
-            [packed.clone(), packed]
-        } else {
-            self.packed_state(&plan, state)?
-        };
-        let TrainState { params, m, v, grads, schedule, stats, control } = &mut *state;
+        let packed = self.packed(&plan, &mut state.params)?;
+        let TrainState { params, m, v, grads, schedule, stats, control } = state;
         let inputs = [bind(2, rows.observations), bind(3, &actions), bind(4, rows.samples), bind(7, rows.indices)];
         let outputs = [bind(6, actor.head()), bind(8, critic.head())];
         plan.record_step(
@@ -167,16 +134,9 @@ impl ActorCriticOps for Gpu {
             (&gather, rows.first_sample),
             inputs,
             outputs,
-            [&packed, &next],
+            &packed,
             [params.flat(), m, v, grads],
             (schedule, stats, control),
-        )?;
-        if plan.is_in_place() {
-            return Ok(());
-        }
-        let Packed { now, next, is_ahead, .. } = &mut params.packed;
-        std::mem::swap(now, next);
-        *is_ahead = true;
-        if step.is_last { self.unpack(networks, log_std_offset, state) } else { Ok(()) }
+        )
     }
 }

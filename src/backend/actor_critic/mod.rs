@@ -18,7 +18,8 @@ use crate::kernels::actor_critic::{ActorCritic, Layer, MinibatchStep};
 use crate::kernels::gather::Gather;
 use crate::kernels::linear::Linear;
 use crate::kernels::nonfinite::Watched;
-use crate::kernels::surrogate::{Surrogate, sample};
+use crate::kernels::surrogate::Surrogate;
+use crate::layout::sample;
 use crate::real::Real;
 use crate::reference::actor_critic as reference;
 

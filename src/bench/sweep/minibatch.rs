@@ -15,7 +15,7 @@ use crate::kernels::actor_critic::{Layer, MinibatchStep};
 use crate::kernels::linear::Activation;
 use crate::kernels::optimizer::{Adam, GradientNorm};
 use crate::kernels::policy::Categorical;
-use crate::kernels::surrogate::{sample, stat};
+use crate::layout::{sample, stat};
 use crate::ppo::{Network, NetworkSpec, ParameterTensor, PolicyKind};
 
 /// Samples, and units of each of the two hidden layers.
@@ -155,7 +155,7 @@ impl<B: Backend> Buffers<B> {
         let (weight_decay, decoupled) = (0.0, false);
         let adam = Adam { len, beta1: 0.9, beta2: 0.999, epsilon: 1e-5, weight_decay, decoupled, schedule_row, stats_row };
         Ok(Self {
-            op: MinibatchStep { loss, tensor: 1, norm, max_kl: None, adam, is_last: true },
+            op: MinibatchStep { loss, tensor: 1, norm, max_kl: None, adam },
             observations: backend.upload_floats(&samples.observations.repeat(times))?,
             actions: backend.upload_words(&samples.actions.repeat(times))?,
             packed: backend.upload_floats(&samples.packed.repeat(times))?,

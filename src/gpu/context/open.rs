@@ -34,7 +34,7 @@ impl Context {
         Self::open_with(selection, OpenOptions::default())
     }
 
-    /// Opens an adapter with its own limits, and with timestamp queries, pipeline caches and subgroups where it has them.
+    /// Opens an adapter with its own limits, and with timestamp queries and pipeline caches where it has them.
     ///
     /// # Errors
     /// [`Error::NoAdapter`] when none fits, [`Error::Device`] when it cannot be opened.
@@ -44,7 +44,7 @@ impl Context {
             true => CooperativeMatrix::of(&adapter),
             false => Err("the device was opened without tensor cores".to_owned()),
         };
-        let useful = wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::PIPELINE_CACHE | wgpu::Features::SUBGROUP;
+        let useful = wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::PIPELINE_CACHE;
         let wanted = adapter.features() & useful;
         let (features, experimental_features) = match cooperative_matrix {
             Ok(_) => (wanted | CooperativeMatrix::FEATURES, experimental_features()),

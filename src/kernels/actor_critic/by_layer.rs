@@ -18,7 +18,7 @@ const FEWEST_ROUNDS: usize = 4;
 /// Elements by which the parts of one layer are set off from another's: what bindings have to be aligned to.
 const ALIGNMENT: usize = 64;
 
-pub(super) const SHADER: Shader = Shader {
+const SHADER: Shader = Shader {
     name: "actor_critic/by_layer",
     source: concat!(
         include_str!("../../../shaders/elementary.wgsl"),

@@ -1,18 +1,14 @@
 //! Actor and critic, two multilayer perceptrons in one flat parameter buffer: a step of a rollout, and a minibatch step of learning.
 
 #[cfg(feature = "gpu")]
-mod binding;
-#[cfg(feature = "gpu")]
 mod by_layer;
 #[cfg(feature = "gpu")]
-mod forms;
+mod by_tile;
 
-#[cfg(feature = "gpu")]
-pub(crate) use binding::*;
 #[cfg(feature = "gpu")]
 pub(crate) use by_layer::ByLayer;
 #[cfg(feature = "gpu")]
-pub(crate) use forms::SHADERS;
+pub(crate) use by_tile::ByTile;
 
 use super::linear::{Activation, Linear};
 use super::optimizer::{Adam, GradientNorm};
@@ -59,10 +55,6 @@ pub struct MinibatchStep {
     pub max_kl: Option<f64>,
     /// Over all parameters.
     pub adam: Adam,
-    /// Whether parameters, moments and gradient have to be in the buffers of the state afterwards. Where another step of the same networks
-    /// and state follows with nothing that reads or changes them in between, `false` is faster on some adapters: until a step with `true`, where
-    /// they are is the backend's affair.
-    pub is_last: bool,
 }
 
 #[cfg(feature = "gpu")]
@@ -78,20 +70,17 @@ impl MinibatchStep {
     }
 }
 
-/// How a minibatch step shares work among invocations on a GPU. The first three are for small networks, which they take as a whole, acting too; the first
-/// two give the same bits, the others add up in other orders.
+/// How a minibatch step shares work among invocations on a GPU. The two add up in different orders, so their bits differ.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
-    /// An invocation a sample, two where it learns. Needs nothing that WebGPU does not give everybody.
-    ByInvocation,
-    /// The same, where subgroups of eight invocations or more read together what all need: for software adapters. The former, where the
-    /// adapter has none.
-    BySubgroup,
-    /// A workgroup a tile of samples, activations in workgroup memory: for hardware. Needs nothing more than the first.
+    /// A workgroup a tile of samples, activations in workgroup memory: for small networks on hardware, which act that way too.
     ByTile,
-    /// Each layer a matrix product of its own, then the sums of all their gradients at once: for networks that are too large for the others, on hardware.
+    /// Each layer a matrix product of its own, then the sums of all their gradients at once: for large networks, and for all on software adapters.
     ByLayer,
 }
+
+#[cfg(feature = "gpu")]
+pub(crate) const SHADERS: &[super::ShaderInfo] = &[by_tile::SHADER_INFO, by_layer::SHADER_INFO];
 
 /// What decides where a parameter is in a packed copy of them: copies of one layout can stand for each other.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,7 +88,6 @@ pub(crate) struct PackedLayout {
     /// Inputs, outputs, first weight, first bias, a layer.
     layers: Vec<[usize; 4]>,
     log_std_offset: Option<usize>,
-    by_tile: bool,
 }
 
 /// The share of a tensor's largest element by which any of its elements may be off, where a whole minibatch has been through it.

@@ -2,10 +2,10 @@
 
 use super::tuning::tuned;
 use super::{Activation, Linear, TensorCores, check_elementwise, tensor_core};
-use crate::backend::Variant;
 use crate::error::Result;
 use crate::gpu::{Buffer, Context, Grid, Indices, Shader, ShaderParams, bind, shader_params};
 use crate::kernels::{Constants, ShaderInfo};
+use crate::layout::Variant;
 
 pub(super) const SHADER: Shader = Shader {
     name: "linear",

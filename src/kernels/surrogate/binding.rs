@@ -1,11 +1,11 @@
 //! Recording `shaders/surrogate/`.
 
 use super::{SUMS, Surrogate, ValueLoss, WORKGROUP_SIZE, check_stop_on_kl, lanes};
-use crate::backend::Variant;
 use crate::error::Result;
 use crate::gpu::{Buffer, Context, Field, Grid, Indices, Shader, ShaderParams, bind, shader_params};
 use crate::kernels::ShaderInfo;
 use crate::kernels::policy::{Categorical, Gaussian};
+use crate::layout::Variant;
 use crate::shape::{elements, require_size};
 
 /// The loss of a sample, and what both forms share.

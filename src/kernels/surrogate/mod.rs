@@ -10,67 +10,8 @@ pub use tolerance::{CategoricalBounds, GaussianBounds, SurrogateBounds};
 
 use crate::error::{Error, Result};
 use crate::kernels::policy::{Categorical, Gaussian};
+use crate::layout::{require_stats_row, sample, term};
 use crate::shape::{elements, require_finite, require_len, require_range, require_size};
-
-/// Columns of a packed minibatch `[batch, 4]`, one row a sample.
-pub mod sample {
-    /// Columns in all.
-    pub const COLUMNS: usize = 4;
-    /// Log-probability of the action under the policy that took it.
-    pub const OLD_LOGP: usize = 0;
-    /// Advantage.
-    pub const ADVANTAGE: usize = 1;
-    /// Return, the target of the value function.
-    pub const RETURN: usize = 2;
-    /// Value predicted when the action was taken.
-    pub const OLD_VALUE: usize = 3;
-}
-
-/// Columns of a row of statistics, one row a minibatch step.
-pub mod stat {
-    /// Columns in all.
-    pub const COLUMNS: usize = 16;
-    /// pg_loss − ent_coef·entropy + vf_coef·v_loss + kl_coef·kl_penalty.
-    pub const LOSS: usize = 0;
-    /// Mean of the (clipped) surrogate loss.
-    pub const PG_LOSS: usize = 1;
-    /// Mean value loss, with its ½.
-    pub const V_LOSS: usize = 2;
-    /// Mean entropy.
-    pub const ENTROPY: usize = 3;
-    /// k1 = mean(−log ratio).
-    pub const OLD_APPROX_KL: usize = 4;
-    /// k3 = mean(ratio − 1 − log ratio) (Schulman, "Approximating KL divergence").
-    pub const APPROX_KL: usize = 5;
-    /// Share of samples with |ratio − 1| beyond the clip.
-    pub const CLIPFRAC: usize = 6;
-    /// Global norm of the gradient before clipping.
-    pub const GRAD_NORM: usize = 7;
-    /// Factor the gradient was multiplied by.
-    pub const CLIP_COEF: usize = 8;
-    /// 1 − Var(returns − values) / Var(returns).
-    pub const EXPLAINED_VARIANCE: usize = 9;
-    /// Mean of KL's k3 estimator in the other direction, exp(−log ratio) − 1 + log ratio: what `kl_coef` multiplies.
-    pub const KL_PENALTY: usize = 10;
-}
-
-/// Columns of the per-sample terms `[batch, 8]` of [`SurrogateOps::surrogate`](crate::backend::SurrogateOps::surrogate).
-pub mod term {
-    /// Columns in all.
-    pub const COLUMNS: usize = 8;
-    /// log ratio = logp − old_logp.
-    pub const LOG_RATIO: usize = 0;
-    /// ratio = e^(log ratio).
-    pub const RATIO: usize = 1;
-    /// ratio clamped to [1 − clip_low, 1 + clip_high].
-    pub const CLIPPED_RATIO: usize = 2;
-    /// The sample's surrogate loss.
-    pub const PG_LOSS: usize = 3;
-    /// old_value + clamp(value − old_value, ±clip) (the value itself where values are not clipped).
-    pub const CLIPPED_VALUE: usize = 4;
-    /// The sample's value loss, with its ½.
-    pub const V_LOSS: usize = 5;
-}
 
 /// The loss of the value function, per sample.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -236,14 +177,8 @@ impl Surrogate {
     }
 }
 
-/// Row `row` of the statistics buffer exists.
-pub(crate) fn require_stats_row(stats: usize, row: usize) -> Result<()> {
-    let rows = row.checked_add(1).ok_or_else(|| Error::shape("stats_row", "a row that can be counted", row))?;
-    require_len("stats", stats, elements("stats", rows, stat::COLUMNS)?)
-}
-
 pub(crate) fn check_stop_on_kl(threshold: f64, stats_row: usize, stats: usize, control: usize) -> Result<()> {
     require_finite("threshold", threshold)?;
     require_stats_row(stats, stats_row)?;
-    require_len("control", control, crate::kernels::optimizer::control::WORDS)
+    require_len("control", control, crate::layout::control::WORDS)
 }

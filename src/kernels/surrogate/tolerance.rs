@@ -5,8 +5,9 @@
 //! monotone in it, or has its only minimum at log-ratio 0, so it is evaluated at both ends of the interval in which the log-ratio lies. Where the
 //! ends are on different sides of a clip edge, the jump of the gradient is allowed: which side a rounded ratio falls on is no error.
 
-use super::{Surrogate, ValueLoss, WORKGROUP_SIZE, lanes, sample, stat, term};
+use super::{Surrogate, ValueLoss, WORKGROUP_SIZE, lanes};
 use crate::kernels::policy::{Categorical, Gaussian};
+use crate::layout::{sample, stat, term};
 use crate::reference::surrogate::{CriticLoss, PolicyLoss, critic_loss, policy_loss};
 use crate::tolerance::F32_ROUNDOFF as U;
 

@@ -1,7 +1,6 @@
 //! What an update reports.
 
-use crate::kernels::surrogate::stat;
-
+use crate::layout::stat;
 /// Why an update ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StopReason {

@@ -4,7 +4,8 @@ use super::losses::policy_losses;
 use super::tile::{LANES, Lanes, column, padded, transpose_from, transpose_into};
 use super::{LaneSums, Sums};
 use crate::elementary::{ln_1p, vectorised};
-use crate::kernels::surrogate::{Surrogate, sample};
+use crate::kernels::surrogate::Surrogate;
+use crate::layout::sample;
 use crate::real::Real;
 use crate::scratch::with_room;
 

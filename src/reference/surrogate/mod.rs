@@ -13,9 +13,9 @@ pub use self::losses::{CriticLoss, PolicyLoss, critic_loss, policy_loss};
 use self::losses::{critic_losses, policy_losses};
 use self::tile::{LANES, Lanes, column, padded};
 use crate::elementary::vectorised;
-use crate::kernels::optimizer::{control, stop};
 use crate::kernels::policy::{Categorical, Gaussian};
-use crate::kernels::surrogate::{Surrogate, sample, stat, term};
+use crate::kernels::surrogate::Surrogate;
+use crate::layout::{control, sample, stat, stop, term};
 use crate::real::Real;
 use crate::scratch::with_room;
 

@@ -1,6 +1,6 @@
 //! Samples side by side, so that loops over them are vectorised.
 
-use crate::kernels::surrogate::sample;
+use crate::layout::sample;
 use crate::real::Real;
 
 /// Samples in a tile: enough that no loop over them is unrolled before it is vectorised. Where fewer are left, the others are zeros, whose loss is 0.

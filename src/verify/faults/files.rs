@@ -7,14 +7,8 @@ macro_rules! files {
 /// Path below `shaders` and text of every file.
 const FILES: &[(&str, &str)] = files![
     "actor_critic/adam.wgsl",
-    "actor_critic/by_invocation.wgsl",
     "actor_critic/by_layer.wgsl",
-    "actor_critic/by_subgroup.wgsl",
-    "actor_critic/parameters.wgsl",
-    "actor_critic/samples.wgsl",
-    "actor_critic/shared.wgsl",
-    "actor_critic/state_in_place.wgsl",
-    "actor_critic/state_in_windows.wgsl",
+    "actor_critic/by_tile.wgsl",
     "actor_critic/tiles.wgsl",
     "advantage.wgsl",
     "elementary.wgsl",

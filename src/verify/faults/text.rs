@@ -1,6 +1,5 @@
-//! WGSL as tokens: enough to find operators and constants, and the text that an entry point uses.
+//! WGSL as tokens: enough to find operators and constants, and the functions that they are in.
 
-use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
 /// Longest first.
@@ -125,17 +124,4 @@ fn item<'a>(tokens: &[Token<'a>], range: Range<usize>) -> Option<Item<'a>> {
         keyword == "var" && matches!(*word, "workgroup" | "private" | "storage" | "uniform" | "read" | "read_write")
     });
     Some(Item { name: named.next()?, tokens: range })
-}
-
-/// The items that the item called `entry` uses, directly or not, and itself.
-pub(super) fn reached(tokens: &[Token<'_>], items: &[Item<'_>], entry: &str) -> HashSet<usize> {
-    let by_name: HashMap<&str, usize> = items.iter().enumerate().map(|(i, item)| (item.name, i)).collect();
-    let mut reached = HashSet::new();
-    let mut waiting: Vec<usize> = by_name.get(entry).copied().into_iter().collect();
-    while let Some(i) = waiting.pop() {
-        if reached.insert(i) {
-            waiting.extend(tokens[items[i].tokens.clone()].iter().filter_map(|token| by_name.get(token.text)));
-        }
-    }
-    reached
 }

@@ -1,66 +1,47 @@
-// Actor and critic of small networks: a step of a rollout in one dispatch, a minibatch step of learning in three.
+// Actor and critic of small networks, a tile of samples a workgroup: a step of a rollout in one dispatch, a minibatch step of learning in three.
 //
-//   pack_weights         parameters as vectors of four along the inputs, sizes padded to multiples of 8 with zeros
-//   pack_moments         the same of Adam's moments, behind the parameters
-//   samples_act, tiles_act
-//                        h = act(W h + b) layer by layer; an action from the actor's output, and its log-probability (categorical.wgsl,
-//                        gaussian.wgsl)
-//   samples_gradient     the same networks for samples picked by an index buffer, PPO's loss and its gradient (surrogate/shared.wgsl),
-//                        d = (Wᵀ d) ⊙ act′(h) back down
-//   parameters_gradient  dW[o, k] = Σ_samples d[o] h[k], db[o] = Σ_samples d[o], for all layers of both networks; d log_std; of each
-//                        workgroup the sum of squares, and the first of its elements that is not finite; the row of statistics
-//   tiles_gradient       as samples_gradient, and the share of dW and db of each workgroup's samples
-//   sum_tiles            the sums of these over workgroups, and what else parameters_gradient makes
-//   update_parameters    norm and clip factor, what is not finite (nonfinite.wgsl), the stop beyond max_kl (surrogate/shared.wgsl), Adam
-//                        (optimizer.wgsl), and the packed weights anew
-//   unpack_state         parameters, moments and gradients out of packed ones
+//   pack_weights       parameters as vectors of four along the inputs, sizes padded to multiples of 8 with zeros
+//   tiles_act          h = act(W h + b) layer by layer; an action from the actor's output, and its log-probability (categorical.wgsl,
+//                      gaussian.wgsl)
+//   tiles_gradient     the same networks for samples picked by an index buffer, PPO's loss and its gradient (surrogate/shared.wgsl),
+//                      d = (Wᵀ d) ⊙ act′(h) back down, and the share of dW[o, k] = Σ_samples d[o] h[k] and db[o] = Σ_samples d[o] of each
+//                      workgroup's samples
+//   sum_tiles          the sums of these over workgroups, for all layers of both networks; d log_std; of each workgroup the sum of squares, and
+//                      the first of its elements that is not finite; the row of statistics
+//   update_parameters  norm and clip factor, the first element that is not finite (nonfinite.wgsl), the stop beyond max_kl (surrogate/shared.wgsl),
+//                      Adam (optimizer.wgsl), and the packed weights anew
 //
-// Behind this stand samples.wgsl, parameters.wgsl and state_in_windows.wgsl, where an invocation takes whole samples, or tiles.wgsl and
-// state_in_place.wgsl, where a workgroup takes a tile of them, and then adam.wgsl. In front of the former by_invocation.wgsl or by_subgroup.wgsl
-// say who reads what all invocations of a workgroup read alike. The former read what is read often from uniform buffers, windows of 64 KiB: on
-// llvmpipe the only memory whose loads are not made lane by lane. They leave everything in `trace`, windows one after the other: observations;
-// activations of hidden layers, their gradients, the output's gradient of the actor; the same three of the critic; partial sums.
+// Behind this stand tiles.wgsl, with the samples, and adam.wgsl.
 //
 // Shapes        observations [rows, observation_size], actions [rows] or [rows, width], indices [first_index + batch or more], samples
-//               [first_sample + batch or more, 4] in the order of indices; output [batch, width]; values [batch], of *_act, as logp,
-//               noise and actions, [first_row + batch or more]; a window [batch, padded sizes]; squares [square_groups, 4]; stats [rows, 16];
-//               schedule [steps, 4]; control [4]; parameters, m, v, flat_grads [len]; grads of tiles_* [len], of samples_* [packed_vectors, 4];
-//               layers as `layers` says, 4 a network at most; tile_gradients [partial_rows / 2, packed_vectors, 4], then [partial_rows,
-//               partial_width, 4], as partial sums in the trace: the first of each four; packed [packed_vectors, 4], of samples_* three times, a window each: parameters, m, v
-// Grid          pack_*, unpack_state: an invocation a packed vector; update_parameters: one for VECTORS_EACH; samples_*, tiles_*: a
-//               workgroup of samples in x, networks in y; tiles_gradient takes as many tiles as there are, partial_rows / 2 at a time;
-//               parameters_gradient: 16 outputs a workgroup in x, layers in y, networks in z; sum_tiles: an invocation a packed vector, and
-//               one workgroup
-// Workgroup     pack_*, unpack_state, update_parameters: VECTOR_LANES invocations; samples_act: ACT_LANES, a sample each; samples_gradient:
-//               WORKGROUP_SIZE, 2 samples each; parameters_gradient: INPUT_LANES, 4 inputs each; tiles_*: TILE_LANES, with TILE samples;
-//               sum_tiles: SUM_LANES
-// Bindings      0 params; samples_*: 1 weights (window); these and tiles_*: 2 observations, 6 output, 8 values; *_act: 9 noise, 20 drawn actions
-//               (words: indices, or the Gaussian's floats), 21 logp; samples_gradient, tiles_gradient: 3 actions, 4 samples, 7 indices;
-//               samples_gradient: 5 trace; tiles_*: 30 packed weights; tiles_gradient, sum_tiles: 31 tile_gradients;
-//               parameters_gradient: windows 12 observations, 13 partial sums, 22 activations, 23 their gradients, 24 d_output of the actor,
-//               25 to 27 of the critic; this and sum_tiles: 16 grads, 17 squares, 18 stats; update_parameters: 11 packed, 18 stats,
-//               19 control, 28 schedule, 29 squares (window), in place also 10 parameters, 14 m, 15 v, 16 grads, otherwise windows of
-//               another buffer than 11: 1 weights, 32 grads, 33 m, 34 v; unpack_state: the same windows, 10, 14, 15, 35 flat_grads;
-//               pack_weights: 10, 11; pack_moments: 11, 14, 15
-// Preconditions what Plan::new checks: no more than KEPT vectors a sample, of samples_* from first_hidden on; of these that everything fits its
-//               window; of tiles_* that no layer has more than WIDEST vectors of outputs; hidden activations among identity, tanh, relu and elu. An action that is no index gives NaN; an index >= rows is
-//               clamped to rows - 1
-//               Indices proven: sizes in vectors are even and add up to KEPT at most, samples times them (samples_*) and all packed vectors to
-//               WINDOW, by Plan::new; a second eight outputs are read where the layer has them; samples past the end are clamped to the last
-//               one; what indices hold is clamped to rows - 1; an action from a buffer < width is compared first; square_groups counts the
-//               workgroups of parameters_gradient or sum_tiles, MOST_GROUPS at most; elements of a vector are clamped to len - 1 where they
+//               [first_sample + batch or more, 4] in the order of indices; output [batch, width]; values [batch], of tiles_act, as logp,
+//               noise and actions, [first_row + batch or more]; squares [square_groups, 4]; stats [rows, 16]; schedule [steps, 4]; control [4];
+//               parameters, m, v, grads [len]; layers as `layers` says, 4 a network at most; tile_gradients [partial_rows / 2, packed_vectors, 4],
+//               then [partial_rows, partial_width, 4], partial sums, the first of each four; packed [packed_vectors, 4]
+// Grid          pack_weights, update_parameters: an invocation a packed vector; tiles_*: a workgroup of samples in x, networks in y;
+//               tiles_gradient takes as many tiles as there are, partial_rows / 2 at a time; sum_tiles: an invocation a packed vector, and one
+//               workgroup
+// Workgroup     pack_weights, update_parameters: VECTOR_LANES invocations; tiles_*: TILE_LANES, with TILE samples; sum_tiles: SUM_LANES
+// Bindings      0 params; tiles_*: 2 observations, 6 output, 8 values, 30 packed weights; tiles_act: 9 noise, 20 drawn actions (words: indices, or
+//               the Gaussian's floats), 21 logp; tiles_gradient: 3 actions, 4 samples, 7 indices; this and sum_tiles: 31 tile_gradients;
+//               sum_tiles: 16 grads, 17 squares, 18 stats; update_parameters: 10 parameters, 11 packed, 14 m, 15 v, 16 grads, 18 stats, 19 control,
+//               28 schedule, 29 squares (uniform); pack_weights: 10, 11
+// Preconditions those that ByTile::new checks: no more than KEPT vectors a sample; no layer has more than WIDEST vectors of outputs; hidden activations
+//               among identity, tanh, relu and elu. An action that is no index gives NaN; an index >= rows is clamped to rows - 1
+//               Indices proven: sizes in vectors are even and add up to KEPT at most; samples past the end are clamped to the last one; an index is
+//               clamped to rows - 1; an action from a buffer < width is compared first; square_groups counts the workgroups of sum_tiles, MOST_GROUPS
+//               at most, and a block of them ends at MOST_GROUPS, a multiple of eight; elements of a vector are clamped to len - 1 where they
 //               are read, and compared where they are written, as packed vectors are with packed_vectors before, or clamped;
-//               weights are copied up to the network's last, COPIED at most; outputs are no more than invocations of a tile; tiles and rows of partials
-//               are clamped; a block of samples ends at the last one, one of workgroups at MOST_GROUPS, a multiple of eight, one of log_std at
-//               LOG_STD_BLOCK; width is 4 KEPT at most, of tiles_* 4 WIDEST
-// Determinism   every sum has one order that depends on the shapes and the form alone
+//               weights are copied up to the network's last, COPIED at most; outputs are no more than invocations of a tile; tiles and rows of
+//               partials are clamped; width is 4 WIDEST at most
+// Determinism   every sum has one order that depends on the shapes alone
 // Range         as surrogate/shared.wgsl
-// Tolerance     that of the single operations it stands for, see tests/actor_critic.rs
+// Tolerance     that of the single operations it stands for, see tests/actor_critic
 
 struct ActorCriticParams {
     // Inputs, outputs, first weight, first bias among the parameters: four layers of the actor, four of the critic.
     layers: array<vec4<u32>, 8>,
-    // Vectors of inputs, vectors of outputs, first vector of weights, first vector of biases in `weights`.
+    // Vectors of inputs, vectors of outputs, first vector of weights, first vector of biases in `packed`.
     packed_layers: array<vec4<u32>, 8>,
     batch: u32,
     width: u32,
@@ -79,8 +60,6 @@ struct ActorCriticParams {
     not_a_number: f32,
     observation_size: u32,
     observation_vectors: u32,
-    // Where hidden activations begin in what samples_* keep.
-    first_hidden: u32,
     actor_layers: u32,
     critic_layers: u32,
     packed_log_std: u32,
@@ -109,14 +88,11 @@ struct ActorCriticParams {
 }
 
 override GAUSSIAN: bool = false;
-// Samples a workgroup of samples_act. Software adapters compute lanes without a sample like any other.
-override ACT_LANES: u32 = 32u;
 
-// Of samples_gradient, whose invocations take two samples each.
+// Samples for whose losses loss.wgsl has room: at least TILE.
 const WORKGROUP_SIZE = 16u;
 // Of pack_weights and update_parameters.
 const VECTOR_LANES = 32u;
-const INPUT_LANES = 8u;
 const MOST_LAYERS = 4u;
 
 @group(0) @binding(0) var<uniform> params: ActorCriticParams;
@@ -143,7 +119,7 @@ fn beyond(size: u32, done: u32) -> u32 {
 struct Packed {
     first: u32,
     count: u32,
-    // Where the vector is, by the form in hand.
+    // Where the vector is in `packed`.
     place: u32,
 }
 
@@ -165,7 +141,7 @@ fn packed_at(i: u32) -> Packed {
         let vector = (i - at.z) - row * at.x;
         let column = 4u * vector;
         let count = min(select(0u, beyond(layer.x, column), row < layer.y), 4u);
-        return Packed(layer.z + row * layer.x + column, count, packed_place(i, row, vector, at));
+        return Packed(layer.z + row * layer.x + column, count, at.z + vector * 4u * at.y + row);
     }
     let row = 4u * (i - at.w);
     return Packed(layer.w + row, min(beyond(layer.y, row), 4u), i);
@@ -261,7 +237,7 @@ fn draw_gaussian(row: u32) {
 
 // ------------------------------------------------------------------------------------------------ what is written of the gradient
 
-// Of each workgroup of parameters_gradient or sum_tiles: its sum of squares as bits, the first element that is not finite, nothing, nothing.
+// Of each workgroup of sum_tiles: its sum of squares as bits, the first element that is not finite, nothing, nothing.
 @group(0) @binding(17) var<storage, read_write> squares: array<vec4<u32>>;
 
 // What an invocation has written: the sum of squares, and the first element that is not finite. A compiler may assume that no float is NaN,
