@@ -237,44 +237,62 @@ fn one_line(prefix: &str, what: &impl std::fmt::Display) -> String {
     prefix.to_owned() + &what.to_string().split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
+/// Prints what became of the faults.
 fn conclude(shaders: &[&str], tried: &[(Fault, Trial)]) -> Result<Outcome> {
-    let is_unnoticed =
-        |(fault, trial): &&(Fault, Trial), explained| *trial == Trial::Unnoticed && fault.explanation().is_some() == explained;
-    let columns: [(&str, &dyn Fn(&(Fault, Trial)) -> bool); 7] = [
-        ("planted", &|_| true),
-        ("missed", &|(_, trial)| matches!(trial, Trial::Missed(_))),
-        ("device lost", &|(_, trial)| matches!(trial, Trial::DeviceLost(_))),
-        ("crashed", &|(_, trial)| matches!(trial, Trial::Crashed(_))),
-        ("hung", &|(_, trial)| *trial == Trial::Hung),
-        ("explained", &|tried| is_unnoticed(&tried, true)),
-        ("unnoticed", &|tried| is_unnoticed(&tried, false)),
-    ];
-    let count = |of: &dyn Fn(&(Fault, Trial)) -> bool, shader: Option<&str>| {
-        let wanted = |tried: &&(Fault, Trial)| shader.is_none_or(|shader| tried.0.shader == shader) && of(tried);
-        tried.iter().filter(wanted).count()
-    };
-    let header: Vec<&str> = std::iter::once("shader").chain(columns.iter().map(|(name, _)| *name)).collect();
-    let mut table = output::table(&header);
-    for shader in shaders.iter().map(|&shader| Some(shader)).chain([None]) {
-        let counts = columns.iter().map(|(_, of)| count(of, shader).to_string());
-        table.add_row(std::iter::once(shader.unwrap_or("all").to_owned()).chain(counts));
+    let report = Report::new(shaders, tried);
+    report.lines.iter().try_for_each(|line| output::line(line))?;
+    Ok(report.outcome)
+}
+
+struct Report {
+    lines: Vec<String>,
+    outcome: Outcome,
+}
+
+impl Report {
+    fn new(shaders: &[&str], tried: &[(Fault, Trial)]) -> Self {
+        let is_unnoticed =
+            |(fault, trial): &(Fault, Trial), explained| *trial == Trial::Unnoticed && fault.explanation().is_some() == explained;
+        let columns: [(&str, &dyn Fn(&(Fault, Trial)) -> bool); 7] = [
+            ("planted", &|_| true),
+            ("missed", &|(_, trial)| matches!(trial, Trial::Missed(_))),
+            ("device lost", &|(_, trial)| matches!(trial, Trial::DeviceLost(_))),
+            ("crashed", &|(_, trial)| matches!(trial, Trial::Crashed(_))),
+            ("hung", &|(_, trial)| *trial == Trial::Hung),
+            ("explained", &|tried| is_unnoticed(tried, true)),
+            ("unnoticed", &|tried| is_unnoticed(tried, false)),
+        ];
+        let header: Vec<&str> = std::iter::once("shader").chain(columns.iter().map(|(name, _)| *name)).collect();
+        let mut table = output::table(&header);
+        for shader in shaders.iter().map(|&shader| Some(shader)).chain([None]) {
+            let here = || tried.iter().filter(|(fault, _)| shader.is_none_or(|shader| fault.shader == shader));
+            let counts = columns.iter().map(|(_, counts)| here().filter(|tried| counts(tried)).count().to_string());
+            table.add_row(std::iter::once(shader.unwrap_or("all").to_owned()).chain(counts));
+        }
+        let mut lines = vec![table.to_string()];
+        let (mut explained, mut unnoticed, mut wrong) = (0, 0, 0);
+        for (fault, trial) in tried {
+            match (trial, fault.explanation()) {
+                (Trial::Unnoticed, None) => {
+                    unnoticed += 1;
+                    lines.push(format!("unnoticed: {fault}"));
+                }
+                (Trial::Unnoticed, Some(reason)) => {
+                    explained += 1;
+                    lines.push(format!("explained: {fault}: {reason}"));
+                }
+                (_, Some(_)) => {
+                    wrong += 1;
+                    lines.push(format!("noticed, although it is explained: {fault}: {trial:?}"));
+                }
+                (_, None) => {}
+            }
+        }
+        let noticed = tried.len() - unnoticed - explained;
+        lines.push(format!("{noticed} of {} planted faults noticed, {explained} explained, {unnoticed} unnoticed", tried.len()));
+        let outcome = if unnoticed + wrong == 0 { Outcome::Success } else { Outcome::Negative };
+        Self { lines, outcome }
     }
-    output::line(&table.to_string())?;
-    for (fault, _) in tried.iter().filter(|tried| is_unnoticed(tried, true)) {
-        output::line(&format!("explained: {fault}: {}", fault.explanation().unwrap_or_default()))?;
-    }
-    let wrong = tried.iter().filter(|(fault, trial)| fault.explanation().is_some() && *trial != Trial::Unnoticed);
-    for (fault, trial) in wrong.clone() {
-        output::line(&format!("wrongly explained: {fault}: {trial:?}"))?;
-    }
-    let unnoticed = tried.iter().filter(|tried| is_unnoticed(tried, false));
-    for (fault, _) in unnoticed.clone() {
-        output::line(&format!("unnoticed: {fault}"))?;
-    }
-    let (unnoticed, explained) = (unnoticed.count(), count(columns[5].1, None));
-    let noticed = tried.len() - unnoticed - explained;
-    output::line(&format!("{noticed} of {} planted faults noticed, {explained} explained, {unnoticed} unnoticed", tried.len()))?;
-    Ok(if unnoticed + wrong.count() == 0 { Outcome::Success } else { Outcome::Negative })
 }
 
 #[cfg(test)]
@@ -295,5 +313,29 @@ mod tests {
         assert_eq!(Trial::of_line("missed gae: a b"), Some(Trial::Missed("gae: a b".to_owned())));
         assert_eq!(Trial::of_line(&one_line(DEVICE_LOST, &"a\n  b")), Some(Trial::DeviceLost("a b".to_owned())));
         assert_eq!([Trial::of_line(""), Trial::of_line("passed plain")], [None, None]);
+    }
+
+    #[test]
+    fn what_goes_unnoticed_is_listed_and_fails() {
+        let faults = faults();
+        let explained = faults.iter().find(|fault| fault.explanation().is_some()).unwrap();
+        let other = faults.iter().find(|fault| fault.shader == "gather").unwrap();
+        let shaders = ["gather", explained.shader];
+        let report = |trials: [Trial; 2]| {
+            Report::new(&shaders, &[other.clone(), explained.clone()].into_iter().zip(trials).collect::<Vec<_>>())
+        };
+
+        let all_is_well = report([Trial::Hung, Trial::Unnoticed]);
+        assert_eq!(all_is_well.outcome, Outcome::Success);
+        assert_eq!(all_is_well.lines.last().unwrap(), "1 of 2 planted faults noticed, 1 explained, 0 unnoticed");
+        assert!(all_is_well.lines.iter().any(|line| line.starts_with(&format!("explained: {explained}: "))));
+
+        let survivor = report([Trial::Unnoticed, Trial::Unnoticed]);
+        assert_eq!(survivor.outcome, Outcome::Negative);
+        assert_eq!(survivor.lines.last().unwrap(), "0 of 2 planted faults noticed, 1 explained, 1 unnoticed");
+        assert!(survivor.lines.contains(&format!("unnoticed: {other}")), "{:?}", survivor.lines);
+
+        let wrongly_explained = report([Trial::Hung, Trial::Missed("a case".to_owned())]);
+        assert_eq!(wrongly_explained.outcome, Outcome::Negative);
     }
 }

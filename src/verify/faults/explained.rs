@@ -26,4 +26,11 @@ impl Explained {
     }
 }
 
-pub(super) const EXPLAINED: &[Explained] = &[];
+pub(super) const EXPLAINED: &[Explained] = &[Explained {
+    file: "optimizer/formulas.wgsl",
+    item: "clip_of",
+    place: "if limited && divisor «>» max_grad_norm {",
+    to: ">=",
+    shader: None,
+    reason: "where both are equal, their quotient is 1, which the coefficient is without it",
+}];
