@@ -244,6 +244,9 @@ fn conclude(shaders: &[&str], tried: &[(Fault, Trial)]) -> Result<Outcome> {
     Ok(report.outcome)
 }
 
+/// Whether a column counts a fault.
+type Counts<'a> = &'a dyn Fn(&(Fault, Trial)) -> bool;
+
 struct Report {
     lines: Vec<String>,
     outcome: Outcome,
@@ -253,7 +256,7 @@ impl Report {
     fn new(shaders: &[&str], tried: &[(Fault, Trial)]) -> Self {
         let is_unnoticed =
             |(fault, trial): &(Fault, Trial), explained| *trial == Trial::Unnoticed && fault.explanation().is_some() == explained;
-        let columns: [(&str, &dyn Fn(&(Fault, Trial)) -> bool); 7] = [
+        let columns: [(&str, Counts<'_>); 7] = [
             ("planted", &|_| true),
             ("missed", &|(_, trial)| matches!(trial, Trial::Missed(_))),
             ("device lost", &|(_, trial)| matches!(trial, Trial::DeviceLost(_))),
