@@ -43,14 +43,14 @@ const ROLLOUTS: Domain = Domain {
     ],
 };
 
-/// Chance that an episode ends at a step: never, rarely, always.
-fn ends(draw: &mut Draw) -> f64 {
-    draw.one(&[0.0, 0.001, 0.03, 0.03, 1.0])
-}
-
-fn discount(draw: &mut Draw) -> f64 {
+/// γ, λ, and the chance that an episode ends at a step: never, rarely, always. In a third of all draws nothing decays and nothing ends, so
+/// that each step reaches the first one through all blocks.
+fn coefficients(draw: &mut Draw) -> (f64, f64, f64) {
     let inside = draw.number(0.8, 1.0);
-    draw.one(&[0.0, 1e-30, 0.99, 0.9999, 1.0, inside, inside, inside])
+    let mut discount = || draw.one(&[0.0, 1e-30, 0.99, 0.9999, 1.0, inside, inside, inside]);
+    let (gamma, gae_lambda) = (discount(), discount());
+    let ends = draw.one(&[0.0, 0.001, 0.03, 0.03, 1.0]);
+    draw.one(&[(gamma, gae_lambda, ends), (gamma, gae_lambda, ends), (1.0, 1.0, 0.0)])
 }
 
 /// [`gae`](crate::backend::AdvantageOps::gae).
@@ -95,7 +95,8 @@ impl Operation for Gae {
 
     fn draw(sizes: &[usize], draw: &mut Draw) -> Self {
         let (steps, envs) = (sizes[0], sizes[1]);
-        Self { op: kernels::Gae { steps, envs, gamma: discount(draw), gae_lambda: discount(draw) }, ends: ends(draw) }
+        let (gamma, gae_lambda, ends) = coefficients(draw);
+        Self { op: kernels::Gae { steps, envs, gamma, gae_lambda }, ends }
     }
 }
 
@@ -194,7 +195,8 @@ impl Operation for DiscountedReturns {
 
     fn draw(sizes: &[usize], draw: &mut Draw) -> Self {
         let (steps, envs) = (sizes[0], sizes[1]);
-        Self { op: kernels::DiscountedReturns { steps, envs, gamma: discount(draw) }, ends: ends(draw) }
+        let (gamma, _, ends) = coefficients(draw);
+        Self { op: kernels::DiscountedReturns { steps, envs, gamma }, ends }
     }
 }
 

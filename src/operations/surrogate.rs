@@ -306,7 +306,9 @@ impl Call for ThroughCategorical {
     fn prepare<B: Backend>(&self, inputs: &mut Inputs<'_, B>) -> Result<Step<B>> {
         let &Self { op, policy, .. } = self;
         let n = policy.elements();
-        let logits = inputs.draw.long(n, self.scale);
+        let mut logits = inputs.draw.long(n, self.scale);
+        // Rows of equal logits: several are the largest.
+        logits.chunks_mut(policy.actions.max(1)).skip(3).step_by(7).for_each(|row| row.fill(row[0]));
         let mask = self.masked.then(|| inputs.draw.flags(n.max(1), 0.7));
         let actions = inputs.draw.words(policy.batch.max(1), policy.actions.max(1));
         let logp = categorical_logp(policy.actions, &logits, mask.as_deref(), &actions[..policy.batch]);

@@ -16,9 +16,9 @@ use crate::layout::{control, schedule, stat, stop};
 use crate::operations::Draw;
 use crate::operations::surrogate::{STATS_ROWS as ROWS, objective, samples};
 
-/// `[batch, width of the hidden layers]`: around tiles and vectors of 8, and three stretches of which sums for layers are made.
+/// `[batch, width of the hidden layers]`: around tiles and vectors of 8, and up to six stretches of samples whose gradients are summed.
 const EDGES: &[[usize; 2]] =
-    &[[1, 1], [2, 7], [7, 8], [8, 9], [9, 16], [64, 17], [65, 31], [128, 64], [129, 33], [256, 8], [601, 9]];
+    &[[1, 1], [2, 7], [7, 8], [8, 9], [9, 16], [64, 17], [65, 31], [128, 64], [129, 33], [256, 8], [601, 9], [1300, 5]];
 const MOST: [usize; 2] = [120, 60];
 
 type Checked<A> = CrossCheck<A, Cpu<f64>>;
