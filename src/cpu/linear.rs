@@ -66,12 +66,12 @@ pub fn derivative(activation: Activation, saved: f32) -> f32 {
             g * (one + saved * (one - g))
         }
         Activation::GeluErf => {
-            let density = 0.398_942_280_401_432_7 * elementary::exp(-half * saved * saved);
+            let density = NORMAL_DENSITY_AT_0 * elementary::exp(-half * saved * saved);
             normal_cdf(saved) + saved * density
         }
         Activation::GeluTanh => {
             // Past ±20 the tanh is ±1 and the second term 0, whatever the cube overflows to.
-            let near = saved.max(-20.0).min(20.0);
+            let near = saved.clamp(-20.0, 20.0);
             let t = elementary::tanh(gelu_tanh_argument(near));
             let slope = GELU_SCALE * (one + 3.0 * GELU_CUBIC * near * near);
             half * (one + t) + half * near * (one - t * t) * slope
@@ -80,7 +80,9 @@ pub fn derivative(activation: Activation, saved: f32) -> f32 {
 }
 
 /// √(2/π).
-const GELU_SCALE: f32 = 0.797_884_560_802_865_4;
+const GELU_SCALE: f32 = 0.797_884_560_802_865_4_f64 as f32;
+/// 1/√(2π).
+const NORMAL_DENSITY_AT_0: f32 = 0.398_942_280_401_432_7_f64 as f32;
 const GELU_CUBIC: f32 = 0.044_715;
 
 #[inline(always)]
@@ -292,7 +294,7 @@ fn activate_all(activation: Activation, data: &mut [f32]) {
 fn scale_by_derivative(activation: Activation, saved: &[f32], data: &mut [f32]) {
     for_each_activation!(activation, KNOWN => {
         for (d, &s) in data.iter_mut().zip(saved) {
-            *d = *d * derivative(KNOWN, s);
+            *d *= derivative(KNOWN, s);
         }
     });
 }

@@ -38,7 +38,7 @@ pub fn derivative<T: Real>(activation: Activation, saved: T) -> T {
         }
         Activation::GeluTanh => {
             // Past ±20 the tanh is ±1 and its slope 0, whatever the cube overflows to.
-            let x = saved.max(T::of(-20.0)).min(T::of(20.0));
+            let x = saved.clamp(T::of(-20.0), T::of(20.0));
             let t = gelu_tanh_argument(x).tanh();
             let slope = T::of(GELU_SCALE) * (one + T::of(3.0 * GELU_CUBIC) * x * x);
             half * (one + t) + half * x * (one - t * t) * slope
