@@ -138,7 +138,9 @@ struct Moments {
 // difference cancels little.
 fn moments_about(sums: vec4<f32>, count: u32) -> Moments {
     let shift = sums.xy / f32(count);
-    return Moments(shift, max(sums.zw - sums.xy * shift, vec2<f32>()));
+    // Below 0 by rounding alone. A NaN fails the comparison and stays.
+    let squares = sums.zw - sums.xy * shift;
+    return Moments(shift, select(squares, vec2<f32>(), squares < vec2<f32>()));
 }
 
 fn count_of(chunk: u32) -> u32 {

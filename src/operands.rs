@@ -13,6 +13,13 @@ impl<T> Length for Vec<T> {
     }
 }
 
+/// A length by itself, for checks without the buffer.
+impl Length for usize {
+    fn len(&self) -> usize {
+        *self
+    }
+}
+
 /// One buffer on two backends.
 #[derive(Debug)]
 pub struct Pair<X, Y> {

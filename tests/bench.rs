@@ -331,7 +331,7 @@ fn names_of_the_other_kind_of_run_are_refused_before_anything_is_measured() {
 
 #[test]
 fn a_wrong_gradient_is_named_and_not_timed_and_the_next_size_is_tried() {
-    let (from, to) = ("params.vf_coef * slope", "-params.vf_coef * slope");
+    let (from, to) = ("times(params.vf_coef, slope)", "-times(params.vf_coef, slope)");
     // One or the other, by what the adapter is.
     let shaders = ["surrogate", "actor_critic/by_tile"];
     let Some((timed, bench, message)) = with_fault(sweep::run, &shaders, from, to, "sweep/batch/64,horizon/16") else { return };

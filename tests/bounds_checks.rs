@@ -17,13 +17,13 @@ use ppo_kernels::kernels::advantage::{
 };
 use ppo_kernels::kernels::gather::{Gather, SamplesOperands};
 use ppo_kernels::kernels::linear::{Activation, ForwardOperands, Linear, Product};
-use ppo_kernels::kernels::nonfinite::Watched;
+use ppo_kernels::kernels::nonfinite::{Unless, Watched};
 use ppo_kernels::kernels::normalize::{EpsilonMode, Normalize};
 use ppo_kernels::kernels::optimizer::{Adam, AdamOperands, GradientNorm};
-use ppo_kernels::kernels::policy::{Categorical, Gaussian, KlArgument, SquashedGaussian};
+use ppo_kernels::kernels::policy::*;
 use ppo_kernels::kernels::random::RandomStream;
 use ppo_kernels::kernels::shaders;
-use ppo_kernels::kernels::surrogate::{Surrogate, ValueLoss};
+use ppo_kernels::kernels::surrogate::*;
 use ppo_kernels::layout::{control, sample, schedule, stat, term};
 
 /// Uploads seeded inputs and collects the bits of outputs.
@@ -266,6 +266,12 @@ fn nonfinite(run: &mut Run<'_>) {
         let both = [1, 2].map(|tensor| Watched { tensor, len: len / 2 * tensor as usize, x: &x });
         run.gpu.find_nonfinite(&both, &mut control).unwrap();
         run.keep_words(&control);
+        let flags = run.gpu.upload_words(&run.draw.flags(len, 0.5)).unwrap();
+        for unless in [Unless::Words(&flags), Unless::Floats(&x)] {
+            let mut control = run.gpu.upload_words(&control::INITIAL).unwrap();
+            run.gpu.find_nonfinite_unless(&Watched { tensor: 3, len, x: &x }, &unless, &mut control).unwrap();
+            run.keep_words(&control);
+        }
     }
 }
 
@@ -317,28 +323,33 @@ fn categorical(run: &mut Run<'_>) {
     // One invocation a row, and a workgroup a row.
     for (batch, width) in [(77, 5), (9, 131)] {
         let op = Categorical { batch, actions: width };
-        let (logits, q_logits) = (run.floats(batch * width), run.floats(batch * width));
+        let [logits, q_logits] = &[run.floats(batch * width), run.floats(batch * width)];
         let mask = run.flags(batch * width);
-        let actions = run.hostile_words(batch, width as u32);
-        let [d_logp, d_entropy] = [0; 2].map(|_| run.floats(batch));
+        let actions = &run.hostile_words(batch, width as u32);
+        let [d_logp, d_entropy] = &[0; 2].map(|_| run.floats(batch));
         let uniforms: Vec<f32> = (0..batch + 3).map(|i| i as f32 / (batch + 3) as f32).collect();
-        let uniforms = run.gpu.upload_floats(&uniforms).unwrap();
-        let [mut log_probs, mut probs, mut d_logits] = [0; 3].map(|_| run.output(batch * width));
-        let [mut logsumexp, mut logp, mut entropy] = [0; 3].map(|_| run.output(batch));
-        let mut drawn_logp = run.output(batch + 3);
-        let (mut mode, mut drawn) = (run.gpu.alloc_words(batch).unwrap(), run.gpu.alloc_words(batch + 3).unwrap());
+        let uniforms = &run.gpu.upload_floats(&uniforms).unwrap();
+        let [log_probs, probs, d_logits] = &mut [0; 3].map(|_| run.output(batch * width));
+        let [logsumexp, logp, entropy] = &mut [0; 3].map(|_| run.output(batch));
+        let drawn_logp = &mut run.output(batch + 3);
+        let [mode, drawn] = &mut [batch, batch + 3].map(|n| run.gpu.alloc_words(n).unwrap());
         for mask in [None, Some(&mask)] {
-            let outputs = (&mut log_probs, &mut probs, &mut logsumexp, &mut mode);
-            run.gpu.categorical_distribution(&op, &logits, mask, outputs.0, outputs.1, outputs.2, outputs.3).unwrap();
-            run.gpu.categorical_evaluate(&op, &logits, mask, &actions, &mut logp, &mut entropy).unwrap();
-            run.gpu.categorical_sample(&op, &logits, mask, &uniforms, 3, &mut drawn, &mut drawn_logp).unwrap();
-            run.gpu.categorical_backward(&op, &logits, mask, &actions, &d_logp, &d_entropy, &mut d_logits).unwrap();
-            run.keep(&[&log_probs, &probs, &logsumexp, &logp, &entropy, &drawn_logp, &d_logits]);
-            run.keep_words(&mode);
-            run.keep_words(&drawn);
-            run.gpu.categorical_kl(&op, &logits, &q_logits, mask, &mut entropy).unwrap();
-            run.gpu.categorical_kl_backward(&op, KlArgument::Q, &logits, &q_logits, mask, &d_logp, &mut d_logits).unwrap();
-            run.keep(&[&entropy, &d_logits]);
+            let operands = CategoricalDistributionOperands { logits, mask, log_probs, probs, logsumexp, mode };
+            run.gpu.categorical_distribution(&op, operands).unwrap();
+            let operands = CategoricalEvaluateOperands { logits, mask, actions, logp, entropy };
+            run.gpu.categorical_evaluate(&op, operands).unwrap();
+            let operands = CategoricalSampleOperands { logits, mask, uniforms, offset: 3, actions: drawn, logp: drawn_logp };
+            run.gpu.categorical_sample(&op, operands).unwrap();
+            let operands = CategoricalBackwardOperands { logits, mask, actions, d_logp, d_entropy, d_logits };
+            run.gpu.categorical_backward(&op, operands).unwrap();
+            run.keep(&[log_probs, probs, logsumexp, logp, entropy, drawn_logp, d_logits]);
+            run.keep_words(mode);
+            run.keep_words(drawn);
+            let operands = CategoricalKlOperands { p_logits: logits, q_logits, mask, kl: entropy };
+            run.gpu.categorical_kl(&op, operands).unwrap();
+            let operands = CategoricalKlBackwardOperands { p_logits: logits, q_logits, mask, d_kl: d_logp, d_logits };
+            run.gpu.categorical_kl_backward(&op, KlArgument::Q, operands).unwrap();
+            run.keep(&[entropy, d_logits]);
         }
     }
 }
@@ -347,30 +358,35 @@ fn gaussian(run: &mut Run<'_>) {
     let (batch, dim) = (131, 3);
     for state_dependent_std in [false, true] {
         let op = Gaussian { batch, dim, state_dependent_std, log_std_offset: 2 };
-        let [mean, q_mean, x] = [0; 3].map(|_| run.floats(batch * dim));
-        let [log_std, q_log_std] = [0; 2].map(|_| run.floats(2 + op.log_std_len()));
-        let [d_logp, d_entropy] = [0; 2].map(|_| run.floats(batch));
-        let noise = run.floats((batch + 4) * dim);
-        let (mut drawn, mut drawn_logp) = (run.output((batch + 4) * dim), run.output(batch + 4));
-        let [mut logp, mut entropy] = [0; 2].map(|_| run.output(batch));
-        let (mut d_mean, mut d_log_std) = (run.output(batch * dim), run.output(1 + op.log_std_len()));
-        run.gpu.gaussian_evaluate(&op, &mean, &log_std, &x, &mut logp, &mut entropy).unwrap();
-        run.gpu.gaussian_sample(&op, &mean, &log_std, &noise, 4, &mut drawn, &mut drawn_logp).unwrap();
-        let gradients = (&mut d_mean, &mut d_log_std);
-        run.gpu.gaussian_backward(&op, &mean, &log_std, &x, &d_logp, &d_entropy, gradients.0, gradients.1, 1).unwrap();
-        run.keep(&[&logp, &entropy, &drawn, &drawn_logp, &d_mean, &d_log_std]);
-        let distributions = [&mean, &log_std, &q_mean, &q_log_std];
-        let [p, p_std, q, q_std] = distributions;
-        run.gpu.gaussian_kl(&op, p, p_std, q, q_std, &mut logp).unwrap();
-        let gradients = (&mut d_mean, &mut d_log_std);
-        run.gpu.gaussian_kl_backward(&op, KlArgument::P, p, p_std, q, q_std, &d_logp, gradients.0, gradients.1).unwrap();
-        run.keep(&[&logp, &d_mean, &d_log_std]);
+        let [mean, q_mean, x] = &[0; 3].map(|_| run.floats(batch * dim));
+        let [log_std, q_log_std] = &[0; 2].map(|_| run.floats(2 + op.log_std_len()));
+        let [d_logp, d_entropy] = &[0; 2].map(|_| run.floats(batch));
+        let noise = &run.floats((batch + 4) * dim);
+        let [drawn, drawn_logp] = &mut [run.output((batch + 4) * dim), run.output(batch + 4)];
+        let [logp, entropy] = &mut [0; 2].map(|_| run.output(batch));
+        let [d_mean, d_log_std] = &mut [run.output(batch * dim), run.output(1 + op.log_std_len())];
+        let operands = GaussianEvaluateOperands { mean, log_std, actions: x, logp, entropy };
+        run.gpu.gaussian_evaluate(&op, operands).unwrap();
+        let operands = GaussianSampleOperands { mean, log_std, noise, offset: 4, actions: drawn, logp: drawn_logp };
+        run.gpu.gaussian_sample(&op, operands).unwrap();
+        let (actions, d_log_std_offset) = (x, 1);
+        let operands =
+            GaussianBackwardOperands { mean, log_std, actions, d_logp, d_entropy, d_mean, d_log_std, d_log_std_offset };
+        run.gpu.gaussian_backward(&op, operands).unwrap();
+        run.keep(&[logp, entropy, drawn, drawn_logp, d_mean, d_log_std]);
+        let (p_mean, p_log_std, d_kl) = (mean, log_std, d_logp);
+        let operands = GaussianKlOperands { p_mean, p_log_std, q_mean, q_log_std, kl: logp };
+        run.gpu.gaussian_kl(&op, operands).unwrap();
+        let operands = GaussianKlBackwardOperands { p_mean, p_log_std, q_mean, q_log_std, d_kl, d_mean, d_log_std };
+        run.gpu.gaussian_kl_backward(&op, KlArgument::P, operands).unwrap();
+        run.keep(&[logp, d_mean, d_log_std]);
         let squashed = SquashedGaussian { gaussian: op, low: -2.0, high: 1.0 };
-        let [mut actions, mut log_det] = [0; 2].map(|_| run.output(batch * dim));
-        run.gpu.squashed_gaussian_evaluate(&squashed, &mean, &log_std, &x, &mut actions, &mut log_det, &mut logp).unwrap();
-        let gradients = (&mut d_mean, &mut d_log_std);
-        run.gpu.squashed_gaussian_backward(&squashed, true, &mean, &log_std, &x, &d_logp, gradients.0, gradients.1).unwrap();
-        run.keep(&[&actions, &log_det, &logp, &d_mean, &d_log_std]);
+        let [actions, log_det] = &mut [0; 2].map(|_| run.output(batch * dim));
+        let operands = SquashedEvaluateOperands { mean, log_std, u: x, actions, log_det, logp };
+        run.gpu.squashed_gaussian_evaluate(&squashed, operands).unwrap();
+        let operands = SquashedBackwardOperands { mean, log_std, u: x, d_logp, d_mean, d_log_std };
+        run.gpu.squashed_gaussian_backward(&squashed, true, operands).unwrap();
+        run.keep(&[actions, log_det, logp, d_mean, d_log_std]);
     }
 }
 
@@ -405,51 +421,31 @@ fn surrogate_by_tile(run: &mut Run<'_>) {
 fn surrogate(run: &mut Run<'_>) {
     let batch = 301;
     let op = Surrogate { batch, ..LOSS };
-    let (values, samples) = (run.floats(batch), run.floats(batch * sample::COLUMNS));
-    let mut d_values = run.output(batch);
-    let mut stats = run.output(2 * stat::COLUMNS);
-    let [logp, entropy] = [0; 2].map(|_| run.floats(batch));
-    let (mut terms, mut d_logp) = (run.output(batch * term::COLUMNS), run.output(batch));
-    let outputs = (&mut terms, &mut d_logp, &mut d_values, &mut stats);
-    run.gpu.surrogate(&op, &logp, &entropy, &values, &samples, outputs.0, outputs.1, outputs.2, outputs.3).unwrap();
-    run.keep(&[&terms, &d_logp, &d_values, &stats]);
+    let [values, samples] = &[run.floats(batch), run.floats(batch * sample::COLUMNS)];
+    let [d_values, stats] = &mut [run.output(batch), run.output(2 * stat::COLUMNS)];
+    let [logp, entropy] = &[0; 2].map(|_| run.floats(batch));
+    let [terms, d_logp] = &mut [run.output(batch * term::COLUMNS), run.output(batch)];
+    let operands = SurrogateOperands { logp, entropy, values, samples, terms, d_logp, d_values, stats };
+    run.gpu.surrogate(&op, operands).unwrap();
+    run.keep(&[terms, d_logp, d_values, stats]);
     for width in [3, 21, 130] {
         let policy = Categorical { batch, actions: width };
-        let logits = run.floats(batch * width);
-        let mask = run.flags(batch * width);
-        let actions = run.hostile_words(batch, width as u32);
-        let mut d_logits = run.output(batch * width);
+        let (logits, mask) = (&run.floats(batch * width), run.flags(batch * width));
+        let actions = &run.hostile_words(batch, width as u32);
+        let d_logits = &mut run.output(batch * width);
         for mask in [None, Some(&mask)] {
-            let outputs = (&mut d_logits, &mut d_values, &mut stats);
-            let inputs = (&actions, &values, &samples);
-            run.gpu
-                .surrogate_categorical(&op, &policy, &logits, mask, inputs.0, inputs.1, inputs.2, outputs.0, outputs.1, outputs.2)
-                .unwrap();
-            run.keep(&[&d_logits, &d_values, &stats]);
+            let operands = CategoricalOperands { logits, mask, actions, values, samples, d_logits, d_values, stats };
+            run.gpu.surrogate_categorical(&op, &policy, operands).unwrap();
+            run.keep(&[d_logits, d_values, stats]);
         }
         let policy = Gaussian { batch, dim: width, state_dependent_std: false, log_std_offset: 2 };
-        let [mean, actions] = [0; 2].map(|_| run.floats(batch * width));
-        let log_std = run.floats(2 + width);
-        let (mut d_mean, mut d_log_std) = (run.output(batch * width), run.output(1 + width));
-        let inputs = (&mean, &log_std, &actions, &values, &samples);
-        let gradients = (&mut d_mean, &mut d_log_std, &mut d_values);
-        run.gpu
-            .surrogate_gaussian(
-                &op,
-                &policy,
-                inputs.0,
-                inputs.1,
-                inputs.2,
-                inputs.3,
-                inputs.4,
-                gradients.0,
-                gradients.1,
-                1,
-                gradients.2,
-                &mut stats,
-            )
-            .unwrap();
-        run.keep(&[&d_mean, &d_log_std, &d_values, &stats]);
+        let [mean, actions, log_std] = &[batch * width, batch * width, 2 + width].map(|n| run.floats(n));
+        let [d_mean, d_log_std] = &mut [run.output(batch * width), run.output(1 + width)];
+        let d_log_std_offset = 1;
+        let operands =
+            GaussianOperands { mean, log_std, actions, values, samples, d_mean, d_log_std, d_log_std_offset, d_values, stats };
+        run.gpu.surrogate_gaussian(&op, &policy, operands).unwrap();
+        run.keep(&[d_mean, d_log_std, d_values, stats]);
     }
     let mut control = run.gpu.upload_words(&control::INITIAL).unwrap();
     run.gpu.stop_on_kl(-1.0, 1, &stats, &mut control).unwrap();

@@ -254,7 +254,7 @@ fn a_buffer_of_another_device_is_refused_wherever_it_comes() {
     let op = Gather { rows: 4, width: 1, start: 0, count: 4 };
     let mut foreign_target = foreign.clone();
     for (result, argument) in [
-        (other.gather_floats(&op, &foreign, &indices, &mut target), "binding 1 of gather::rows"),
+        (other.gather_floats(&op, &foreign, &indices, &mut target), "source of gather::rows"),
         (other.gather_floats(&op, &own, &indices, &mut foreign_target), "of gather::rows"),
         (other.write_floats(&mut foreign_target, 0, &[0.0]), "target"),
         (other.copy_floats(&foreign, 0, &mut own, 0, 1), "source"),

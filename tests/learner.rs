@@ -667,8 +667,8 @@ fn an_update_takes_whatever_a_configuration_may_hold() {
                     let result = learner.update(backend, &rollout, learning_rate);
                     assert!(matches!(result, Ok(_) | Err(Error::NonFinite { .. })), "{name} = {x:e}: {result:?}");
                 }
-                Err(Error::InvalidValue { argument, .. }) => {
-                    assert_eq!(argument, name, "{x:e}");
+                Err(Error::InvalidValue { argument, .. } | Error::Conflict { argument, .. }) => {
+                    assert!(argument.ends_with(name), "{name} = {x:e}: {argument}");
                     refused += 1;
                 }
                 other => panic!("{name} = {x:e}: {other:?}"),

@@ -95,7 +95,12 @@ impl<A: Memory, B: Memory> CrossCheck<A, B> {
             let (error, allowed) = ((value - reference).abs(), tolerance.allowed(i, reference));
             // Written so that a NaN on one side fails; equal infinities pass, and NaN on both: who looks for NaN is to find where it came from.
             let passes = error <= allowed || value == reference || (value.is_nan() && reference.is_nan());
-            if passes && error > 0.0 && (worst.error == 0.0 || error * worst.allowed > worst.error * allowed) {
+            // What nothing bounds says nothing.
+            if passes
+                && error > 0.0
+                && allowed.is_finite()
+                && (worst.error == 0.0 || error * worst.allowed > worst.error * allowed)
+            {
                 (worst.error, worst.allowed) = (error, allowed);
             }
             if !passes {

@@ -5,7 +5,6 @@
 
 mod calls;
 mod inputs;
-mod losses;
 mod measure;
 mod peaks;
 pub mod sweep;
@@ -152,16 +151,8 @@ impl Work {
 /// Names of all benches for `options`, without regard to `only`.
 pub fn names(options: &Options) -> Vec<String> {
     let mut names = Names { small: options.small, names: peaks::NAMES.iter().map(|name| (*name).to_owned()).collect() };
-    benches(&mut names);
+    operations::benches(&mut names);
     names.names.into_iter().chain(update::names(options.small)).collect()
-}
-
-/// Adds every bench but whole updates to `list`.
-fn benches(list: &mut impl Benches) {
-    operations::benches(list);
-    for bench in calls::all(false) {
-        list.add(bench.name.clone(), calls::all(true).iter().any(|small| small.name == bench.name), bench);
-    }
 }
 
 struct Names {
@@ -209,7 +200,7 @@ pub fn run<B: Benchmarked>(mut backend: B, options: &Options, report: &mut Repor
     if let Some(peaks) = peaks::measure(&mut backend, options.effort, report)? {
         let state = Ok(ControlFlow::Continue(()));
         let mut timing = Timing { backend: Some(backend), options, peaks: &peaks, report, state };
-        benches(&mut timing);
+        operations::benches(&mut timing);
         let Timing { backend: Some(timed), state, .. } = timing else {
             return Err(Error::Device("the backend was lost in a bench".to_owned()));
         };

@@ -346,7 +346,14 @@ mod gpu {
         let shader = if size == 16 { MATRICES_OF_16 } else { MATRICES_OF_8 };
         let constants = [("WORKGROUP_SIZE", workgroup_size as f64)];
         gpu.used_precision = Precision::F16TensorCore;
-        gpu.context.dispatch(shader, "multiply_matrices", &constants, &params, &[bind(2, result)], Grid::Linear(workgroups))
+        gpu.context.dispatch(
+            shader,
+            "multiply_matrices",
+            &constants,
+            &params,
+            &[bind("result", result)],
+            Grid::Linear(workgroups),
+        )
     }
 
     impl Benchmarked for Gpu {
@@ -371,7 +378,7 @@ mod gpu {
             require_len("target", target.len(), source.len())?;
             let len = source.len() / 4;
             let params = PeakParams { len: len as u32, rounds: 0, multiplier: 0.0, addend: 0.0 };
-            let buffers = [bind(1, source), bind(2, target)];
+            let buffers = [bind("source", source), bind("result", target)];
             self.context.dispatch(SHADER, "copy", &[], &params, &buffers, Grid::covering(len, COPIED * WORKGROUP_SIZE))
         }
 
@@ -383,7 +390,7 @@ mod gpu {
             let len = workgroups * WORKGROUP_SIZE;
             require_len("result", result.len(), 4 * len)?;
             let params = PeakParams { len: len as u32, rounds: rounds as u32, multiplier: MULTIPLIER, addend: ADDEND };
-            self.context.dispatch(SHADER, "multiply_add", &[], &params, &[bind(2, result)], Grid::Linear(workgroups))
+            self.context.dispatch(SHADER, "multiply_add", &[], &params, &[bind("result", result)], Grid::Linear(workgroups))
         }
 
         /// The kernels have no inputs.

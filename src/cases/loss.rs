@@ -6,7 +6,7 @@ use super::policy::Head;
 use crate::backend::Backend;
 use crate::error::Result;
 use crate::kernels::normalize::Normalize;
-use crate::kernels::surrogate::{Surrogate, ValueLoss};
+use crate::kernels::surrogate::{CategoricalOperands, GaussianOperands, Surrogate, SurrogateOperands, ValueLoss};
 use crate::layout::{sample, stat, term};
 use crate::ppo::{AdvantageScope, Config};
 
@@ -86,12 +86,13 @@ fn evaluate<B: Backend>(
     samples: &B::Floats,
 ) -> Result<Evaluated<B::Floats>> {
     let batch = op.batch;
-    let entropy = problem.filled(batch, 0.0)?;
-    let [mut terms, mut stats] = [problem.alloc(batch * term::COLUMNS)?, problem.alloc(stat::COLUMNS)?];
-    let [mut d_logp, mut d_values] = [problem.alloc(batch)?, problem.alloc(batch)?];
-    let Problem { backend, .. } = problem;
-    backend.surrogate(op, logp, &entropy, values, samples, &mut terms, &mut d_logp, &mut d_values, &mut stats)?;
-    Ok(Evaluated { terms: problem.read(&terms)?, d_logp, d_values, stats: problem.read(&stats)? })
+    let entropy = &problem.filled(batch, 0.0)?;
+    let [terms, stats] = &mut [problem.alloc(batch * term::COLUMNS)?, problem.alloc(stat::COLUMNS)?];
+    let [mut own_d_logp, mut own_d_values] = [problem.alloc(batch)?, problem.alloc(batch)?];
+    let (d_logp, d_values) = (&mut own_d_logp, &mut own_d_values);
+    let operands = SurrogateOperands { logp, entropy, values, samples, terms, d_logp, d_values, stats };
+    problem.backend.surrogate(op, operands)?;
+    Ok(Evaluated { terms: problem.read(terms)?, d_logp: own_d_logp, d_values: own_d_values, stats: problem.read(stats)? })
 }
 
 /// The clipped (or dual-clipped) surrogate from log-probabilities `[batch]`.
@@ -223,60 +224,48 @@ pub(super) fn ppo_loss<B: Backend>(problem: &mut Problem<'_, B>) -> Result<()> {
         (sample::RETURN, &returns),
         (sample::OLD_VALUE, &old_values),
     ];
-    let mut samples = pack(problem, batch, columns)?;
-    normalise(problem, &config, batch, &mut samples)?;
+    let samples = &mut pack(problem, batch, columns)?;
+    normalise(problem, &config, batch, samples)?;
     let (logp, entropy) = head.evaluate(problem)?;
     problem.keep("out.logp", &logp)?;
     problem.keep("out.entropy", &entropy)?;
 
-    let values = problem.input("values", &[batch])?;
-    let [mut d_values, mut stats] = [problem.alloc(batch)?, problem.alloc(stat::COLUMNS)?];
+    let values = &problem.input("values", &[batch])?;
+    let [d_values, stats] = &mut [problem.alloc(batch)?, problem.alloc(stat::COLUMNS)?];
     let op = config.surrogate(batch, 0);
-    let mut gradients = Vec::new();
     match &head {
-        Head::Categorical { op: policy, logits, action } => {
-            let mut d_logits = problem.alloc(policy.elements())?;
-            let Problem { backend, .. } = problem;
-            backend.surrogate_categorical(
-                &op,
-                policy,
-                logits,
-                None,
-                action,
-                &values,
-                &samples,
-                &mut d_logits,
-                &mut d_values,
-                &mut stats,
-            )?;
-            gradients.push(("grad.logits", d_logits));
+        Head::Categorical { op: policy, logits, actions } => {
+            let (mask, d_logits) = (None, &mut problem.alloc(policy.elements())?);
+            let operands = CategoricalOperands { logits, mask, actions, values, samples, d_logits, d_values, stats };
+            problem.backend.surrogate_categorical(&op, policy, operands)?;
+            problem.keep("grad.logits", d_logits)?;
         }
-        Head::Gaussian { op: policy, mean, log_std, action } => {
-            let [mut d_mean, mut d_log_std] = [problem.alloc(policy.elements())?, problem.alloc(policy.dim)?];
-            let Problem { backend, .. } = problem;
-            backend.surrogate_gaussian(
-                &op,
-                policy,
+        Head::Gaussian { op: policy, mean, log_std, actions } => {
+            let [d_mean, d_log_std] = &mut [problem.alloc(policy.elements())?, problem.alloc(policy.dim)?];
+            let d_log_std_offset = 0;
+            let operands = GaussianOperands {
                 mean,
                 log_std,
-                action,
-                &values,
-                &samples,
-                &mut d_mean,
-                &mut d_log_std,
-                0,
-                &mut d_values,
-                &mut stats,
-            )?;
-            gradients.extend([("grad.mean", d_mean), ("grad.logstd", d_log_std)]);
+                actions,
+                values,
+                samples,
+                d_mean,
+                d_log_std,
+                d_log_std_offset,
+                d_values,
+                stats,
+            };
+            problem.backend.surrogate_gaussian(&op, policy, operands)?;
+            problem.keep("grad.mean", d_mean)?;
+            problem.keep("grad.logstd", d_log_std)?;
         }
     }
-    gradients.push(("grad.values", d_values));
-    let stats = problem.read(&stats)?;
+    problem.keep("grad.values", d_values)?;
+    let stats = problem.read(stats)?;
     for (name, column) in LOGGED {
         problem.keep_values(format!("out.{name}"), vec![stats[column]]);
     }
-    gradients.iter().try_for_each(|(name, gradient)| problem.keep(*name, gradient))
+    Ok(())
 }
 
 /// Statistics of a loss by their names in case files, parts before sums.

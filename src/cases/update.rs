@@ -7,7 +7,7 @@ use super::mlp::ACTIVATIONS;
 use crate::backend::Backend;
 use crate::error::{Error, Result};
 use crate::kernels::gather::Gather;
-use crate::kernels::policy::Categorical;
+use crate::kernels::policy::{Categorical, CategoricalEvaluateOperands, GaussianEvaluateOperands};
 use crate::layout::stat;
 use crate::ppo::{Actions, AdvantageScope, Config, Ends, Learner, Network, NetworkSpec, PolicyKind, Rollout};
 
@@ -73,27 +73,27 @@ fn keep_first<B: Backend>(
 ) -> Result<()> {
     let network = learner.network();
     // The heads' outputs are from that minibatch; the log-std comes from the initial parameters.
-    let [mut logp, mut entropy] = [problem.alloc(count)?, problem.alloc(count)?];
+    let [logp, entropy] = &mut [problem.alloc(count)?, problem.alloc(count)?];
     let head = learner.minibatch.actor.head();
     let gather = |width| Gather { rows: rollout.steps * rollout.envs, width, start: 0, count };
     match (network.spec().policy, &rollout.actions) {
         (PolicyKind::Categorical { actions: n }, Actions::Discrete(source)) => {
             let op = Categorical { batch: count, actions: n };
-            let mut actions = problem.backend.alloc_words(count)?;
-            problem.backend.gather_words(&gather(1), source, &learner.permutations, &mut actions)?;
-            problem.backend.categorical_evaluate(&op, head, None, &actions, &mut logp, &mut entropy)?;
+            let (logits, mask, actions) = (head, None, &mut problem.backend.alloc_words(count)?);
+            problem.backend.gather_words(&gather(1), source, &learner.permutations, actions)?;
+            problem.backend.categorical_evaluate(&op, CategoricalEvaluateOperands { logits, mask, actions, logp, entropy })?;
         }
         (PolicyKind::Gaussian { dim }, Actions::Continuous(source)) => {
             let op = network.gaussian(count, dim);
-            let mut actions = problem.alloc(count * dim)?;
-            problem.backend.gather_floats(&gather(dim), source, &learner.permutations, &mut actions)?;
-            let initial = problem.backend.upload_floats(initial)?;
-            problem.backend.gaussian_evaluate(&op, head, &initial, &actions, &mut logp, &mut entropy)?;
+            let actions = &mut problem.alloc(count * dim)?;
+            problem.backend.gather_floats(&gather(dim), source, &learner.permutations, actions)?;
+            let (mean, log_std) = (head, &problem.backend.upload_floats(initial)?);
+            problem.backend.gaussian_evaluate(&op, GaussianEvaluateOperands { mean, log_std, actions, logp, entropy })?;
         }
         _ => return Err(Error::value("actions", "the policy's kind of actions", "the other kind")),
     }
-    problem.keep("out.first.logp", &logp)?;
-    problem.keep("out.first.entropy", &entropy)?;
+    problem.keep("out.first.logp", logp)?;
+    problem.keep("out.first.entropy", entropy)?;
     let values = problem.backend.read_f64(learner.minibatch.critic.head(), 0, count)?;
     problem.keep_values("out.first.value", values);
 

@@ -8,13 +8,13 @@ use rayon::prelude::*;
 use smallvec::SmallVec;
 
 use super::linear::{Target, backward_input, backward_params_into, forward, forward_transposed, transpose_weights};
+use super::surrogate::{StdGradient, Sums, categorical_rows, gaussian_rows, value_rows};
 use crate::elementary::vectorised;
 use crate::kernels::actor_critic::{ActorCritic, Layer};
 use crate::kernels::linear::Linear;
 use crate::kernels::policy::Gaussian;
 use crate::kernels::surrogate::Surrogate;
 use crate::layout::sample;
-use crate::reference::surrogate::{StdGradient, Sums, categorical_rows, gaussian_rows, value_rows};
 use crate::scratch::with_scratch;
 
 /// Samples that go through the networks together: enough for the products to be fast, few enough for the cache.

@@ -7,4 +7,6 @@ pub(crate) mod linear;
 pub(crate) mod nonfinite;
 pub(crate) mod normalize;
 pub(crate) mod optimizer;
+pub(crate) mod policy;
 pub(crate) mod random;
+pub(crate) mod surrogate;

@@ -26,7 +26,7 @@ fn normalize_vector(op: &Normalize, x: &mut [f32], moments: &mut [f32]) {
         return;
     }
     let denominator = op.epsilon_mode.denominator(std, op.epsilon);
-    let normalized = |x: f32| if denominator > 0.0 { f32::of((x.f64() - mean) / denominator) } else { 0.0 };
+    let normalized = |x: f32| if denominator == 0.0 { 0.0 } else { f32::of((x.f64() - mean) / denominator) };
     let rows = &mut x[op.offset..];
     if op.len <= CHUNK {
         rows.iter_mut().step_by(op.stride).take(op.len).for_each(|x| *x = normalized(*x));
@@ -59,7 +59,9 @@ fn moments_of(len: usize, value: impl Fn(usize) -> f64 + Sync) -> Moments {
         let distance = value(i) - mean;
         [distance, distance * distance]
     });
-    Moments { mean, squares: (squares - sum * sum / n).max(0.0) }
+    let squares = squares - sum * sum / n;
+    // Below 0 by rounding alone. A NaN stays.
+    Moments { mean, squares: if squares < 0.0 { 0.0 } else { squares } }
 }
 
 /// Σ term(i) over i < `len`, in an order that depends on nothing but `len`.

@@ -158,7 +158,10 @@ impl<T> Buffer<T> {
     }
 }
 
-/// A (binding, buffer) pair for [`Context::dispatch`](super::Context::dispatch).
-pub(crate) fn bind<T>(binding: u32, buffer: &Buffer<T>) -> (u32, Buffer<u32>) {
-    (binding, buffer.cast())
+/// A buffer at the shader's variable `name`, for [`Context::dispatch`](super::Context::dispatch).
+pub(crate) fn bind<T>(name: &'static str, buffer: &Buffer<T>) -> Bound {
+    (name, buffer.cast())
 }
+
+/// A variable of group 0 and its buffer.
+pub(crate) type Bound = (&'static str, Buffer<u32>);

@@ -11,6 +11,15 @@ pub struct Shader {
     pub indices: Indices,
 }
 
+/// Number and name of every buffer of group 0 in a WGSL text, which alone defines them.
+pub fn bindings(source: &str) -> impl Iterator<Item = (u32, &str)> {
+    source.lines().filter_map(|line| {
+        let (number, rest) = line.trim_start().strip_prefix("@group(0) @binding(")?.split_once(')')?;
+        let (declared, _) = rest.split_once(':')?;
+        Some((number.parse().ok()?, declared.rsplit([' ', '>']).next()?))
+    })
+}
+
 /// Whether a shader's indices are proven to be in bounds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Indices {

@@ -230,7 +230,7 @@ mod tests {
         context.set_autotune(Autotune::InMemory);
         let make_problem = |context: &mut Context, _| {
             let output = context.alloc::<f32>(LEN)?;
-            let buffers = [bind(3, &output)];
+            let buffers = [bind("output", &output)];
             let record = move |context: &mut Context, candidate: usize| {
                 context.dispatch(SHADER, candidates[candidate], &[], &Ways { rounds: 100_000 }, &buffers, Grid::covering(LEN, 64))
             };

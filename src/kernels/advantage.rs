@@ -279,7 +279,7 @@ pub(crate) use binding::*;
 mod binding {
     use super::{CleanRlGaeOperands, DiscountedReturns, Gae, GaeOperands, ReturnsOperands, RewardToGoOperands};
     use crate::error::Result;
-    use crate::gpu::{Buffer, Context, Grid, Indices, Shader, ShaderParams, bind, shader_params};
+    use crate::gpu::{Bound, Buffer, Context, Grid, Indices, Shader, ShaderParams, bind, shader_params};
     use crate::kernels::ShaderInfo;
 
     pub(crate) const SHADER: Shader =
@@ -396,35 +396,38 @@ mod binding {
         count.div_ceil(STEPS_PER_LANE).next_power_of_two().min(SCAN_WORKGROUP)
     }
 
+    /// The shader's inputs; other forms than GAE use them as its header says.
+    const INPUTS: [&str; 5] = ["rewards", "values", "next_values", "terminated", "truncated"];
+
     struct Recursion<'a> {
         form: Form,
         steps: usize,
         envs: usize,
         gamma: f64,
         decay: f64,
-        /// Bindings 1 to 5.
+        /// See [`INPUTS`].
         inputs: [Buffer<u32>; 5],
-        /// Bindings 7 and 8; the second is GAE's alone.
+        /// The second is GAE's alone.
         outputs: (&'a Buffer<f32>, Option<&'a Buffer<f32>>),
     }
 
     impl Recursion<'_> {
         fn record(&self, context: &mut Context, method: Method) -> Result<()> {
-            let inputs: Vec<_> = (1..).zip(self.inputs.iter().cloned()).collect();
+            let inputs: Vec<Bound> = INPUTS.into_iter().zip(self.inputs.iter().cloned()).collect();
             let (scanned, returns) = self.outputs;
             let returns = match returns {
                 Some(returns) => returns.clone(),
                 // Every binding of a pipeline has to be filled, and an output may not be bound twice.
                 None => context.scratch("advantage: no returns", 1)?,
             };
-            let outputs = [bind(7, scanned), bind(8, &returns)];
+            let outputs = [bind("scanned", scanned), bind("returns", &returns)];
             match method {
                 Method::Row => self.record_rows(context, &[&inputs, &outputs[..]].concat()),
                 Method::Scan => self.record_scan(context, inputs, &outputs),
             }
         }
 
-        fn record_rows(&self, context: &mut Context, buffers: &[(u32, Buffer<u32>)]) -> Result<()> {
+        fn record_rows(&self, context: &mut Context, buffers: &[Bound]) -> Result<()> {
             let grid = Grid::covering(self.envs, ROW_WORKGROUP);
             for row_start in (0..self.steps).step_by(ROW_STEPS).rev() {
                 let row_end = self.steps.min(row_start + ROW_STEPS) as u32;
@@ -434,12 +437,7 @@ mod binding {
             Ok(())
         }
 
-        fn record_scan(
-            &self,
-            context: &mut Context,
-            mut buffers: Vec<(u32, Buffer<u32>)>,
-            outputs: &[(u32, Buffer<u32>)],
-        ) -> Result<()> {
+        fn record_scan(&self, context: &mut Context, mut buffers: Vec<Bound>, outputs: &[Bound]) -> Result<()> {
             let plan = ScanPlan::new(self.steps, self.envs);
             let (blocks, lanes, env_tiles) = (plan.blocks as u32, plan.lanes as u32, plan.env_tiles as u32);
             let params = AdvantageParams { blocks, lanes, env_tiles, ..self.params() };
@@ -449,13 +447,13 @@ mod binding {
             }
             let maps_of_blocks: Buffer<f32> = context.scratch("advantage", plan.scratch_len(self.envs))?;
             let grid = Grid::Linear(plan.blocks * plan.env_tiles);
-            buffers.push(bind(9, &maps_of_blocks));
+            buffers.push(bind("maps_of_blocks", &maps_of_blocks));
             if plan.blocks > 1 {
                 context.dispatch(SHADER, "block_maps", self.form, &params, &buffers, grid)?;
                 let (lanes, env_tiles) = (plan.carry_lanes as u32, plan.carry_env_tiles as u32);
                 let params = AdvantageParams { lanes, env_tiles, rounds: plan.carry_rounds as u32, ..params };
                 let grid = Grid::Linear(plan.carry_env_tiles);
-                context.dispatch(SHADER, "block_carries", &[], &params, &[bind(9, &maps_of_blocks)], grid)?;
+                context.dispatch(SHADER, "block_carries", &[], &params, &[bind("maps_of_blocks", &maps_of_blocks)], grid)?;
             }
             buffers.extend_from_slice(outputs);
             context.dispatch(SHADER, "blocks", self.form, &params, &buffers, grid)

@@ -112,7 +112,7 @@ mod binding {
         target: &Buffer<u32>,
     ) -> Result<()> {
         op.check_rows(source.len(), indices.len(), target.len())?;
-        let buffers = [bind(1, source), bind(2, indices), bind(3, target)];
+        let buffers = [bind("source", source), bind("indices", indices), bind("target_rows", target)];
         context.dispatch(SHADER, "rows", &[], &params(op), &buffers, Grid::covering(op.count * op.width, WORKGROUP_SIZE))
     }
 
@@ -123,8 +123,14 @@ mod binding {
     ) -> Result<()> {
         op.check_samples(operands)?;
         let SamplesOperands { indices, old_logp, advantages, returns, old_values, samples } = operands;
-        let buffers =
-            [bind(2, indices), bind(4, old_logp), bind(5, advantages), bind(6, returns), bind(7, old_values), bind(8, samples)];
+        let buffers = [
+            bind("indices", indices),
+            bind("old_logp", old_logp),
+            bind("advantages", advantages),
+            bind("returns", returns),
+            bind("old_values", old_values),
+            bind("samples", samples),
+        ];
         context.dispatch(SHADER, "pack_samples", &[], &params(op), &buffers, Grid::covering(op.count, WORKGROUP_SIZE))
     }
 }

@@ -147,9 +147,10 @@ mod binding {
             params.lens[k / 4][k % 4] = *len as u32;
             params.tensors[k / 4][k % 4] = *tensor;
         }
-        let mut buffers = vec![bind(1, tensors[0].x), bind(2, control)];
-        buffers.extend((1..MOST_SMALL).map(|k| bind(2 + k as u32, tensors.get(k).unwrap_or(&tensors[0]).x)));
-        buffers.push(bind(8, unless));
+        let mut buffers = vec![bind("x", tensors[0].x), bind("control", control)];
+        let others = ["second", "third", "fourth", "fifth", "sixth"].into_iter().zip(1..MOST_SMALL);
+        buffers.extend(others.map(|(name, k)| bind(name, tensors.get(k).unwrap_or(&tensors[0]).x)));
+        buffers.push(bind("flags", unless));
         context.dispatch(SHADER, "small_find", constants, &params, &buffers, Grid::Linear(1))
     }
 
@@ -162,8 +163,8 @@ mod binding {
     ) -> Result<()> {
         let workgroups = watched.len.div_ceil(16 * WORKGROUP_SIZE).min(MOST_WORKGROUPS);
         let params = NonfiniteParams { len: watched.len as u32, workgroups: workgroups as u32, tensor: watched.tensor };
-        let buffers = [bind(1, watched.x), bind(2, control), bind(8, unless)];
+        let buffers = [bind("x", watched.x), bind("control", control), bind("flags", unless)];
         context.dispatch(SHADER, "find_first", constants, &params, &buffers, Grid::Linear(workgroups))?;
-        context.dispatch(SHADER, "report", &[], &params, &[bind(2, control)], Grid::Linear(1))
+        context.dispatch(SHADER, "report", &[], &params, &[bind("control", control)], Grid::Linear(1))
     }
 }

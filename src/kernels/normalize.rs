@@ -332,14 +332,14 @@ mod binding {
             ..params(op.len, chunks)
         };
         if whole && op.len <= LONGEST_WHOLE {
-            let buffers = [bind(1, x), bind(2, moments)];
+            let buffers = [bind("x", x), bind("moments", moments)];
             let params = NormalizeParams { chunks: 1, ..params };
             return context.dispatch(SHADER, "normalize_whole", mode, &params, &buffers, Grid::Linear(op.vectors));
         }
         let partials = partials(context, chunks, op.vectors)?;
         let grid = Grid::Linear(elements("workgroups", chunks.count, op.vectors)?);
-        context.dispatch(SHADER, "normalize_chunks", &[], &params, &[bind(1, x), bind(3, &partials)], grid)?;
-        let buffers = [bind(1, x), bind(2, moments), bind(3, &partials)];
+        context.dispatch(SHADER, "normalize_chunks", &[], &params, &[bind("x", x), bind("partials", &partials)], grid)?;
+        let buffers = [bind("x", x), bind("moments", moments), bind("partials", &partials)];
         context.dispatch(SHADER, "normalize_apply", mode, &params, &buffers, grid)
     }
 
@@ -356,14 +356,14 @@ mod binding {
         let stats_index = check_explained_variance(len, values.len(), returns.len(), stats.len(), stats_row)?;
         let chunks = Chunks::new(len);
         let params = NormalizeParams { stats_index: stats_index as u32, ..params(len, chunks) };
-        let (values, returns) = (bind(4, values), bind(5, returns));
+        let (values, returns) = (bind("values", values), bind("returns", returns));
         if whole && len <= LONGEST_WHOLE {
-            let buffers = [values, returns, bind(6, stats)];
+            let buffers = [values, returns, bind("stats", stats)];
             return context.dispatch(SHADER, "explain_whole", &[], &params, &buffers, Grid::Linear(1));
         }
         let partials = partials(context, chunks, 1)?;
-        let buffers = [values, returns, bind(3, &partials)];
+        let buffers = [values, returns, bind("partials", &partials)];
         context.dispatch(SHADER, "explain_chunks", &[], &params, &buffers, Grid::Linear(chunks.count))?;
-        context.dispatch(SHADER, "explain", &[], &params, &[bind(3, &partials), bind(6, stats)], Grid::Linear(1))
+        context.dispatch(SHADER, "explain", &[], &params, &[bind("partials", &partials), bind("stats", stats)], Grid::Linear(1))
     }
 }

@@ -321,12 +321,19 @@ mod binding {
         let params = NormParams::new(op);
         let partials = op.partials();
         if partials == 1 {
-            return context.dispatch(SHADER, "small_norm", &[], &params, &[bind(1, grads), bind(3, stats)], Grid::Linear(1));
+            return context.dispatch(
+                SHADER,
+                "small_norm",
+                &[],
+                &params,
+                &[bind("grads", grads), bind("stats", stats)],
+                Grid::Linear(1),
+            );
         }
         let sums = context.scratch::<f32>("optimizer.partials", GradientNorm::MOST_PARTIALS)?;
-        let buffers = [bind(1, grads), bind(2, &sums)];
+        let buffers = [bind("grads", grads), bind("partials", &sums)];
         context.dispatch(SHADER, "partial_squares", &[], &params, &buffers, Grid::Linear(partials))?;
-        context.dispatch(SHADER, "finish_norm", &[], &params, &[bind(2, &sums), bind(3, stats)], Grid::Linear(1))
+        context.dispatch(SHADER, "finish_norm", &[], &params, &[bind("partials", &sums), bind("stats", stats)], Grid::Linear(1))
     }
 
     pub(crate) fn record_adam_step(
@@ -337,8 +344,15 @@ mod binding {
         op.check(operands)?;
         let params = AdamParams::new(op);
         let AdamOperands { params: params_buffer, grads, m, v, schedule, stats, control } = operands;
-        let buffers =
-            [bind(1, grads), bind(3, stats), bind(4, params_buffer), bind(5, m), bind(6, v), bind(7, schedule), bind(8, control)];
+        let buffers = [
+            bind("grads", grads),
+            bind("stats", stats),
+            bind("params", params_buffer),
+            bind("m", m),
+            bind("v", v),
+            bind("schedule", schedule),
+            bind("control", control),
+        ];
         context.dispatch(SHADER, "adam_step", &[], &params, &buffers, Grid::covering(op.len, GradientNorm::WORKGROUP_SIZE))
     }
 }

@@ -160,7 +160,7 @@ mod binding {
         op.check(out.len())?;
         let ([seed_low, seed_high], [stream_low, stream_high]) = (words(op.seed), words(op.stream));
         let params = RandomParams { len: op.len as u32, seed_low, seed_high, stream_low, stream_high };
-        context.dispatch(SHADER, entry, &[], &params, &[bind(1, out)], Grid::covering(op.len.div_ceil(4), WORKGROUP_SIZE))
+        context.dispatch(SHADER, entry, &[], &params, &[bind("out", out)], Grid::covering(op.len.div_ceil(4), WORKGROUP_SIZE))
     }
 
     pub(crate) fn record_uniform(context: &mut Context, op: &RandomStream, out: &Buffer<f32>) -> Result<()> {
@@ -194,6 +194,6 @@ mod binding {
             stream_low,
             stream_high,
         };
-        context.dispatch(SHADER, "permutations", &[], &params, &[bind(2, out)], Grid::Linear(count * workgroups_each))
+        context.dispatch(SHADER, "permutations", &[], &params, &[bind("permuted", out)], Grid::Linear(count * workgroups_each))
     }
 }

@@ -8,7 +8,9 @@ pub mod linear;
 pub mod nonfinite;
 pub mod normalize;
 pub mod optimizer;
+pub mod policy;
 pub mod random;
+pub mod surrogate;
 
 pub use draw::Draw;
 
@@ -76,6 +78,8 @@ pub trait Benches {
 pub fn operations(list: &mut impl Operations) -> Result<()> {
     linear::operations(list)?;
     advantage::operations(list)?;
+    policy::operations(list)?;
+    surrogate::operations(list)?;
     normalize::operations(list)?;
     optimizer::operations(list)?;
     nonfinite::operations(list)?;
@@ -87,6 +91,8 @@ pub fn operations(list: &mut impl Operations) -> Result<()> {
 pub fn benches(list: &mut impl Benches) {
     linear::benches(list);
     advantage::benches(list);
+    policy::benches(list);
+    surrogate::benches(list);
     normalize::benches(list);
     optimizer::benches(list);
     nonfinite::benches(list);

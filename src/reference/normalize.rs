@@ -20,7 +20,7 @@ pub fn normalize<T: Real>(op: &Normalize, x: &mut [T], moments: &mut [T]) {
         };
         for i in (0..op.len).filter(|_| has_std) {
             let centred = x[at(i)].f64() - mean;
-            x[at(i)] = T::of(if denominator > 0.0 { centred / denominator } else { 0.0 });
+            x[at(i)] = T::of(if denominator == 0.0 { 0.0 } else { centred / denominator });
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Cases of [`kernels::actor_critic`](crate::kernels::actor_critic): both networks at once, against the single operations.
 
 use super::runner::Runner;
-use super::surrogate::{ROWS, objective, samples};
+
 use crate::backend::{
     ActorCriticOps, Backend, Cpu, CrossCheck, Drawn, Head, Memory, Minibatch, MinibatchRows, Pair, Parameters, PolicyOps,
     RolloutRows, Rows, Trace, TrainState,
@@ -10,10 +10,11 @@ use crate::error::Result;
 use crate::kernels::actor_critic::{ActorCritic, Layer, MinibatchStep, composite_tolerance};
 use crate::kernels::linear::{Activation, Linear};
 use crate::kernels::optimizer::{Adam, GradientNorm};
-use crate::kernels::policy::{Categorical, Gaussian};
+use crate::kernels::policy::{Categorical, CategoricalSampleOperands, Gaussian, GaussianSampleOperands};
 use crate::kernels::surrogate::Surrogate;
 use crate::layout::{control, schedule, stat, stop};
 use crate::operations::Draw;
+use crate::operations::surrogate::{STATS_ROWS as ROWS, objective, samples};
 
 /// `[batch, width of the hidden layers]`: around tiles and vectors of 8, and three stretches of which sums for layers are made.
 const EDGES: &[[usize; 2]] =
@@ -107,11 +108,31 @@ impl Case {
         backend.b.write_f64(&mut head, 0, &outputs_of_a)?;
         match self.drawn(&mut actions.b, &mut vectors.b) {
             Drawn::Categorical(op, drawn) => {
-                backend.b.categorical_sample(&op, &head, None, &noise.b, first, drawn, &mut logp.b)?;
+                backend.b.categorical_sample(
+                    &op,
+                    CategoricalSampleOperands {
+                        logits: &head,
+                        mask: None,
+                        uniforms: &noise.b,
+                        offset: first,
+                        actions: drawn,
+                        logp: &mut logp.b,
+                    },
+                )?;
                 backend.compare_words("act", "actions", &mut actions, first..rows)?;
             }
             Drawn::Gaussian(op, drawn) => {
-                backend.b.gaussian_sample(&op, &head, expected_params.flat(), &noise.b, first, drawn, &mut logp.b)?;
+                backend.b.gaussian_sample(
+                    &op,
+                    GaussianSampleOperands {
+                        mean: &head,
+                        log_std: expected_params.flat(),
+                        noise: &noise.b,
+                        offset: first,
+                        actions: drawn,
+                        logp: &mut logp.b,
+                    },
+                )?;
                 let range = first * outputs..rows * outputs;
                 let tolerance = composite_tolerance(&vectors.b[range.clone()]);
                 backend.compare("act", "actions", &mut vectors, range, &tolerance)?;

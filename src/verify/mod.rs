@@ -7,10 +7,7 @@
 //! outside them found.
 
 mod actor_critic;
-mod categorical;
-mod gaussian;
 mod runner;
-mod surrogate;
 #[cfg(feature = "gpu")]
 mod variants;
 
@@ -151,11 +148,6 @@ pub fn run<A: Backend>(backend: A, options: &Options, mut observe: impl FnMut(&K
         let started = Instant::now();
         let mut runner = Runner::new(CrossCheck::new(backend, Cpu::<f64>::new()), options);
         match kernel {
-            "policy" => {
-                categorical::cases(&mut runner)?;
-                gaussian::cases(&mut runner)?;
-            }
-            "surrogate" => surrogate::cases(&mut runner)?,
             "actor_critic" => actor_critic::cases(&mut runner)?,
             _ => {}
         }

@@ -108,25 +108,6 @@ impl<B: Memory> Runner<B> {
         }
     }
 
-    /// Runs something that has to be refused because of its arguments.
-    ///
-    /// # Errors
-    /// As [`case`](Self::case).
-    pub(super) fn refuses(
-        &mut self,
-        operation: &'static str,
-        case: impl std::fmt::Display,
-        body: impl FnOnce(&mut B) -> Result<()>,
-    ) -> Result<()> {
-        match self.run(|backend, _| body(backend)) {
-            Err(Error::Shape { .. } | Error::InvalidValue { .. }) => {}
-            Err(error @ Error::DeviceLost(_)) => return Err(error),
-            Err(error) => self.miss(operation, case, Problem::Failed(error)),
-            Ok(()) => self.miss(operation, case, Problem::Accepted),
-        }
-        Ok(())
-    }
-
     fn run(&mut self, body: impl FnOnce(&mut B, &mut Draw) -> Result<()>) -> Result<()> {
         let mut draw = self.next_draw();
         body(&mut self.backend, &mut draw)

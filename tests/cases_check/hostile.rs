@@ -293,10 +293,13 @@ fn a_config_that_is_out_of_range_or_of_other_sizes_is_an_error() {
         let mut draft = Draft::of(case);
         draft.metadata.insert("config".to_owned(), config.to_owned());
         let error = draft.error();
-        assert!(
-            matches!(&error, Error::InvalidValue { argument: a, .. } | Error::Shape { argument: a, .. } if a == argument),
-            "{config}: {error}"
-        );
+        let (Error::InvalidValue { argument: named, .. }
+        | Error::Shape { argument: named, .. }
+        | Error::Conflict { argument: named, .. }) = &error
+        else {
+            panic!("{config}: {error}")
+        };
+        assert_eq!(named, argument, "{config}: {error}");
     }
 }
 

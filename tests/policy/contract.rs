@@ -1,7 +1,7 @@
 //! Typed errors that name the argument.
 
 use ppo_kernels::backend::{Cpu, PolicyOps};
-use ppo_kernels::kernels::policy::{Categorical, Gaussian, KlArgument, SquashedGaussian};
+use ppo_kernels::kernels::policy::*;
 use ppo_kernels::{Error, Result};
 
 use crate::common;
@@ -40,79 +40,88 @@ const OPERATIONS: &[Operation] = &[
         "categorical_distribution",
         &[("logits", 6), ("log_probs", 6), ("probs", 6), ("logsumexp", 2), ("mask", 6), ("mode", 2)],
         |cpu, n| {
-            let [logits, mut log_probs, mut probs, mut logsumexp] = floats(n);
-            let (mask, mut mode) = (words(n[4]), words(n[5]));
-            cpu.categorical_distribution(&ROWS, &logits, Some(&mask), &mut log_probs, &mut probs, &mut logsumexp, &mut mode)
+            let [logits, log_probs, probs, logsumexp] = &mut floats(n);
+            let (mask, mode) = (Some(&words(n[4])), &mut words(n[5]));
+            let operands = CategoricalDistributionOperands { logits, mask, log_probs, probs, logsumexp, mode };
+            cpu.categorical_distribution(&ROWS, operands)
         },
     ),
     ("categorical_evaluate", &[("logits", 6), ("logp", 2), ("entropy", 2), ("mask", 6), ("actions", 2)], |cpu, n| {
-        let [logits, mut logp, mut entropy] = floats(n);
-        cpu.categorical_evaluate(&ROWS, &logits, Some(&words(n[3])), &words(n[4]), &mut logp, &mut entropy)
+        let [logits, logp, entropy] = &mut floats(n);
+        let (mask, actions) = (Some(&words(n[3])), &words(n[4]));
+        cpu.categorical_evaluate(&ROWS, CategoricalEvaluateOperands { logits, mask, actions, logp, entropy })
     }),
     ("categorical_sample", &[("logits", 6), ("uniforms", 5), ("logp", 5), ("mask", 6), ("actions", 5)], |cpu, n| {
-        let [logits, uniforms, mut logp] = floats(n);
-        cpu.categorical_sample(&ROWS, &logits, Some(&words(n[3])), &uniforms, 3, &mut words(n[4]), &mut logp)
+        let [logits, uniforms, logp] = &mut floats(n);
+        let (mask, actions) = (Some(&words(n[3])), &mut words(n[4]));
+        cpu.categorical_sample(&ROWS, CategoricalSampleOperands { logits, mask, uniforms, offset: 3, actions, logp })
     }),
     (
         "categorical_backward",
         &[("logits", 6), ("d_logp", 2), ("d_entropy", 2), ("d_logits", 6), ("mask", 6), ("actions", 2)],
         |cpu, n| {
-            let [logits, d_logp, d_entropy, mut d_logits] = floats(n);
-            let (mask, actions) = (words(n[4]), words(n[5]));
-            cpu.categorical_backward(&ROWS, &logits, Some(&mask), &actions, &d_logp, &d_entropy, &mut d_logits)
+            let [logits, d_logp, d_entropy, d_logits] = &mut floats(n);
+            let (mask, actions) = (Some(&words(n[4])), &words(n[5]));
+            let operands = CategoricalBackwardOperands { logits, mask, actions, d_logp, d_entropy, d_logits };
+            cpu.categorical_backward(&ROWS, operands)
         },
     ),
     ("categorical_kl", &[("p_logits", 6), ("q_logits", 6), ("kl", 2), ("mask", 6)], |cpu, n| {
-        let [p, q, mut kl] = floats(n);
-        cpu.categorical_kl(&ROWS, &p, &q, Some(&words(n[3])), &mut kl)
+        let ([p_logits, q_logits, kl], mask) = (&mut floats(n), Some(&words(n[3])));
+        cpu.categorical_kl(&ROWS, CategoricalKlOperands { p_logits, q_logits, mask, kl })
     }),
     ("categorical_kl_backward", &[("p_logits", 6), ("q_logits", 6), ("d_kl", 2), ("d_logits", 6), ("mask", 6)], |cpu, n| {
-        let [p, q, d_kl, mut d_logits] = floats(n);
-        cpu.categorical_kl_backward(&ROWS, KlArgument::Q, &p, &q, Some(&words(n[4])), &d_kl, &mut d_logits)
+        let ([p_logits, q_logits, d_kl, d_logits], mask) = (&mut floats(n), Some(&words(n[4])));
+        let operands = CategoricalKlBackwardOperands { p_logits, q_logits, mask, d_kl, d_logits };
+        cpu.categorical_kl_backward(&ROWS, KlArgument::Q, operands)
     }),
     ("gaussian_evaluate", &[("mean", 6), ("log_std", 5), ("actions", 6), ("logp", 2), ("entropy", 2)], |cpu, n| {
-        let [mean, log_std, actions, mut logp, mut entropy] = floats(n);
-        cpu.gaussian_evaluate(&SHARED, &mean, &log_std, &actions, &mut logp, &mut entropy)
+        let [mean, log_std, actions, logp, entropy] = &mut floats(n);
+        cpu.gaussian_evaluate(&SHARED, GaussianEvaluateOperands { mean, log_std, actions, logp, entropy })
     }),
     ("gaussian_sample", &[("mean", 6), ("log_std", 8), ("noise", 15), ("actions", 15), ("logp", 5)], |cpu, n| {
-        let [mean, log_std, noise, mut actions, mut logp] = floats(n);
-        cpu.gaussian_sample(&OWN, &mean, &log_std, &noise, 3, &mut actions, &mut logp)
+        let [mean, log_std, noise, actions, logp] = &mut floats(n);
+        cpu.gaussian_sample(&OWN, GaussianSampleOperands { mean, log_std, noise, offset: 3, actions, logp })
     }),
     (
         "gaussian_backward",
         &[("mean", 6), ("log_std", 5), ("actions", 6), ("d_logp", 2), ("d_entropy", 2), ("d_mean", 6), ("d_log_std", 4)],
         |cpu, n| {
-            let [mean, log_std, actions, d_logp, d_entropy, mut d_mean, mut d_log_std] = floats(n);
-            cpu.gaussian_backward(&SHARED, &mean, &log_std, &actions, &d_logp, &d_entropy, &mut d_mean, &mut d_log_std, 1)
+            let [mean, log_std, actions, d_logp, d_entropy, d_mean, d_log_std] = &mut floats(n);
+            let d_log_std_offset = 1;
+            let operands =
+                GaussianBackwardOperands { mean, log_std, actions, d_logp, d_entropy, d_mean, d_log_std, d_log_std_offset };
+            cpu.gaussian_backward(&SHARED, operands)
         },
     ),
     ("gaussian_kl", &[("p_mean", 6), ("p_log_std", 5), ("q_mean", 6), ("q_log_std", 5), ("kl", 2)], |cpu, n| {
-        let [p_mean, p_log_std, q_mean, q_log_std, mut kl] = floats(n);
-        cpu.gaussian_kl(&SHARED, &p_mean, &p_log_std, &q_mean, &q_log_std, &mut kl)
+        let [p_mean, p_log_std, q_mean, q_log_std, kl] = &mut floats(n);
+        cpu.gaussian_kl(&SHARED, GaussianKlOperands { p_mean, p_log_std, q_mean, q_log_std, kl })
     }),
     (
         "gaussian_kl_backward",
         &[("p_mean", 6), ("p_log_std", 8), ("q_mean", 6), ("q_log_std", 8), ("d_kl", 2), ("d_mean", 6), ("d_log_std", 6)],
         |cpu, n| {
-            let [p_mean, p_log_std, q_mean, q_log_std, d_kl, mut d_mean, mut d_log_std] = floats(n);
-            let argument = KlArgument::P;
-            cpu.gaussian_kl_backward(&OWN, argument, &p_mean, &p_log_std, &q_mean, &q_log_std, &d_kl, &mut d_mean, &mut d_log_std)
+            let [p_mean, p_log_std, q_mean, q_log_std, d_kl, d_mean, d_log_std] = &mut floats(n);
+            let operands = GaussianKlBackwardOperands { p_mean, p_log_std, q_mean, q_log_std, d_kl, d_mean, d_log_std };
+            cpu.gaussian_kl_backward(&OWN, KlArgument::P, operands)
         },
     ),
     (
         "squashed_gaussian_evaluate",
         &[("mean", 6), ("log_std", 8), ("u", 6), ("actions", 6), ("log_det", 6), ("logp", 2)],
         |cpu, n| {
-            let [mean, log_std, u, mut actions, mut log_det, mut logp] = floats(n);
-            cpu.squashed_gaussian_evaluate(&SQUASHED, &mean, &log_std, &u, &mut actions, &mut log_det, &mut logp)
+            let [mean, log_std, u, actions, log_det, logp] = &mut floats(n);
+            cpu.squashed_gaussian_evaluate(&SQUASHED, SquashedEvaluateOperands { mean, log_std, u, actions, log_det, logp })
         },
     ),
     (
         "squashed_gaussian_backward",
         &[("mean", 6), ("log_std", 8), ("u", 6), ("d_logp", 2), ("d_mean", 6), ("d_log_std", 6)],
         |cpu, n| {
-            let [mean, log_std, u, d_logp, mut d_mean, mut d_log_std] = floats(n);
-            cpu.squashed_gaussian_backward(&SQUASHED, true, &mean, &log_std, &u, &d_logp, &mut d_mean, &mut d_log_std)
+            let [mean, log_std, u, d_logp, d_mean, d_log_std] = &mut floats(n);
+            let operands = SquashedBackwardOperands { mean, log_std, u, d_logp, d_mean, d_log_std };
+            cpu.squashed_gaussian_backward(&SQUASHED, true, operands)
         },
     ),
 ];
@@ -141,22 +150,19 @@ fn refuses<B: PolicyOps>(backend: &mut B) {
         (Categorical { batch: usize::MAX, actions: 3 }, "batch"),
     ] {
         // Buffers of their own size, for none of zero elements or of 2³² can be had.
-        let logits = backend.upload_floats(&[0.0; 6]).unwrap();
-        let (actions, mut logp, mut entropy) =
-            (backend.upload_words(&[0; 2]).unwrap(), backend.alloc_floats(2).unwrap(), backend.alloc_floats(2).unwrap());
-        let result = backend.categorical_evaluate(&op, &logits, None, &actions, &mut logp, &mut entropy);
-        assert_eq!(named_argument(result), argument, "{op:?}");
-        let uniforms = backend.upload_floats(&[0.5; 2]).unwrap();
-        let mut drawn = backend.alloc_words(2).unwrap();
-        let result = backend.categorical_sample(&op, &logits, None, &uniforms, 0, &mut drawn, &mut logp);
-        assert_eq!(named_argument(result), argument, "{op:?}");
+        let (logits, mask) = (&backend.upload_floats(&[0.0; 6]).unwrap(), None);
+        let [logp, entropy] = &mut [2, 2].map(|n| backend.alloc_floats(n).unwrap());
+        let actions = &mut backend.upload_words(&[0; 2]).unwrap();
+        let operands = CategoricalEvaluateOperands { logits, mask, actions, logp, entropy };
+        assert_eq!(named_argument(backend.categorical_evaluate(&op, operands)), argument, "{op:?}");
+        let operands = CategoricalSampleOperands { logits, mask, uniforms: entropy, offset: 0, actions, logp };
+        assert_eq!(named_argument(backend.categorical_sample(&op, operands)), argument, "{op:?}");
     }
-    let logits = backend.upload_floats(&[0.0; 6]).unwrap();
-    let uniforms = backend.upload_floats(&[0.5; 2]).unwrap();
-    let (mut drawn, mut logp) = (backend.alloc_words(2).unwrap(), backend.alloc_floats(2).unwrap());
+    let (logits, mask, uniforms) = (&backend.upload_floats(&[0.0; 6]).unwrap(), None, &backend.upload_floats(&[0.5; 2]).unwrap());
+    let (actions, logp) = (&mut backend.alloc_words(2).unwrap(), &mut backend.alloc_floats(2).unwrap());
     for offset in [usize::MAX, u32::MAX as usize] {
-        let result = backend.categorical_sample(&rows.op, &logits, None, &uniforms, offset, &mut drawn, &mut logp);
-        assert_eq!(named_argument(result), "offset");
+        let operands = CategoricalSampleOperands { logits, mask, uniforms, offset, actions, logp };
+        assert_eq!(named_argument(backend.categorical_sample(&rows.op, operands)), "offset");
     }
 
     let fits = Normals::drawn(71, 2, 3, false);
@@ -168,20 +174,16 @@ fn refuses<B: PolicyOps>(backend: &mut B) {
         (Gaussian { log_std_offset: usize::MAX, ..fits.op }, "log_std_offset"),
         (Gaussian { state_dependent_std: true, ..fits.op }, "log_std"),
     ] {
-        let mean = backend.upload_floats(&[0.0; 6]).unwrap();
-        let log_std = backend.upload_floats(&[0.0; 5]).unwrap();
-        let (mut logp, mut entropy) = (backend.alloc_floats(2).unwrap(), backend.alloc_floats(2).unwrap());
-        let result = backend.gaussian_evaluate(&op, &mean, &log_std, &mean, &mut logp, &mut entropy);
-        assert_eq!(named_argument(result), argument, "{op:?}");
+        let [mean, log_std, actions, logp, entropy] = &mut [6, 5, 6, 2, 2].map(|n| backend.alloc_floats(n).unwrap());
+        let operands = GaussianEvaluateOperands { mean, log_std, actions, logp, entropy };
+        assert_eq!(named_argument(backend.gaussian_evaluate(&op, operands)), argument, "{op:?}");
     }
-    let mean = backend.upload_floats(&[0.0; 6]).unwrap();
-    let log_std = backend.upload_floats(&[0.0; 5]).unwrap();
-    let narrow = backend.upload_floats(&[0.0; 2]).unwrap();
-    let [mut d_mean, mut d_log_std] = [6, 3].map(|n| backend.alloc_floats(n).unwrap());
-    for (offset, argument) in [(1, "d_log_std"), (usize::MAX, "d_log_std_offset")] {
-        let result =
-            backend.gaussian_backward(&fits.op, &mean, &log_std, &mean, &narrow, &narrow, &mut d_mean, &mut d_log_std, offset);
-        assert_eq!(named_argument(result), argument);
+    for (d_log_std_offset, argument) in [(1, "d_log_std"), (usize::MAX, "d_log_std_offset")] {
+        let buffers = &mut [6, 5, 6, 2, 2, 6, 3].map(|n| backend.alloc_floats(n).unwrap());
+        let [mean, log_std, actions, d_logp, d_entropy, d_mean, d_log_std] = buffers;
+        let operands =
+            GaussianBackwardOperands { mean, log_std, actions, d_logp, d_entropy, d_mean, d_log_std, d_log_std_offset };
+        assert_eq!(named_argument(backend.gaussian_backward(&fits.op, operands)), argument);
     }
 
     for (low, high, argument) in [

@@ -1,12 +1,12 @@
 //! Action distributions: categorical, Gaussian, tanh-squashed Gaussian.
 
-mod agreement;
 #[path = "../common/mod.rs"]
 mod common;
 mod contract;
 mod faults;
 mod gradients;
 mod inputs;
+mod limits;
 mod masks;
 mod sampling;
 
@@ -29,10 +29,29 @@ on_every_backend!(
     entropy_is_the_expected_surprise,
     a_distribution_does_not_diverge_from_itself,
     divergences_are_not_negative,
+    a_sample_without_gradient_adds_none_however_far_its_action,
 );
 
 /// ½·log 2π.
 const HALF_LOG_TWO_PI: f64 = 0.918_938_533_204_672_7;
+
+/// The square of the first sample's distance is beyond f32, and its d_logp is 0.
+fn a_sample_without_gradient_adds_none_however_far_its_action<B: PolicyOps>(backend: &mut B) {
+    for state_dependent_std in [false, true] {
+        let mut normals = Normals::of(&[0.0, 0.0], &[0.0], &[1e30, 2.0]);
+        if state_dependent_std {
+            normals.op.state_dependent_std = true;
+            normals.log_std = vec![0.0; 2];
+        }
+        (normals.d_logp, normals.d_entropy) = (vec![0.0, 1.0], vec![0.0; 2]);
+        let expected = if state_dependent_std { vec![0.0, 3.0] } else { vec![3.0] };
+        for (what, (d_mean, d_log_std)) in
+            [("Gaussian", normals.backward(backend).unwrap()), ("squashed", normals.squashed_backward(backend, false).unwrap())]
+        {
+            assert_eq!((d_mean, &d_log_std), (vec![0.0, 2.0], &expected), "{what}, {state_dependent_std}");
+        }
+    }
+}
 
 fn weights_of_one_two_three_give_sixths<B: PolicyOps>(backend: &mut B) {
     let weights = [1.0f64, 2.0, 3.0];

@@ -3,7 +3,7 @@
 use ppo_kernels::Error;
 use ppo_kernels::backend::{Cpu, CrossCheck, SurrogateOps, Variant};
 use ppo_kernels::kernels::policy::{Categorical, KlArgument};
-use ppo_kernels::kernels::surrogate::{Surrogate, ValueLoss};
+use ppo_kernels::kernels::surrogate::{CategoricalOperands, Surrogate, ValueLoss};
 use ppo_kernels::layout::{sample, stat};
 
 use crate::inputs::{Rows, assert_within, upload};
@@ -190,32 +190,18 @@ fn through_the_objective<B: SurrogateOps>(backend: &mut B, rows: &Rows, old_logp
         stats_row: 0,
     };
     let policy = Categorical { batch: 1, actions: rows.op.actions };
-    let logits = upload(backend, &rows.logits).unwrap();
+    let logits = &upload(backend, &rows.logits).unwrap();
     let mask = rows.mask.as_ref().map(|mask| backend.upload_words(mask).unwrap());
-    let actions = backend.upload_words(&rows.actions).unwrap();
-    let values = upload(backend, &[0.0]).unwrap();
+    let (mask, actions) = (mask.as_ref(), &backend.upload_words(&rows.actions).unwrap());
+    let values = &upload(backend, &[0.0]).unwrap();
     let mut sample = [0.0; sample::COLUMNS];
     (sample[sample::OLD_LOGP], sample[sample::ADVANTAGE]) = (old_logp, 1.0);
-    let samples = upload(backend, &sample).unwrap();
-    let mut d_logits = backend.alloc_floats(rows.op.actions).unwrap();
-    let mut d_values = backend.alloc_floats(1).unwrap();
-    let mut stats = backend.upload_floats(&[0.0; stat::COLUMNS]).unwrap();
-    backend
-        .surrogate_categorical(
-            &op,
-            &policy,
-            &logits,
-            mask.as_ref(),
-            &actions,
-            &values,
-            &samples,
-            &mut d_logits,
-            &mut d_values,
-            &mut stats,
-        )
-        .unwrap();
-    let stats = backend.read_f64(&stats, 0, stat::COLUMNS).unwrap();
-    let d_logits = backend.read_f64(&d_logits, 0, rows.op.actions).unwrap();
+    let samples = &upload(backend, &sample).unwrap();
+    let [d_logits, d_values, stats] = &mut [rows.op.actions, 1, stat::COLUMNS].map(|n| backend.alloc_floats(n).unwrap());
+    let operands = CategoricalOperands { logits, mask, actions, values, samples, d_logits, d_values, stats };
+    backend.surrogate_categorical(&op, &policy, operands).unwrap();
+    let stats = backend.read_f64(stats, 0, stat::COLUMNS).unwrap();
+    let d_logits = backend.read_f64(d_logits, 0, rows.op.actions).unwrap();
     (old_logp - stats[stat::OLD_APPROX_KL], stats[stat::ENTROPY], d_logits)
 }
 

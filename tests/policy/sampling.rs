@@ -1,6 +1,7 @@
 //! Samples: allowed, as frequent as they are likely, and the same wherever they are drawn.
 
 use ppo_kernels::backend::{Cpu, PolicyOps, RandomOps};
+use ppo_kernels::kernels::policy::{Categorical, CategoricalSampleOperands, Gaussian, GaussianSampleOperands};
 use ppo_kernels::kernels::random::RandomStream;
 
 use crate::inputs::{Normals, Rows, assert_within};
@@ -157,23 +158,23 @@ fn same_numbers_give_the_same_bits<B: PolicyOps + RandomOps>(backend: &mut B) {
 
 fn writes_nothing_before_its_offset<B: PolicyOps>(backend: &mut B) {
     // Rows 2 and 3 of 5.
-    let uniforms = backend.upload_floats(&[0.9, 0.9, 0.1, 0.9, 0.1]).unwrap();
-    let op = ppo_kernels::kernels::policy::Categorical { batch: 2, actions: 2 };
-    let logits = backend.upload_floats(&[0.0; 4]).unwrap();
-    let mut words = backend.upload_words(&[7; 5]).unwrap();
-    let mut logp = backend.upload_floats(&[7.0; 5]).unwrap();
-    backend.categorical_sample(&op, &logits, None, &uniforms, 2, &mut words, &mut logp).unwrap();
-    assert_eq!(backend.read_words(&words, 0, 5).unwrap(), [7, 7, 0, 1, 7]);
-    let logp = backend.read_f64(&logp, 0, 5).unwrap();
+    let (mask, uniforms) = (None, &backend.upload_floats(&[0.9, 0.9, 0.1, 0.9, 0.1]).unwrap());
+    let op = Categorical { batch: 2, actions: 2 };
+    let (logits, offset) = (&backend.upload_floats(&[0.0; 4]).unwrap(), 2);
+    let (actions, logp) = (&mut backend.upload_words(&[7; 5]).unwrap(), &mut backend.upload_floats(&[7.0; 5]).unwrap());
+    let operands = CategoricalSampleOperands { logits, mask, uniforms, offset, actions, logp };
+    backend.categorical_sample(&op, operands).unwrap();
+    assert_eq!(backend.read_words(actions, 0, 5).unwrap(), [7, 7, 0, 1, 7]);
+    let logp = backend.read_f64(logp, 0, 5).unwrap();
     assert_eq!(logp.iter().map(|&l| l == 7.0).collect::<Vec<_>>(), [true, true, false, false, true]);
 
-    let op = ppo_kernels::kernels::policy::Gaussian { batch: 2, dim: 2, state_dependent_std: false, log_std_offset: 0 };
-    let (mean, log_std) = (backend.upload_floats(&[1.0, 2.0, 3.0, 4.0]).unwrap(), backend.upload_floats(&[0.0; 2]).unwrap());
-    let noise = backend.upload_floats(&[9.0, 9.0, 9.0, 9.0, 0.5, 0.5, -0.5, -0.5, 9.0, 9.0]).unwrap();
-    let (mut actions, mut logp) = (backend.upload_floats(&[7.0; 10]).unwrap(), backend.upload_floats(&[7.0; 5]).unwrap());
-    backend.gaussian_sample(&op, &mean, &log_std, &noise, 2, &mut actions, &mut logp).unwrap();
-    assert_eq!(backend.read_f64(&actions, 0, 10).unwrap(), [7.0, 7.0, 7.0, 7.0, 1.5, 2.5, 2.5, 3.5, 7.0, 7.0]);
-    let logp = backend.read_f64(&logp, 0, 5).unwrap();
+    let op = Gaussian { batch: 2, dim: 2, state_dependent_std: false, log_std_offset: 0 };
+    let (mean, log_std) = (&backend.upload_floats(&[1.0, 2.0, 3.0, 4.0]).unwrap(), &backend.upload_floats(&[0.0; 2]).unwrap());
+    let noise = &backend.upload_floats(&[9.0, 9.0, 9.0, 9.0, 0.5, 0.5, -0.5, -0.5, 9.0, 9.0]).unwrap();
+    let (actions, logp) = (&mut backend.upload_floats(&[7.0; 10]).unwrap(), &mut backend.upload_floats(&[7.0; 5]).unwrap());
+    backend.gaussian_sample(&op, GaussianSampleOperands { mean, log_std, noise, offset, actions, logp }).unwrap();
+    assert_eq!(backend.read_f64(actions, 0, 10).unwrap(), [7.0, 7.0, 7.0, 7.0, 1.5, 2.5, 2.5, 3.5, 7.0, 7.0]);
+    let logp = backend.read_f64(logp, 0, 5).unwrap();
     assert_eq!(logp.iter().map(|&l| l == 7.0).collect::<Vec<_>>(), [true, true, false, false, true]);
 }
 

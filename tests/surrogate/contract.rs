@@ -1,9 +1,9 @@
 //! Typed errors that name the argument.
 
 use ppo_kernels::Error;
-use ppo_kernels::backend::{Cpu, Memory, SurrogateOps};
+use ppo_kernels::backend::{Cpu, SurrogateOps};
 use ppo_kernels::kernels::policy::{Categorical, Gaussian};
-use ppo_kernels::kernels::surrogate::{Surrogate, ValueLoss};
+use ppo_kernels::kernels::surrogate::*;
 use ppo_kernels::layout::{control, sample, stat, term};
 
 use crate::CLIPPED;
@@ -27,13 +27,10 @@ fn names_the_coefficient_that_does_not_fit() {
         (Surrogate { stats_row: 1, ..CLIPPED }, "stats"),
         (Surrogate { stats_row: usize::MAX, ..CLIPPED }, "stats_row"),
     ] {
-        let one = cpu.upload_floats(&[0.0]).unwrap();
-        let samples = cpu.upload_floats(&[0.0; sample::COLUMNS]).unwrap();
-        let mut terms = cpu.alloc_floats(term::COLUMNS).unwrap();
-        let mut stats = cpu.alloc_floats(stat::COLUMNS).unwrap();
-        let (mut d_logp, mut d_values) = (one.clone(), one.clone());
-        let result = cpu.surrogate(&op, &one, &one, &one, &samples, &mut terms, &mut d_logp, &mut d_values, &mut stats);
-        assert_eq!(named_argument(result), argument, "{op:?}");
+        let [logp, entropy, values, samples] = &[1, 1, 1, sample::COLUMNS].map(|n| vec![0.0; n]);
+        let [terms, d_logp, d_values, stats] = &mut [term::COLUMNS, 1, 1, stat::COLUMNS].map(|n| vec![0.0; n]);
+        let operands = SurrogateOperands { logp, entropy, values, samples, terms, d_logp, d_values, stats };
+        assert_eq!(named_argument(cpu.surrogate(&op, operands)), argument, "{op:?}");
     }
 }
 
@@ -56,44 +53,32 @@ fn names_the_buffer_that_does_not_fit() {
     for short in 0..fits.len() {
         let mut lens = fits;
         lens[short] -= 1;
-        let [head, actions, values, samples, mut d_head, mut d_values, mut stats] = lens.map(|len| vec![0.0f32; len]);
+        let [head, actions, values, samples, d_head, d_values, stats] = &mut lens.map(|len| vec![0.0f32; len]);
         let policy = Gaussian { batch, dim: width, state_dependent_std: false, log_std_offset: 0 };
-        let (log_std, mut d_log_std) = (vec![0.0; 3], vec![0.0; 3]);
-        let result = cpu.surrogate_gaussian(
-            &op,
-            &policy,
-            &head,
-            &log_std,
-            &actions,
-            &values,
-            &samples,
-            &mut d_head,
-            &mut d_log_std,
-            0,
-            &mut d_values,
-            &mut stats,
-        );
-        assert_eq!(named_argument(result), names[short].replace("head", "mean"));
+        let operands = GaussianOperands {
+            mean: head,
+            log_std: &vec![0.0; 3],
+            actions,
+            values,
+            samples,
+            d_mean: d_head,
+            d_log_std: &mut vec![0.0; 3],
+            d_log_std_offset: 0,
+            d_values,
+            stats,
+        };
+        assert_eq!(named_argument(cpu.surrogate_gaussian(&op, &policy, operands)), names[short].replace("head", "mean"));
         if names[short] != "actions" {
             let policy = Categorical { batch, actions: width };
-            let result = cpu.surrogate_categorical(
-                &op,
-                &policy,
-                &head,
-                None,
-                &vec![0; 2],
-                &values,
-                &samples,
-                &mut d_head,
-                &mut d_values,
-                &mut stats,
-            );
+            let (logits, mask, actions, d_logits) = (head, None, &vec![0; 2], d_head);
+            let operands = CategoricalOperands { logits, mask, actions, values, samples, d_logits, d_values, stats };
+            let result = cpu.surrogate_categorical(&op, &policy, operands);
             assert_eq!(named_argument(result), names[short].replace("head", "logits"));
         }
     }
 
-    let [head, values, samples] = [6, 2, 8].map(|len| vec![0.0f32; len]);
-    let (mut d_head, mut d_values, mut stats) = (head.clone(), values.clone(), vec![0.0; stat::COLUMNS]);
+    let [head, values, samples] = &[6, 2, 8].map(|len| vec![0.0f32; len]);
+    let [d_head, d_values, stats] = &mut [6, 2, stat::COLUMNS].map(|len| vec![0.0; len]);
     for (batch, actions, mask, words, argument) in [
         (3, 3, 6, 2, "policy.batch"),
         (2, 0, 6, 2, "actions per row"),
@@ -103,20 +88,9 @@ fn names_the_buffer_that_does_not_fit() {
         (2, 3, 6, 1, "actions"),
     ] {
         let policy = Categorical { batch, actions };
-        let (mask, words) = (vec![1; mask], vec![0; words]);
-        let result = cpu.surrogate_categorical(
-            &op,
-            &policy,
-            &head,
-            Some(&mask),
-            &words,
-            &values,
-            &samples,
-            &mut d_head,
-            &mut d_values,
-            &mut stats,
-        );
-        assert_eq!(named_argument(result), argument);
+        let (logits, mask, actions, d_logits) = (head, Some(&vec![1; mask]), &vec![0; words], &mut *d_head);
+        let operands = CategoricalOperands { logits, mask, actions, values, samples, d_logits, d_values, stats };
+        assert_eq!(named_argument(cpu.surrogate_categorical(&op, &policy, operands)), argument);
     }
 
     let fits = Gaussian { batch, dim: width, state_dependent_std: false, log_std_offset: 1 };
@@ -128,26 +102,15 @@ fn names_the_buffer_that_does_not_fit() {
         (Gaussian { state_dependent_std: true, ..fits }, 0, "log_std"),
         (fits, 2, "d_log_std"),
     ] {
-        let (log_std, mut d_log_std) = (vec![0.0; 4], vec![0.0; 4]);
-        let result = cpu.surrogate_gaussian(
-            &op,
-            &policy,
-            &head,
-            &log_std,
-            &head,
-            &values,
-            &samples,
-            &mut d_head,
-            &mut d_log_std,
-            d_log_std_offset,
-            &mut d_values,
-            &mut stats,
-        );
-        assert_eq!(named_argument(result), argument, "{policy:?}");
+        let (mean, log_std, actions) = (head, &vec![0.0; 4], head);
+        let (d_mean, d_log_std) = (&mut *d_head, &mut vec![0.0; 4]);
+        let operands =
+            GaussianOperands { mean, log_std, actions, values, samples, d_mean, d_log_std, d_log_std_offset, d_values, stats };
+        assert_eq!(named_argument(cpu.surrogate_gaussian(&op, &policy, operands)), argument, "{policy:?}");
     }
 
     let mut control = vec![0; control::WORDS];
-    assert_eq!(named_argument(cpu.stop_on_kl(f64::NAN, 0, &stats, &mut control)), "threshold");
-    assert_eq!(named_argument(cpu.stop_on_kl(0.1, 1, &stats, &mut control)), "stats");
-    assert_eq!(named_argument(cpu.stop_on_kl(0.1, 0, &stats, &mut vec![0; 3])), "control");
+    assert_eq!(named_argument(cpu.stop_on_kl(f64::NAN, 0, stats, &mut control)), "threshold");
+    assert_eq!(named_argument(cpu.stop_on_kl(0.1, 1, stats, &mut control)), "stats");
+    assert_eq!(named_argument(cpu.stop_on_kl(0.1, 0, stats, &mut vec![0; 3])), "control");
 }

@@ -1,12 +1,12 @@
 //! Seeded inputs, and running each form of the operation on them.
 
 use ppo_kernels::backend::{Memory, SurrogateOps};
-use ppo_kernels::kernels::policy::{Categorical, Gaussian};
-use ppo_kernels::kernels::surrogate::Surrogate;
+use ppo_kernels::kernels::policy::*;
+use ppo_kernels::kernels::surrogate::{GaussianOperands, Surrogate, SurrogateOperands};
 use ppo_kernels::layout::{sample, stat, term};
 
+use crate::categorical;
 use crate::common::Draw;
-use crate::{Outputs, categorical, elementwise};
 
 /// What the composition hands on after the loss.
 struct Between<B: Memory> {
@@ -98,34 +98,19 @@ impl Inputs {
         let op = Surrogate { batch: self.batch, ..*op };
         let policy = Gaussian { batch: self.batch, dim: self.width, state_dependent_std, log_std_offset: 0 };
         let log_stds = if state_dependent_std { self.batch * self.width } else { self.width };
-        let mean = backend.upload_floats(&self.head)?;
-        let log_std = backend.upload_floats(&self.log_std[..log_stds])?;
-        let actions = backend.upload_floats(&self.gaussian_actions)?;
-        let values = backend.upload_floats(&self.values)?;
-        let samples = backend.upload_floats(&self.samples)?;
-        let mut d_mean = backend.alloc_floats(self.head.len())?;
-        let mut d_log_std = backend.alloc_floats(3 + log_stds)?;
-        let mut d_values = backend.alloc_floats(self.batch)?;
-        let mut stats = backend.upload_floats(&[0.0; stat::COLUMNS])?;
-        backend.surrogate_gaussian(
-            &op,
-            &policy,
-            &mean,
-            &log_std,
-            &actions,
-            &values,
-            &samples,
-            &mut d_mean,
-            &mut d_log_std,
-            3,
-            &mut d_values,
-            &mut stats,
-        )?;
+        let (mean, log_std) = (&backend.upload_floats(&self.head)?, &backend.upload_floats(&self.log_std[..log_stds])?);
+        let (actions, values) = (&backend.upload_floats(&self.gaussian_actions)?, &backend.upload_floats(&self.values)?);
+        let (samples, d_log_std_offset) = (&backend.upload_floats(&self.samples)?, 3);
+        let (d_mean, d_log_std) = (&mut backend.alloc_floats(self.head.len())?, &mut backend.alloc_floats(3 + log_stds)?);
+        let (d_values, stats) = (&mut backend.alloc_floats(self.batch)?, &mut backend.upload_floats(&[0.0; stat::COLUMNS])?);
+        let operands =
+            GaussianOperands { mean, log_std, actions, values, samples, d_mean, d_log_std, d_log_std_offset, d_values, stats };
+        backend.surrogate_gaussian(&op, &policy, operands)?;
         Ok([
-            backend.read_f64(&stats, 0, stat::COLUMNS)?,
-            backend.read_f64(&d_mean, 0, self.head.len())?,
-            backend.read_f64(&d_log_std, 3, log_stds)?,
-            backend.read_f64(&d_values, 0, self.batch)?,
+            backend.read_f64(stats, 0, stat::COLUMNS)?,
+            backend.read_f64(d_mean, 0, self.head.len())?,
+            backend.read_f64(d_log_std, 3, log_stds)?,
+            backend.read_f64(d_values, 0, self.batch)?,
         ])
     }
 
@@ -137,17 +122,15 @@ impl Inputs {
         masked: bool,
     ) -> ppo_kernels::Result<[Vec<f64>; 3]> {
         let policy = Categorical { batch: self.batch, actions: self.width };
-        let logits = backend.upload_floats(&self.head)?;
-        let mask = backend.upload_words(&self.mask)?;
-        let mask = masked.then_some(&mask);
-        let actions = backend.upload_words(&self.actions)?;
-        let mut logp = backend.alloc_floats(self.batch)?;
-        let mut entropy = backend.alloc_floats(self.batch)?;
-        backend.categorical_evaluate(&policy, &logits, mask, &actions, &mut logp, &mut entropy)?;
-        let between = self.between(backend, op, &logp, &entropy)?;
-        let mut d_logits = backend.alloc_floats(self.head.len())?;
-        backend.categorical_backward(&policy, &logits, mask, &actions, &between.d_logp, &between.d_entropy, &mut d_logits)?;
-        Ok([between.stats, backend.read_f64(&d_logits, 0, self.head.len())?, between.d_values])
+        let (logits, mask) = (&backend.upload_floats(&self.head)?, backend.upload_words(&self.mask)?);
+        let (mask, actions) = (masked.then_some(&mask), &backend.upload_words(&self.actions)?);
+        let (logp, entropy) = (&mut backend.alloc_floats(self.batch)?, &mut backend.alloc_floats(self.batch)?);
+        backend.categorical_evaluate(&policy, CategoricalEvaluateOperands { logits, mask, actions, logp, entropy })?;
+        let Between { d_logp, d_entropy, d_values, stats } = &self.between(backend, op, logp, entropy)?;
+        let d_logits = &mut backend.alloc_floats(self.head.len())?;
+        let operands = CategoricalBackwardOperands { logits, mask, actions, d_logp, d_entropy, d_logits };
+        backend.categorical_backward(&policy, operands)?;
+        Ok([stats.clone(), backend.read_f64(d_logits, 0, self.head.len())?, d_values.clone()])
     }
 
     /// As [`gaussian`](Self::gaussian), by the operations it consists of.
@@ -159,19 +142,18 @@ impl Inputs {
     ) -> ppo_kernels::Result<[Vec<f64>; 4]> {
         let policy = Gaussian { batch: self.batch, dim: self.width, state_dependent_std, log_std_offset: 0 };
         let log_stds = if state_dependent_std { self.batch * self.width } else { self.width };
-        let mean = backend.upload_floats(&self.head)?;
-        let log_std = backend.upload_floats(&self.log_std[..log_stds])?;
-        let actions = backend.upload_floats(&self.gaussian_actions)?;
-        let mut logp = backend.alloc_floats(self.batch)?;
-        let mut entropy = backend.alloc_floats(self.batch)?;
-        backend.gaussian_evaluate(&policy, &mean, &log_std, &actions, &mut logp, &mut entropy)?;
-        let between = self.between(backend, op, &logp, &entropy)?;
-        let mut d_mean = backend.alloc_floats(self.head.len())?;
-        let mut d_log_std = backend.alloc_floats(log_stds)?;
-        let Between { d_logp, d_entropy, .. } = &between;
-        backend.gaussian_backward(&policy, &mean, &log_std, &actions, d_logp, d_entropy, &mut d_mean, &mut d_log_std, 0)?;
-        let d_mean = backend.read_f64(&d_mean, 0, self.head.len())?;
-        Ok([between.stats, d_mean, backend.read_f64(&d_log_std, 0, log_stds)?, between.d_values])
+        let (mean, log_std) = (&backend.upload_floats(&self.head)?, &backend.upload_floats(&self.log_std[..log_stds])?);
+        let actions = &backend.upload_floats(&self.gaussian_actions)?;
+        let (logp, entropy) = (&mut backend.alloc_floats(self.batch)?, &mut backend.alloc_floats(self.batch)?);
+        backend.gaussian_evaluate(&policy, GaussianEvaluateOperands { mean, log_std, actions, logp, entropy })?;
+        let Between { d_logp, d_entropy, d_values, stats } = &self.between(backend, op, logp, entropy)?;
+        let (d_mean, d_log_std) = (&mut backend.alloc_floats(self.head.len())?, &mut backend.alloc_floats(log_stds)?);
+        let d_log_std_offset = 0;
+        let operands =
+            GaussianBackwardOperands { mean, log_std, actions, d_logp, d_entropy, d_mean, d_log_std, d_log_std_offset };
+        backend.gaussian_backward(&policy, operands)?;
+        let d_mean = backend.read_f64(d_mean, 0, self.head.len())?;
+        Ok([stats.clone(), d_mean, backend.read_f64(d_log_std, 0, log_stds)?, d_values.clone()])
     }
 
     fn between<B: SurrogateOps>(
@@ -182,27 +164,15 @@ impl Inputs {
         entropy: &B::Floats,
     ) -> ppo_kernels::Result<Between<B>> {
         let op = Surrogate { batch: self.batch, ..*op };
-        let values = backend.upload_floats(&self.values)?;
-        let samples = backend.upload_floats(&self.samples)?;
-        let mut terms = backend.alloc_floats(self.batch * term::COLUMNS)?;
-        let mut d_logp = backend.alloc_floats(self.batch)?;
-        let mut d_values = backend.alloc_floats(self.batch)?;
-        let mut stats = backend.upload_floats(&[0.0; stat::COLUMNS])?;
-        backend.surrogate(&op, logp, entropy, &values, &samples, &mut terms, &mut d_logp, &mut d_values, &mut stats)?;
+        let (values, samples) = (&backend.upload_floats(&self.values)?, &backend.upload_floats(&self.samples)?);
+        let (terms, d_values) = (&mut backend.alloc_floats(self.batch * term::COLUMNS)?, &mut backend.alloc_floats(self.batch)?);
+        let (mut own_d_logp, stats) = (backend.alloc_floats(self.batch)?, &mut backend.upload_floats(&[0.0; stat::COLUMNS])?);
+        let d_logp = &mut own_d_logp;
+        backend.surrogate(&op, SurrogateOperands { logp, entropy, values, samples, terms, d_logp, d_values, stats })?;
         let mut d_entropy = backend.alloc_floats(self.batch)?;
         backend.write_f64(&mut d_entropy, 0, &vec![-op.ent_coef / self.batch as f64; self.batch])?;
-        let stats = backend.read_f64(&stats, 0, stat::COLUMNS)?;
-        let d_values = backend.read_f64(&d_values, 0, self.batch)?;
-        Ok(Between { d_logp, d_entropy, d_values, stats })
-    }
-
-    pub fn elementwise<B: SurrogateOps>(&self, backend: &mut B, op: &Surrogate) -> Outputs {
-        let rows: Vec<[f32; 6]> = (0..self.batch)
-            .map(|i| {
-                let sample = &self.samples[i * sample::COLUMNS..][..sample::COLUMNS];
-                [0.0, self.values[i], sample[0], sample[1], sample[2], sample[3]]
-            })
-            .collect();
-        elementwise(backend, op, &rows)
+        let stats = backend.read_f64(stats, 0, stat::COLUMNS)?;
+        let d_values = backend.read_f64(d_values, 0, self.batch)?;
+        Ok(Between { d_logp: own_d_logp, d_entropy, d_values, stats })
     }
 }

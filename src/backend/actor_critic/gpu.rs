@@ -9,6 +9,7 @@ use crate::backend::{Gpu, Variant};
 use crate::error::Result;
 use crate::gpu::{Buffer, bind};
 use crate::kernels::actor_critic::{ActorCritic, ByTile, Form, MinibatchStep};
+use crate::kernels::policy::{CategoricalSampleOperands, GaussianSampleOperands};
 
 impl Gpu {
     /// Whether `form` is asked for or, where none is, may be taken: a software adapter runs a workgroup's invocations in turn, to which tiles bring nothing.
@@ -75,13 +76,20 @@ impl ActorCriticOps for Gpu {
         }
         let drawn = match drawn {
             Drawn::Categorical(policy, actions) => {
-                let lens = [("uniforms", noise.len()), ("actions", actions.len()), ("logp", logp.len())];
-                policy.check_sample(None, output.len(), first, &lens)?;
+                let uniforms = noise;
+                policy.check_sample(&CategoricalSampleOperands {
+                    logits: output,
+                    mask: None,
+                    uniforms,
+                    offset: first,
+                    actions,
+                    logp,
+                })?;
                 actions.clone()
             }
             Drawn::Gaussian(policy, actions) => {
-                let lens = [("noise", noise.len()), ("actions", actions.len())];
-                policy.check_sample(output.len(), params.flat().len(), first, &lens, logp.len())?;
+                let (mean, log_std, offset) = (output, params.flat(), first);
+                policy.check_sample(&GaussianSampleOperands { mean, log_std, noise, offset, actions, logp })?;
                 actions.cast()
             }
         };
@@ -126,8 +134,13 @@ impl ActorCriticOps for Gpu {
 
         let packed = self.packed(&plan, &mut state.params)?;
         let TrainState { params, m, v, grads, schedule, stats, control } = state;
-        let inputs = [bind(2, rows.observations), bind(3, &actions), bind(4, rows.samples), bind(7, rows.indices)];
-        let outputs = [bind(6, actor.head()), bind(8, critic.head())];
+        let inputs = [
+            bind("observations", rows.observations),
+            bind("actions", &actions),
+            bind("samples", rows.samples),
+            bind("indices", rows.indices),
+        ];
+        let outputs = [bind("output", actor.head()), bind("values", critic.head())];
         plan.record_step(
             &mut self.context,
             step,

@@ -20,7 +20,8 @@ use crate::kernels::actor_critic::{ActorCritic, Layer, MinibatchStep};
 use crate::kernels::gather::Gather;
 use crate::kernels::linear::{ForwardOperands, Linear};
 use crate::kernels::nonfinite::Watched;
-use crate::kernels::surrogate::Surrogate;
+use crate::kernels::policy::{CategoricalSampleOperands, GaussianSampleOperands};
+use crate::kernels::surrogate::{CategoricalOperands, GaussianOperands, Surrogate};
 use crate::layout::sample;
 
 /// Both networks at once.
@@ -133,21 +134,34 @@ fn check<F: Length, W: Length>(
             input = output.len();
         }
     }
-    let [(output, d_output), (values, d_values)] = [actor, critic].map(|trace| {
+    // Of buffers that are elsewhere, their lengths.
+    let [(output, mut d_output), (values, mut d_values)] = [actor, critic].map(|trace| {
         let last = trace.outputs.len() - 1;
         (trace.outputs[last].len(), trace.d_pre[last].len())
     });
-    let samples = inputs.samples.len();
+    let (samples, mut d_log_std, mut stats) = (inputs.samples.len(), grads.len(), stats.len());
+    let (samples, values, d_values, stats) = (&samples, &values, &mut d_values, &mut stats);
     match inputs.head {
         Head::Categorical(policy, actions) => {
-            let matrices = [("logits", output), ("d_logits", d_output)];
-            op.check_categorical(&policy, &matrices, actions.len(), values, samples, d_values, stats.len())
+            let (logits, actions, d_logits) = (&output, &actions.len(), &mut d_output);
+            let mask = None;
+            let operands = CategoricalOperands { logits, mask, actions, values, samples, d_logits, d_values, stats };
+            op.check_categorical(&policy, &operands)
         }
         Head::Gaussian(policy, actions) => {
-            let matrices = [("mean", output), ("actions", actions.len()), ("d_mean", d_output)];
-            let at = policy.log_std_offset;
-            let log_stds = [("log_std", params.len(), at), ("d_log_std", grads.len(), at)];
-            op.check_gaussian(&policy, matrices, log_stds, values, samples, d_values, stats.len())
+            let operands = GaussianOperands {
+                mean: &output,
+                log_std: &params.len(),
+                actions: &actions.len(),
+                values,
+                samples,
+                d_mean: &mut d_output,
+                d_log_std: &mut d_log_std,
+                d_log_std_offset: policy.log_std_offset,
+                d_values,
+                stats,
+            };
+            op.check_gaussian(&policy, &operands)
         }
     }
 }
@@ -191,12 +205,26 @@ fn outputs_and_loss<B: LinearOps + SurrogateOps + ?Sized>(
     let (output, d_output) = actor.head_and_gradient();
     match head {
         Head::Categorical(policy, actions) => {
-            backend.surrogate_categorical(op, &policy, output, None, actions, values, samples, d_output, d_values, stats)
+            let (logits, mask, d_logits) = (output, None, d_output);
+            let operands = CategoricalOperands { logits, mask, actions, values, samples, d_logits, d_values, stats };
+            backend.surrogate_categorical(op, &policy, operands)
         }
         Head::Gaussian(policy, actions) => {
-            let at = policy.log_std_offset;
-            backend
-                .surrogate_gaussian(op, &policy, output, params, actions, values, samples, d_output, grads, at, d_values, stats)
+            let (mean, log_std, d_mean, d_log_std) = (output, params, d_output, grads);
+            let d_log_std_offset = policy.log_std_offset;
+            let operands = GaussianOperands {
+                mean,
+                log_std,
+                actions,
+                values,
+                samples,
+                d_mean,
+                d_log_std,
+                d_log_std_offset,
+                d_values,
+                stats,
+            };
+            backend.surrogate_gaussian(op, &policy, operands)
         }
     }
 }
@@ -214,9 +242,13 @@ fn compose_act<B: LinearOps + PolicyOps + ?Sized>(
     forward(backend, &networks.critic, params, x, critic, Some((values, first)))?;
     match drawn {
         Drawn::Categorical(policy, actions) => {
-            backend.categorical_sample(&policy, actor.head(), None, noise, first, actions, logp)
+            let (logits, uniforms, offset) = (actor.head(), noise, first);
+            backend.categorical_sample(&policy, CategoricalSampleOperands { logits, mask: None, uniforms, offset, actions, logp })
         }
-        Drawn::Gaussian(policy, actions) => backend.gaussian_sample(&policy, actor.head(), params, noise, first, actions, logp),
+        Drawn::Gaussian(policy, actions) => {
+            let (mean, log_std, offset) = (actor.head(), params, first);
+            backend.gaussian_sample(&policy, GaussianSampleOperands { mean, log_std, noise, offset, actions, logp })
+        }
     }
 }
 

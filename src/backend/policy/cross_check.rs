@@ -4,8 +4,13 @@ use super::PolicyOps;
 use crate::backend::{CrossCheck, Pair};
 use crate::error::{Error, Result};
 use crate::kernels::policy::tolerance::CategoricalBounds;
-use crate::kernels::policy::{Categorical, Gaussian, KlArgument, SquashedGaussian};
-use crate::reference::policy::categorical::Row;
+use crate::kernels::policy::{
+    Categorical, CategoricalBackwardOperands, CategoricalDistributionOperands, CategoricalEvaluateOperands,
+    CategoricalKlBackwardOperands, CategoricalKlOperands, CategoricalSampleOperands, Gaussian, GaussianBackwardOperands,
+    GaussianEvaluateOperands, GaussianKlBackwardOperands, GaussianKlOperands, GaussianSampleOperands, KlArgument,
+    SquashedBackwardOperands, SquashedEvaluateOperands, SquashedGaussian,
+};
+use crate::reference::policy::categorical::Softmax;
 use crate::tolerance::Tolerance;
 
 impl<A: PolicyOps, B: PolicyOps> CrossCheck<A, B> {
@@ -49,28 +54,25 @@ impl<A: PolicyOps, B: PolicyOps> CrossCheck<A, B> {
         &mut self,
         op: &Categorical,
         bounds: &CategoricalBounds,
-        logits: &Pair<A::Floats, B::Floats>,
-        mask: Option<&Pair<A::Words, B::Words>>,
-        uniforms: &Pair<A::Floats, B::Floats>,
-        offset: usize,
-        actions: &mut Pair<A::Words, B::Words>,
-        logp: &mut Pair<A::Floats, B::Floats>,
+        operands: &mut CategoricalSampleOperands<'_, Pair<A::Floats, B::Floats>, Pair<A::Words, B::Words>>,
     ) -> Result<()> {
+        let CategoricalSampleOperands { logits, mask, uniforms, offset, actions, logp } = operands;
+        let offset = *offset;
         let drawn = self.a.read_words(&actions.a, offset, op.batch)?;
         let expected = self.b.read_words(&actions.b, offset, op.batch)?;
         if drawn == expected {
             return self.judge_words("categorical_sample", "actions", offset, &drawn, &expected);
         }
         let logits = self.reference(logits, op.elements())?;
-        let mask = self.reference_mask(op, mask)?;
+        let mask = self.reference_mask(op, *mask)?;
         let uniforms = self.b.read_f64(&uniforms.b, offset, op.batch)?;
         for (i, (&action, &other)) in drawn.iter().zip(&expected).enumerate().filter(|(_, (a, b))| a != b) {
-            let row = Row::of(op, &logits, mask.as_deref(), i);
-            let is_tie = row.distance_from_stretch(action, uniforms[i]) <= bounds.cumulative();
-            if !is_tie {
+            let softmax = Softmax::new(op, &logits, mask.as_ref(), i);
+            let is_tie = distance_from_stretch(&softmax, action as usize, uniforms[i]) <= bounds.cumulative();
+            let settled = softmax.log_p.get(action as usize).copied().flatten().filter(|_| is_tie);
+            let Some(settled) = settled else {
                 return self.judge_words("categorical_sample", "actions", offset + i, &[action], &[other]);
-            }
-            let settled = row.log_prob(action as usize);
+            };
             self.b.write_f64(&mut logp.b, offset + i, &[settled])?;
         }
         self.b.write_words(&mut actions.b, offset, &drawn)
@@ -89,6 +91,15 @@ impl<A: PolicyOps, B: PolicyOps> CrossCheck<A, B> {
     }
 }
 
+/// Distance of `u` from the stretch of the cumulative distribution that belongs to `action`; infinite for an action that cannot be drawn.
+fn distance_from_stretch(softmax: &Softmax, action: usize, u: f64) -> f64 {
+    let before: f64 = softmax.p().take(action).sum();
+    match softmax.p().nth(action) {
+        Some(p) if p > 0.0 => (before - u).max(u - (before + p)).max(0.0),
+        _ => f64::INFINITY,
+    }
+}
+
 /// Fails on an action out of range, whose NaN no comparison could pass.
 fn require_actions(op: &Categorical, actions: &[u32]) -> Result<()> {
     match actions.iter().find(|&&a| a as usize >= op.actions) {
@@ -101,31 +112,12 @@ impl<A: PolicyOps, B: PolicyOps> PolicyOps for CrossCheck<A, B> {
     fn categorical_distribution(
         &mut self,
         op: &Categorical,
-        logits: &Self::Floats,
-        mask: Option<&Self::Words>,
-        log_probs: &mut Self::Floats,
-        probs: &mut Self::Floats,
-        logsumexp: &mut Self::Floats,
-        mode: &mut Self::Words,
+        mut operands: CategoricalDistributionOperands<'_, Self::Floats, Self::Words>,
     ) -> Result<()> {
-        self.a.categorical_distribution(
-            op,
-            &logits.a,
-            mask.map(|mask| &mask.a),
-            &mut log_probs.a,
-            &mut probs.a,
-            &mut logsumexp.a,
-            &mut mode.a,
-        )?;
-        self.b.categorical_distribution(
-            op,
-            &logits.b,
-            mask.map(|mask| &mask.b),
-            &mut log_probs.b,
-            &mut probs.b,
-            &mut logsumexp.b,
-            &mut mode.b,
-        )?;
+        let (a, b) = operands.sides();
+        self.a.categorical_distribution(op, a)?;
+        self.b.categorical_distribution(op, b)?;
+        let CategoricalDistributionOperands { logits, mask, log_probs, probs, logsumexp, mode } = operands;
         let bounds = self.bounds(op, logits, mask)?;
         self.compare("categorical_distribution", "log_probs", log_probs, 0..op.elements(), &bounds.log_probs())?;
         self.compare("categorical_distribution", "probs", probs, 0..op.elements(), &bounds.probs())?;
@@ -136,14 +128,12 @@ impl<A: PolicyOps, B: PolicyOps> PolicyOps for CrossCheck<A, B> {
     fn categorical_evaluate(
         &mut self,
         op: &Categorical,
-        logits: &Self::Floats,
-        mask: Option<&Self::Words>,
-        actions: &Self::Words,
-        logp: &mut Self::Floats,
-        entropy: &mut Self::Floats,
+        mut operands: CategoricalEvaluateOperands<'_, Self::Floats, Self::Words>,
     ) -> Result<()> {
-        self.a.categorical_evaluate(op, &logits.a, mask.map(|mask| &mask.a), &actions.a, &mut logp.a, &mut entropy.a)?;
-        self.b.categorical_evaluate(op, &logits.b, mask.map(|mask| &mask.b), &actions.b, &mut logp.b, &mut entropy.b)?;
+        let (a, b) = operands.sides();
+        self.a.categorical_evaluate(op, a)?;
+        self.b.categorical_evaluate(op, b)?;
+        let CategoricalEvaluateOperands { logits, mask, actions, logp, entropy } = operands;
         require_actions(op, &self.b.read_words(&actions.b, 0, op.batch)?)?;
         let bounds = self.bounds(op, logits, mask)?;
         self.compare("categorical_evaluate", "logp", logp, 0..op.batch, &bounds.log_probs())?;
@@ -153,48 +143,26 @@ impl<A: PolicyOps, B: PolicyOps> PolicyOps for CrossCheck<A, B> {
     fn categorical_sample(
         &mut self,
         op: &Categorical,
-        logits: &Self::Floats,
-        mask: Option<&Self::Words>,
-        uniforms: &Self::Floats,
-        offset: usize,
-        actions: &mut Self::Words,
-        logp: &mut Self::Floats,
+        mut operands: CategoricalSampleOperands<'_, Self::Floats, Self::Words>,
     ) -> Result<()> {
-        self.a.categorical_sample(op, &logits.a, mask.map(|mask| &mask.a), &uniforms.a, offset, &mut actions.a, &mut logp.a)?;
-        self.b.categorical_sample(op, &logits.b, mask.map(|mask| &mask.b), &uniforms.b, offset, &mut actions.b, &mut logp.b)?;
-        let bounds = self.bounds(op, logits, mask)?;
-        self.settle_actions(op, &bounds, logits, mask, uniforms, offset, actions, logp)?;
+        let (a, b) = operands.sides();
+        self.a.categorical_sample(op, a)?;
+        self.b.categorical_sample(op, b)?;
+        let bounds = self.bounds(op, operands.logits, operands.mask)?;
+        self.settle_actions(op, &bounds, &mut operands)?;
+        let CategoricalSampleOperands { offset, logp, .. } = operands;
         self.compare("categorical_sample", "logp", logp, offset..offset + op.batch, &bounds.log_probs())
     }
 
     fn categorical_backward(
         &mut self,
         op: &Categorical,
-        logits: &Self::Floats,
-        mask: Option<&Self::Words>,
-        actions: &Self::Words,
-        d_logp: &Self::Floats,
-        d_entropy: &Self::Floats,
-        d_logits: &mut Self::Floats,
+        mut operands: CategoricalBackwardOperands<'_, Self::Floats, Self::Words>,
     ) -> Result<()> {
-        self.a.categorical_backward(
-            op,
-            &logits.a,
-            mask.map(|mask| &mask.a),
-            &actions.a,
-            &d_logp.a,
-            &d_entropy.a,
-            &mut d_logits.a,
-        )?;
-        self.b.categorical_backward(
-            op,
-            &logits.b,
-            mask.map(|mask| &mask.b),
-            &actions.b,
-            &d_logp.b,
-            &d_entropy.b,
-            &mut d_logits.b,
-        )?;
+        let (a, b) = operands.sides();
+        self.a.categorical_backward(op, a)?;
+        self.b.categorical_backward(op, b)?;
+        let CategoricalBackwardOperands { logits, mask, actions, d_logp, d_entropy, d_logits } = operands;
         require_actions(op, &self.b.read_words(&actions.b, 0, op.batch)?)?;
         let bounds = self.bounds(op, logits, mask)?;
         let (d_logp, d_entropy) = (self.reference(d_logp, op.batch)?, self.reference(d_entropy, op.batch)?);
@@ -205,13 +173,12 @@ impl<A: PolicyOps, B: PolicyOps> PolicyOps for CrossCheck<A, B> {
     fn categorical_kl(
         &mut self,
         op: &Categorical,
-        p_logits: &Self::Floats,
-        q_logits: &Self::Floats,
-        mask: Option<&Self::Words>,
-        kl: &mut Self::Floats,
+        mut operands: CategoricalKlOperands<'_, Self::Floats, Self::Words>,
     ) -> Result<()> {
-        self.a.categorical_kl(op, &p_logits.a, &q_logits.a, mask.map(|mask| &mask.a), &mut kl.a)?;
-        self.b.categorical_kl(op, &p_logits.b, &q_logits.b, mask.map(|mask| &mask.b), &mut kl.b)?;
+        let (a, b) = operands.sides();
+        self.a.categorical_kl(op, a)?;
+        self.b.categorical_kl(op, b)?;
+        let CategoricalKlOperands { p_logits, q_logits, mask, kl } = operands;
         let (p, q) = (self.bounds(op, p_logits, mask)?, self.bounds(op, q_logits, mask)?);
         self.compare("categorical_kl", "kl", kl, 0..op.batch, &p.kl(&q))
     }
@@ -220,63 +187,32 @@ impl<A: PolicyOps, B: PolicyOps> PolicyOps for CrossCheck<A, B> {
         &mut self,
         op: &Categorical,
         argument: KlArgument,
-        p_logits: &Self::Floats,
-        q_logits: &Self::Floats,
-        mask: Option<&Self::Words>,
-        d_kl: &Self::Floats,
-        d_logits: &mut Self::Floats,
+        mut operands: CategoricalKlBackwardOperands<'_, Self::Floats, Self::Words>,
     ) -> Result<()> {
-        self.a.categorical_kl_backward(
-            op,
-            argument,
-            &p_logits.a,
-            &q_logits.a,
-            mask.map(|mask| &mask.a),
-            &d_kl.a,
-            &mut d_logits.a,
-        )?;
-        self.b.categorical_kl_backward(
-            op,
-            argument,
-            &p_logits.b,
-            &q_logits.b,
-            mask.map(|mask| &mask.b),
-            &d_kl.b,
-            &mut d_logits.b,
-        )?;
+        let (a, b) = operands.sides();
+        self.a.categorical_kl_backward(op, argument, a)?;
+        self.b.categorical_kl_backward(op, argument, b)?;
+        let CategoricalKlBackwardOperands { p_logits, q_logits, mask, d_kl, d_logits } = operands;
         let (p, q) = (self.bounds(op, p_logits, mask)?, self.bounds(op, q_logits, mask)?);
         let tolerance = p.kl_backward(&q, op.actions, &self.reference(d_kl, op.batch)?);
         self.compare("categorical_kl_backward", "d_logits", d_logits, 0..op.elements(), &tolerance)
     }
 
-    fn gaussian_evaluate(
-        &mut self,
-        op: &Gaussian,
-        mean: &Self::Floats,
-        log_std: &Self::Floats,
-        actions: &Self::Floats,
-        logp: &mut Self::Floats,
-        entropy: &mut Self::Floats,
-    ) -> Result<()> {
-        self.a.gaussian_evaluate(op, &mean.a, &log_std.a, &actions.a, &mut logp.a, &mut entropy.a)?;
-        self.b.gaussian_evaluate(op, &mean.b, &log_std.b, &actions.b, &mut logp.b, &mut entropy.b)?;
+    fn gaussian_evaluate(&mut self, op: &Gaussian, mut operands: GaussianEvaluateOperands<'_, Self::Floats>) -> Result<()> {
+        let (a, b) = operands.sides();
+        self.a.gaussian_evaluate(op, a)?;
+        self.b.gaussian_evaluate(op, b)?;
+        let GaussianEvaluateOperands { mean, log_std, actions, logp, entropy } = operands;
         let [mean, log_std, actions] = self.gaussian_inputs(op, [mean, log_std, actions])?;
         self.compare("gaussian_evaluate", "logp", logp, 0..op.batch, &op.logp_tolerance(&mean, &log_std, &actions))?;
         self.compare("gaussian_evaluate", "entropy", entropy, 0..op.batch, &op.entropy_tolerance(&log_std))
     }
 
-    fn gaussian_sample(
-        &mut self,
-        op: &Gaussian,
-        mean: &Self::Floats,
-        log_std: &Self::Floats,
-        noise: &Self::Floats,
-        offset: usize,
-        actions: &mut Self::Floats,
-        logp: &mut Self::Floats,
-    ) -> Result<()> {
-        self.a.gaussian_sample(op, &mean.a, &log_std.a, &noise.a, offset, &mut actions.a, &mut logp.a)?;
-        self.b.gaussian_sample(op, &mean.b, &log_std.b, &noise.b, offset, &mut actions.b, &mut logp.b)?;
+    fn gaussian_sample(&mut self, op: &Gaussian, mut operands: GaussianSampleOperands<'_, Self::Floats>) -> Result<()> {
+        let (a, b) = operands.sides();
+        self.a.gaussian_sample(op, a)?;
+        self.b.gaussian_sample(op, b)?;
+        let GaussianSampleOperands { mean, log_std, noise, offset, actions, logp } = operands;
         let first = offset * op.dim;
         let (mean, log_std) =
             (self.reference(mean, op.elements())?, self.reference(log_std, op.log_std_offset + op.log_std_len())?);
@@ -290,40 +226,12 @@ impl<A: PolicyOps, B: PolicyOps> PolicyOps for CrossCheck<A, B> {
         self.compare("gaussian_sample", "logp", logp, offset..offset + op.batch, &tolerance)
     }
 
-    fn gaussian_backward(
-        &mut self,
-        op: &Gaussian,
-        mean: &Self::Floats,
-        log_std: &Self::Floats,
-        actions: &Self::Floats,
-        d_logp: &Self::Floats,
-        d_entropy: &Self::Floats,
-        d_mean: &mut Self::Floats,
-        d_log_std: &mut Self::Floats,
-        d_log_std_offset: usize,
-    ) -> Result<()> {
-        self.a.gaussian_backward(
-            op,
-            &mean.a,
-            &log_std.a,
-            &actions.a,
-            &d_logp.a,
-            &d_entropy.a,
-            &mut d_mean.a,
-            &mut d_log_std.a,
-            d_log_std_offset,
-        )?;
-        self.b.gaussian_backward(
-            op,
-            &mean.b,
-            &log_std.b,
-            &actions.b,
-            &d_logp.b,
-            &d_entropy.b,
-            &mut d_mean.b,
-            &mut d_log_std.b,
-            d_log_std_offset,
-        )?;
+    fn gaussian_backward(&mut self, op: &Gaussian, mut operands: GaussianBackwardOperands<'_, Self::Floats>) -> Result<()> {
+        let (a, b) = operands.sides();
+        self.a.gaussian_backward(op, a)?;
+        self.b.gaussian_backward(op, b)?;
+        let GaussianBackwardOperands { mean, log_std, actions, d_logp, d_entropy, d_mean, d_log_std, d_log_std_offset } =
+            operands;
         let [mean, log_std, actions] = self.gaussian_inputs(op, [mean, log_std, actions])?;
         let (d_logp, d_entropy) = (self.reference(d_logp, op.batch)?, self.reference(d_entropy, op.batch)?);
         let (to_mean, to_log_std) = op.backward_tolerance(&mean, &log_std, &actions, &d_logp, &d_entropy);
@@ -332,17 +240,11 @@ impl<A: PolicyOps, B: PolicyOps> PolicyOps for CrossCheck<A, B> {
         self.compare("gaussian_backward", "d_log_std", d_log_std, d_log_std_offset..end, &to_log_std)
     }
 
-    fn gaussian_kl(
-        &mut self,
-        op: &Gaussian,
-        p_mean: &Self::Floats,
-        p_log_std: &Self::Floats,
-        q_mean: &Self::Floats,
-        q_log_std: &Self::Floats,
-        kl: &mut Self::Floats,
-    ) -> Result<()> {
-        self.a.gaussian_kl(op, &p_mean.a, &p_log_std.a, &q_mean.a, &q_log_std.a, &mut kl.a)?;
-        self.b.gaussian_kl(op, &p_mean.b, &p_log_std.b, &q_mean.b, &q_log_std.b, &mut kl.b)?;
+    fn gaussian_kl(&mut self, op: &Gaussian, mut operands: GaussianKlOperands<'_, Self::Floats>) -> Result<()> {
+        let (a, b) = operands.sides();
+        self.a.gaussian_kl(op, a)?;
+        self.b.gaussian_kl(op, b)?;
+        let GaussianKlOperands { p_mean, p_log_std, q_mean, q_log_std, kl } = operands;
         let inputs = self.kl_inputs(op, [p_mean, p_log_std, q_mean, q_log_std])?;
         let tolerance = op.kl_tolerance(inputs.each_ref().map(Vec::as_slice));
         self.compare("gaussian_kl", "kl", kl, 0..op.batch, &tolerance)
@@ -352,36 +254,12 @@ impl<A: PolicyOps, B: PolicyOps> PolicyOps for CrossCheck<A, B> {
         &mut self,
         op: &Gaussian,
         argument: KlArgument,
-        p_mean: &Self::Floats,
-        p_log_std: &Self::Floats,
-        q_mean: &Self::Floats,
-        q_log_std: &Self::Floats,
-        d_kl: &Self::Floats,
-        d_mean: &mut Self::Floats,
-        d_log_std: &mut Self::Floats,
+        mut operands: GaussianKlBackwardOperands<'_, Self::Floats>,
     ) -> Result<()> {
-        self.a.gaussian_kl_backward(
-            op,
-            argument,
-            &p_mean.a,
-            &p_log_std.a,
-            &q_mean.a,
-            &q_log_std.a,
-            &d_kl.a,
-            &mut d_mean.a,
-            &mut d_log_std.a,
-        )?;
-        self.b.gaussian_kl_backward(
-            op,
-            argument,
-            &p_mean.b,
-            &p_log_std.b,
-            &q_mean.b,
-            &q_log_std.b,
-            &d_kl.b,
-            &mut d_mean.b,
-            &mut d_log_std.b,
-        )?;
+        let (a, b) = operands.sides();
+        self.a.gaussian_kl_backward(op, argument, a)?;
+        self.b.gaussian_kl_backward(op, argument, b)?;
+        let GaussianKlBackwardOperands { p_mean, p_log_std, q_mean, q_log_std, d_kl, d_mean, d_log_std } = operands;
         let inputs = self.kl_inputs(op, [p_mean, p_log_std, q_mean, q_log_std])?;
         let d_kl = self.reference(d_kl, op.batch)?;
         let (to_mean, to_log_std) = op.kl_backward_tolerance(inputs.each_ref().map(Vec::as_slice), &d_kl);
@@ -392,15 +270,12 @@ impl<A: PolicyOps, B: PolicyOps> PolicyOps for CrossCheck<A, B> {
     fn squashed_gaussian_evaluate(
         &mut self,
         op: &SquashedGaussian,
-        mean: &Self::Floats,
-        log_std: &Self::Floats,
-        u: &Self::Floats,
-        actions: &mut Self::Floats,
-        log_det: &mut Self::Floats,
-        logp: &mut Self::Floats,
+        mut operands: SquashedEvaluateOperands<'_, Self::Floats>,
     ) -> Result<()> {
-        self.a.squashed_gaussian_evaluate(op, &mean.a, &log_std.a, &u.a, &mut actions.a, &mut log_det.a, &mut logp.a)?;
-        self.b.squashed_gaussian_evaluate(op, &mean.b, &log_std.b, &u.b, &mut actions.b, &mut log_det.b, &mut logp.b)?;
+        let (a, b) = operands.sides();
+        self.a.squashed_gaussian_evaluate(op, a)?;
+        self.b.squashed_gaussian_evaluate(op, b)?;
+        let SquashedEvaluateOperands { mean, log_std, u, actions, log_det, logp } = operands;
         let gaussian = &op.gaussian;
         let [mean, log_std, u] = self.gaussian_inputs(gaussian, [mean, log_std, u])?;
         let all = 0..gaussian.elements();
@@ -414,33 +289,12 @@ impl<A: PolicyOps, B: PolicyOps> PolicyOps for CrossCheck<A, B> {
         &mut self,
         op: &SquashedGaussian,
         reparameterised: bool,
-        mean: &Self::Floats,
-        log_std: &Self::Floats,
-        u: &Self::Floats,
-        d_logp: &Self::Floats,
-        d_mean: &mut Self::Floats,
-        d_log_std: &mut Self::Floats,
+        mut operands: SquashedBackwardOperands<'_, Self::Floats>,
     ) -> Result<()> {
-        self.a.squashed_gaussian_backward(
-            op,
-            reparameterised,
-            &mean.a,
-            &log_std.a,
-            &u.a,
-            &d_logp.a,
-            &mut d_mean.a,
-            &mut d_log_std.a,
-        )?;
-        self.b.squashed_gaussian_backward(
-            op,
-            reparameterised,
-            &mean.b,
-            &log_std.b,
-            &u.b,
-            &d_logp.b,
-            &mut d_mean.b,
-            &mut d_log_std.b,
-        )?;
+        let (a, b) = operands.sides();
+        self.a.squashed_gaussian_backward(op, reparameterised, a)?;
+        self.b.squashed_gaussian_backward(op, reparameterised, b)?;
+        let SquashedBackwardOperands { mean, log_std, u, d_logp, d_mean, d_log_std } = operands;
         let gaussian = &op.gaussian;
         let [mean, log_std, u] = self.gaussian_inputs(gaussian, [mean, log_std, u])?;
         let d_logp = self.reference(d_logp, gaussian.batch)?;

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use super::{ACTIONS, OBSERVATIONS};
 use crate::backend::{Backend, Cpu, Head, Minibatch, MinibatchRows, Precision, Rows, Trace, TrainState, forward};
 use crate::bench::inputs::Inputs;
-use crate::bench::losses::{Head as LossHead, LOG_RATIO, categorical_logp, objective, off_the_clip_bounds};
 use crate::bench::measure::Effort;
 use crate::bench::peaks::{Benchmarked, Peaks, time};
 use crate::bench::{Record, Work, record};
@@ -15,6 +14,7 @@ use crate::kernels::linear::Activation;
 use crate::kernels::optimizer::{Adam, GradientNorm};
 use crate::kernels::policy::Categorical;
 use crate::layout::{sample, stat};
+use crate::operations::surrogate::{LOG_RATIO, categorical_logp, cleanrl, loss_flops, off_the_edges};
 use crate::ppo::{Network, NetworkSpec, ParameterTensor, PolicyKind};
 
 /// Samples, and units of each of the two hidden layers.
@@ -38,8 +38,6 @@ const CANCELLATION: f64 = 10.0;
 /// Operations of clipping and Adam for each parameter.
 const OPTIMIZER_FLOPS: f64 = 14.0;
 
-const LOSS: LossHead = LossHead::Categorical { actions: ACTIONS };
-
 impl Shape {
     fn network(&self) -> Result<Network> {
         Network::new(NetworkSpec {
@@ -56,7 +54,7 @@ impl Shape {
             let (first, others) = (OBSERVATIONS * self.width, self.width * (self.width + outputs));
             (batch * (4 * first + 6 * others)) as f64
         };
-        products(ACTIONS) + products(1) + LOSS.flops(batch)
+        products(ACTIONS) + products(1) + loss_flops(batch, ACTIONS) as f64
     }
 
     /// Operations and least bytes, with activations and gradients on the chip: observations,
@@ -115,8 +113,8 @@ impl Samples {
         let logits = output(&network.layers.actor)?;
         let values = output(&network.layers.critic)?;
         let mut packed = Vec::with_capacity(rows * sample::COLUMNS);
-        for (logp, value) in categorical_logp(&logits, &actions).into_iter().zip(values) {
-            let old_logp = logp - off_the_clip_bounds(LOG_RATIO * inputs.normal());
+        for (logp, value) in categorical_logp(ACTIONS, &logits, None, &actions).into_iter().zip(values) {
+            let old_logp = logp - off_the_edges(LOG_RATIO * inputs.normal());
             let old_value = f64::from(value) - off_the_clip(0.2 * inputs.normal());
             // Returns exceed values, so that the gradients of the value loss do not cancel.
             let (advantage, target) = (inputs.normal(), old_value + 0.5 + inputs.normal());
@@ -147,7 +145,7 @@ impl<B: Backend> Buffers<B> {
         // The schedule's zeros are a learning rate of 0: all calls are equal.
         let mut state = TrainState::new(backend, len, 1, 1)?;
         backend.write_floats(state.params.flat_mut(), 0, &samples.parameters)?;
-        let loss = objective(LOSS, batch);
+        let loss = cleanrl(batch);
         let norm = GradientNorm { len, max_grad_norm: 0.5, epsilon: 1e-6, stats_row: loss.stats_row };
         let (schedule_row, stats_row) = (0, loss.stats_row);
         let (weight_decay, decoupled) = (0.0, false);
@@ -312,7 +310,7 @@ mod tests {
         let products = |outputs: usize| (6 * (64 * 32 + 32 * 32 + 32 * outputs) - 2 * 64 * 32) as f64;
         let work = shape.work();
         let parameters = shape.network().unwrap().len();
-        assert_eq!(work.flops, 10.0 * (products(16) + products(1)) + LOSS.flops(10) + 14.0 * parameters as f64);
+        assert_eq!(work.flops, 10.0 * (products(16) + products(1)) + loss_flops(10, 16) as f64 + 14.0 * parameters as f64);
         assert_eq!(work.bytes, 4.0 * (10 * (64 + 1 + 4 + 17) + 6 * parameters) as f64);
     }
 }

@@ -87,6 +87,6 @@ impl Context {
         let seen = self.scratch::<u32>(POISON, 1)?;
         let workgroups = if self.is_software() { WORKGROUPS_ON_SOFTWARE } else { WORKGROUPS };
         let params = PoisonParams { word: POISON_WORD, looked_at: 0 };
-        self.dispatch(SHADER, POISON, &[], &params, &[bind(1, &seen)], Grid::Linear(workgroups))
+        self.dispatch(SHADER, POISON, &[], &params, &[bind("seen", &seen)], Grid::Linear(workgroups))
     }
 }

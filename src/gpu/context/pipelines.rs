@@ -5,7 +5,7 @@ use smallvec::SmallVec;
 
 use super::Context;
 use crate::error::{Error, Result};
-use crate::gpu::shader::{Indices, Shader};
+use crate::gpu::shader::{Indices, Shader, bindings};
 use crate::gpu::wait;
 
 #[derive(PartialEq, Eq, Hash)]
@@ -23,7 +23,19 @@ pub(super) struct Pipelines {
     /// Keyed by name and bounds checks.
     modules: HashMap<(&'static str, bool), wgpu::ShaderModule>,
     indices: HashMap<PipelineKey, usize>,
+    /// By shader: numbers and names of its buffers.
+    bindings: HashMap<&'static str, Vec<(u32, &'static str)>>,
     pub(super) made: Vec<wgpu::ComputePipeline>,
+}
+
+impl Pipelines {
+    /// The number of the buffer that a shader calls `name`. A text that replaces it keeps its
+    /// bindings.
+    pub(super) fn binding(&mut self, shader: Shader, name: &str) -> Result<u32> {
+        let known = self.bindings.entry(shader.name).or_insert_with(|| bindings(shader.source).collect());
+        let found = known.iter().find(|(_, known)| *known == name);
+        found.map(|(number, _)| *number).ok_or_else(|| Error::Device(format!("{} has no buffer {name}", shader.name)))
+    }
 }
 
 impl Context {
@@ -74,7 +86,7 @@ impl Context {
             return Ok(index);
         }
         let may_cache = self.may_cache(shader.name);
-        let Self { device, pipelines: Pipelines { replaced, modules, indices, made }, cache, .. } = self;
+        let Self { device, pipelines: Pipelines { replaced, modules, indices, made, .. }, cache, .. } = self;
         let (pipeline, error) = wait::with_error_scope(device, wgpu::ErrorFilter::Validation, || {
             let module = modules.entry((shader.name, checked)).or_insert_with(|| {
                 let source = replaced.get(shader.name).map_or(shader.source, String::as_str);

@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 use super::guards::POISON;
 use super::{Context, Timing};
 use crate::error::{Error, Result};
-use crate::gpu::buffer::{Allocation, Buffer, BufferKey, allocations_freed};
+use crate::gpu::buffer::{Allocation, Bound, BufferKey, allocations_freed};
 use crate::gpu::command::{Command, encode};
 use crate::gpu::shader::{Grid, Shader, ShaderParams};
 
@@ -45,9 +45,9 @@ impl BindGroups {
 }
 
 impl Context {
-    /// Records a dispatch. `buffers` are (binding, buffer) of group 0; `params` is the uniform at
-    /// binding 0. Private, because a shader with proven indices relies on its kernel's checks of
-    /// lengths.
+    /// Records a dispatch. `buffers` go to the shader's variables of these names; `params` is the
+    /// uniform at binding 0. Private, because a shader with proven indices relies on its kernel's
+    /// checks of lengths.
     ///
     /// # Errors
     /// [`Error::LimitExceeded`] for the grid, [`Error::Device`] from the compiler,
@@ -58,7 +58,7 @@ impl Context {
         entry: &'static str,
         constants: &[(&'static str, f64)],
         params: &P,
-        buffers: &[(u32, Buffer<u32>)],
+        buffers: &[Bound],
         grid: Grid,
     ) -> Result<()> {
         if self.guards && shader.name != POISON {
@@ -67,19 +67,17 @@ impl Context {
         let groups = self.fold(grid)?;
         let pipeline = self.pipeline(shader, entry, constants)?;
         let params = bytemuck::bytes_of(params);
-        let key = BindGroupKey {
-            pipeline,
-            params: SmallVec::from_slice(params),
-            buffers: buffers.iter().map(|(binding, buffer)| (*binding, buffer.key())).collect(),
-        };
+        let bound = |(name, buffer): &Bound| Ok((self.pipelines.binding(shader, name)?, buffer.key()));
+        let keys = buffers.iter().map(bound).collect::<Result<_>>()?;
+        let key = BindGroupKey { pipeline, params: SmallVec::from_slice(params), buffers: keys };
         let bind_group = match self.bind_groups.made.get(&key) {
             Some((known, _)) => known.clone(),
             None => {
-                for (binding, buffer) in buffers {
-                    self.require_own(&format!("binding {binding} of {}::{entry}", shader.name), buffer)?;
+                for (name, buffer) in buffers {
+                    self.require_own(&format!("{name} of {}::{entry}", shader.name), buffer)?;
                 }
                 self.require_alive()?;
-                let made = self.bind(pipeline, params, buffers)?;
+                let made = self.bind(&key, buffers)?;
                 if self.bind_groups.made.len() >= MOST_BIND_GROUPS {
                     self.bind_groups.clear();
                 }
@@ -92,19 +90,21 @@ impl Context {
         Ok(())
     }
 
-    fn bind(&mut self, pipeline: usize, params: &[u8], buffers: &[(u32, Buffer<u32>)]) -> Result<wgpu::BindGroup> {
-        let size = params.len().next_multiple_of(16) as u64;
+    fn bind(&mut self, key: &BindGroupKey, buffers: &[Bound]) -> Result<wgpu::BindGroup> {
+        let size = key.params.len().next_multiple_of(16) as u64;
         if let Some(dry_run) = &mut self.dry_run {
             dry_run.count(size);
             return Ok(dry_run.bind_group.clone());
         }
         let uniform = self.create(size, wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST, "params")?;
-        self.write_now(&uniform, 0, params);
+        self.write_now(&uniform, 0, &key.params);
         let mut entries = vec![wgpu::BindGroupEntry { binding: 0, resource: uniform.as_entire_binding() }];
-        entries.extend(buffers.iter().map(|(binding, b)| wgpu::BindGroupEntry { binding: *binding, resource: b.binding() }));
+        for ((binding, _), (_, buffer)) in key.buffers.iter().zip(buffers) {
+            entries.push(wgpu::BindGroupEntry { binding: *binding, resource: buffer.binding() });
+        }
         Ok(self.device.create_bind_group(&wgpu::BindGroupDescriptor {
             label: None,
-            layout: &self.pipelines.made[pipeline].get_bind_group_layout(0),
+            layout: &self.pipelines.made[key.pipeline].get_bind_group_layout(0),
             entries: &entries,
         }))
     }

@@ -180,11 +180,11 @@ impl ByLayer {
             check_stop_on_kl(max_kl, self.params.stats_row as usize, stats.len(), control.len())?;
         }
         let found: Buffer<u32> = context.scratch("actor_critic.found", 2 * MOST_WORKGROUPS)?;
-        let buffers = [bind(1, parts), bind(2, grads), bind(3, &found)];
+        let buffers = [bind("parts", parts), bind("grads", grads), bind("found", &found)];
         let grid = Grid::Linear(self.params.workgroups as usize);
         context.dispatch(SHADER, "sum_layers", &[], &self.params, &buffers, grid)?;
-        let state = [bind(2, grads), bind(3, &found), bind(4, stats), bind(5, control)];
-        let state = [&state[..], &[bind(6, params), bind(7, m), bind(8, v), bind(9, schedule)]].concat();
+        let state = [bind("grads", grads), bind("found", &found), bind("stats", stats), bind("control", control)];
+        let state = [&state[..], &[bind("parameters", params), bind("m", m), bind("v", v), bind("schedule", schedule)]].concat();
         let grid = Grid::covering(self.params.len as usize, WORKGROUP_SIZE);
         context.dispatch(SHADER, "update_layers", &[], &self.params, &state, grid)
     }

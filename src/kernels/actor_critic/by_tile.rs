@@ -2,7 +2,7 @@
 
 use super::{ActorCritic, Layer, MinibatchStep, PackedLayout};
 use crate::error::Result;
-use crate::gpu::{Buffer, Context, Field, Grid, Indices, Shader, ShaderParams, bind, shader_params};
+use crate::gpu::{Bound, Buffer, Context, Field, Grid, Indices, Shader, ShaderParams, bind, shader_params};
 use crate::kernels::gather::Gather;
 use crate::kernels::linear::Activation;
 use crate::kernels::optimizer::{AdamParams, NormParams};
@@ -275,7 +275,7 @@ impl ByTile {
 
     /// Records the packing of parameters.
     pub(crate) fn record_pack(&self, context: &mut Context, params: &Buffer<f32>, packed: &Buffer<f32>) -> Result<()> {
-        let buffers = [bind(10, params), bind(11, packed)];
+        let buffers = [bind("parameters", params), bind("packed", packed)];
         context.dispatch(SHADER, "pack_weights", &[self.policy()], &self.params, &buffers, self.packed_grid())
     }
 
@@ -292,8 +292,8 @@ impl ByTile {
     ) -> Result<()> {
         let step =
             ActorCriticParams { observations_offset: observations_offset as u32, first_row: first_row as u32, ..self.params };
-        let inputs = [bind(30, packed), bind(2, observations), bind(9, noise)];
-        let outputs = [bind(6, output), bind(8, values), bind(20, drawn), bind(21, logp)];
+        let inputs = [bind("packed_weights", packed), bind("observations", observations), bind("noise", noise)];
+        let outputs = [bind("output", output), bind("values", values), bind("drawn", drawn), bind("logp", logp)];
         let buffers = [&inputs[..], &outputs].concat();
         let grid = Grid::Xyz((self.params.batch as usize).div_ceil(TILE), 2, 1);
         context.dispatch(SHADER, "tiles_act", &self.tile_constants(), &step, &buffers, grid)
@@ -343,8 +343,8 @@ impl ByTile {
         context: &mut Context,
         step: &MinibatchStep,
         (rows, first_sample): (&Gather, usize),
-        [observations, actions, samples, indices]: [(u32, Buffer<u32>); 4],
-        [output, values]: [(u32, Buffer<u32>); 2],
+        [observations, actions, samples, indices]: [Bound; 4],
+        [output, values]: [Bound; 2],
         packed: &Buffer<f32>,
         [params, m, v, grads]: [&Buffer<f32>; 4],
         (schedule, stats, control): (&Buffer<f32>, &Buffer<f32>, &Buffer<u32>),
@@ -358,16 +358,30 @@ impl ByTile {
         let gradients: Buffer<f32> = context.scratch("actor_critic.tile_gradients", len)?;
         let shared = self.step_params(step, rows, first_sample);
 
-        let buffers = [observations, actions, samples, indices, output, values, bind(30, packed), bind(31, &gradients)];
+        let buffers = [
+            observations,
+            actions,
+            samples,
+            indices,
+            output,
+            values,
+            bind("packed_weights", packed),
+            bind("tile_gradients", &gradients),
+        ];
         let grid = Grid::Xyz(self.tiles, 2, 1);
         context.dispatch(SHADER, "tiles_gradient", &self.tile_constants(), &shared, &buffers, grid)?;
 
-        let buffers = [bind(31, &gradients), bind(16, grads), bind(17, &squares), bind(18, stats)];
+        let buffers = [bind("tile_gradients", &gradients), bind("grads", grads), bind("squares", &squares), bind("stats", stats)];
         let grid = Grid::Xyz(self.sum_groups, 1, 1);
         context.dispatch(SHADER, "sum_tiles", &[self.policy()], &shared, &buffers, grid)?;
 
-        let state = [bind(10, params), bind(11, packed), bind(14, m), bind(15, v), bind(16, grads)];
-        let others = [bind(18, stats), bind(19, control), bind(28, schedule), bind(29, &squares.slice(0, 4 * MOST_GROUPS))];
+        let state = [bind("parameters", params), bind("packed", packed), bind("m", m), bind("v", v), bind("grads", grads)];
+        let others = [
+            bind("stats", stats),
+            bind("control", control),
+            bind("schedule", schedule),
+            bind("all_squares", &squares.slice(0, 4 * MOST_GROUPS)),
+        ];
         let buffers = [&state[..], &others].concat();
         context.dispatch(SHADER, "update_parameters", &[self.policy()], &shared, &buffers, self.packed_grid())
     }

@@ -3,7 +3,7 @@
 use super::tuning::tuned;
 use super::{Activation, ForwardOperands, Linear, TensorCores, check_elementwise, tensor_core};
 use crate::error::Result;
-use crate::gpu::{Buffer, Context, Grid, Indices, Shader, ShaderParams, bind, shader_params};
+use crate::gpu::{Bound, Buffer, Context, Grid, Indices, Shader, ShaderParams, bind, shader_params};
 use crate::kernels::{Constants, ShaderInfo};
 use crate::layout::Variant;
 
@@ -230,7 +230,7 @@ fn record(
     operation: Operation,
     constants: Constants,
     params: &LinearParams,
-    buffers: &[(u32, Buffer<u32>)],
+    buffers: &[Bound],
 ) -> Result<()> {
     if let Some(cores) = ways.tensor_cores {
         return cores.dispatch(context, operation, constants, params, buffers);
@@ -249,7 +249,7 @@ pub(super) fn record_product(
     operation: Operation,
     constants: Constants,
     params: &LinearParams,
-    buffers: &[(u32, Buffer<u32>)],
+    buffers: &[Bound],
 ) -> Result<()> {
     let [rows, columns, splits] = [params.rows, params.columns, params.splits].map(|size| size as usize);
     let constants = [constants, way.constants()].concat();
@@ -287,12 +287,19 @@ pub(crate) fn record_forward(
         bias_offset: layer.bias_offset as u32,
         output_offset: product_offset as u32,
     };
-    let buffers = [bind(1, x), bind(2, weights), bind(3, product)];
+    let buffers = [bind("a", x), bind("b", weights), bind("output", product)];
     record(context, ways, Operation::Forward, activation_constant(fused), &params, &buffers)?;
     let Some(pre) = pre else { return Ok(()) };
     let params = LinearParams::elementwise(rows * columns, y_offset);
     let grid = Grid::covering(rows * columns, WORKGROUP_SIZE);
-    context.dispatch(SHADER, "activation_forward", activation_constant(activation), &params, &[bind(1, pre), bind(3, y)], grid)
+    context.dispatch(
+        SHADER,
+        "activation_forward",
+        activation_constant(activation),
+        &params,
+        &[bind("a", pre), bind("output", y)],
+        grid,
+    )
 }
 
 pub(crate) fn record_activation_backward(
@@ -304,7 +311,7 @@ pub(crate) fn record_activation_backward(
     d_pre: &Buffer<f32>,
 ) -> Result<()> {
     check_elementwise(len, [("saved", saved.len()), ("d_y", d_y.len()), ("d_pre", d_pre.len())])?;
-    let buffers = [bind(1, d_y), bind(3, d_pre), bind(4, saved)];
+    let buffers = [bind("a", d_y), bind("output", d_pre), bind("saved", saved)];
     let params = LinearParams::elementwise(len, 0);
     let grid = Grid::covering(len, WORKGROUP_SIZE);
     context.dispatch(SHADER, "activation_backward", activation_constant(activation), &params, &buffers, grid)
@@ -342,7 +349,7 @@ pub(crate) fn record_backward_input(
         bias_offset: 0,
         output_offset: 0,
     };
-    let buffers = [bind(1, d_pre), bind(2, weights), bind(3, d_x), bind(4, &saved)];
+    let buffers = [bind("a", d_pre), bind("b", weights), bind("output", d_x), bind("saved", &saved)];
     record(context, ways, Operation::BackwardInput, activation_constant(activation), &params, &buffers)
 }
 
@@ -368,7 +375,7 @@ pub(crate) fn record_backward_params(
     let parts = context.scratch("linear parts", len)?;
     let params = record_parts(context, ways, layer, d_pre, x, &parts)?;
     let sum_grid = Grid::covering(layer.weights() + layer.out_features, WORKGROUP_SIZE);
-    context.dispatch(SHADER, "sum_splits", &[], &params, &[bind(1, &parts), bind(3, grads)], sum_grid)
+    context.dispatch(SHADER, "sum_splits", &[], &params, &[bind("a", &parts), bind("output", grads)], sum_grid)
 }
 
 /// Records the parts `[splits, out, in + 1]` of dW|db, or where there is but one stretch, dW and db at their places in `output`.
@@ -395,7 +402,7 @@ pub(crate) fn record_parts(
         bias_offset: layer.bias_offset as u32,
         output_offset: layer.weight_offset as u32,
     };
-    let buffers = [bind(1, d_pre), bind(2, x), bind(3, output)];
+    let buffers = [bind("a", d_pre), bind("b", x), bind("output", output)];
     record(context, ways, Operation::BackwardParams, &[ONES], &params, &buffers)?;
     Ok(params)
 }

@@ -73,7 +73,7 @@ mod binding {
     use super::super::binding::{LinearParams, Operation, activations};
     use super::Precision;
     use crate::error::Result;
-    use crate::gpu::{Buffer, Context, CooperativeMatrix, Grid, Indices, Shader, ShaderParams};
+    use crate::gpu::{Bound, Context, CooperativeMatrix, Grid, Indices, Shader, ShaderParams};
     use crate::kernels::{Constants, ShaderInfo};
 
     macro_rules! shader {
@@ -233,7 +233,7 @@ mod binding {
             operation: Operation,
             constants: Constants,
             params: &LinearParams,
-            buffers: &[(u32, Buffer<u32>)],
+            buffers: &[Bound],
         ) -> Result<()> {
             let (entry, activation, across): (_, Constants, _) = match operation {
                 Operation::Forward => ("forward", constants, ALONG),
@@ -256,8 +256,8 @@ mod binding {
             ]
             .concat();
             let mut buffers = buffers.to_vec();
-            for (operand, as_vectors) in [(1, 5), (2, 6)] {
-                let same = buffers.iter().find(|(binding, _)| *binding == operand).map(|(_, buffer)| buffer.clone());
+            for (operand, as_vectors) in [("a", "a_vectors"), ("b", "b_vectors")] {
+                let same = buffers.iter().find(|(name, _)| *name == operand).map(|(_, buffer)| buffer.clone());
                 let readable = same.filter(|_| vectors);
                 let buffer = readable.map_or_else(|| context.scratch("linear: no vectors", 4), Ok)?;
                 buffers.push((as_vectors, buffer));

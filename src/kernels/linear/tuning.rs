@@ -98,9 +98,9 @@ fn make_problem<'a>(
         Operation::BackwardInput => 0,
         Operation::BackwardParams => params.rows * (params.columns - 1),
     };
-    let mut buffers = vec![bind(1, &inputs), bind(2, &inputs), bind(3, &output)];
+    let mut buffers = vec![bind("a", &inputs), bind("b", &inputs), bind("output", &output)];
     if operation == Operation::BackwardInput {
-        buffers.push(bind(4, &inputs));
+        buffers.push(bind("saved", &inputs));
     }
     let record = move |context: &mut Context, candidate: usize| {
         record_product(context, candidates[candidate], operation, constants, &params, &buffers)

@@ -1,11 +1,16 @@
 //! The kernels' binding to wgpu.
 
-use super::{ACTIONS_PER_LANE, Categorical, Gaussian, KlArgument, MOST_ROUNDS, SquashedGaussian};
+use super::{
+    ACTIONS_PER_LANE, Categorical, CategoricalBackwardOperands, CategoricalDistributionOperands, CategoricalEvaluateOperands,
+    CategoricalKlBackwardOperands, CategoricalKlOperands, CategoricalSampleOperands, Gaussian, GaussianBackwardOperands,
+    GaussianEvaluateOperands, GaussianKlBackwardOperands, GaussianKlOperands, GaussianSampleOperands, KlArgument, MOST_ROUNDS,
+    SquashedBackwardOperands, SquashedEvaluateOperands, SquashedGaussian,
+};
 use crate::error::{Error, Result};
-use crate::gpu::{Buffer, Context, Grid, Indices, Shader, ShaderParams, bind, shader_params};
+use crate::gpu::{Bound, Buffer, Context, Grid, Indices, Shader, ShaderParams, bind, shader_params};
 use crate::kernels::ShaderInfo;
 
-type Bindings<'a> = &'a [(u32, Buffer<u32>)];
+type Bindings<'a> = &'a [Bound];
 type Constants = [(&'static str, f64); 3];
 
 const CATEGORICAL: Shader = Shader {
@@ -131,7 +136,7 @@ fn record_rows(
         [("LANES", lanes as f64), ("MASKED", flag(mask.is_some())), ("WITH_RESPECT_TO_Q", flag(argument == Some(KlArgument::Q)))];
     let constants = if argument.is_some() { &constants[..] } else { &constants[..2] };
     let params = CategoricalParams { batch: op.batch as u32, actions: op.actions as u32, offset: offset as u32 };
-    let mut buffers = vec![bind(1, logits), mask.map_or_else(|| bind(2, logits), |mask| bind(2, mask))];
+    let mut buffers = vec![bind("logits", logits), mask.map_or_else(|| bind("mask", logits), |mask| bind("mask", mask))];
     buffers.extend_from_slice(others);
     context.dispatch(CATEGORICAL, entry, constants, &params, &buffers, Grid::covering(op.batch * lanes, WORKGROUP_SIZE))
 }
@@ -139,88 +144,67 @@ fn record_rows(
 pub(crate) fn record_distribution(
     context: &mut Context,
     op: &Categorical,
-    logits: &Buffer<f32>,
-    mask: Option<&Buffer<u32>>,
-    [log_probs, probs, logsumexp]: [&Buffer<f32>; 3],
-    mode: &Buffer<u32>,
+    operands: &CategoricalDistributionOperands<'_, Buffer<f32>, Buffer<u32>>,
 ) -> Result<()> {
-    let wide = [("logits", logits.len()), ("log_probs", log_probs.len()), ("probs", probs.len())];
-    op.check(mask.map(Buffer::len), &wide, &[("logsumexp", logsumexp.len()), ("mode", mode.len())])?;
-    let others = [bind(9, log_probs), bind(10, probs), bind(11, logsumexp), bind(12, mode)];
-    record_rows(context, "distribution", op, 0, None, logits, mask, &others)
+    op.check_distribution(operands)?;
+    let CategoricalDistributionOperands { logits, mask, log_probs, probs, logsumexp, mode } = operands;
+    let others = [bind("log_probs", log_probs), bind("probs", probs), bind("logsumexp", logsumexp), bind("mode", mode)];
+    record_rows(context, "distribution", op, 0, None, logits, *mask, &others)
 }
 
 pub(crate) fn record_evaluate(
     context: &mut Context,
     op: &Categorical,
-    logits: &Buffer<f32>,
-    mask: Option<&Buffer<u32>>,
-    actions: &Buffer<u32>,
-    logp: &Buffer<f32>,
-    entropy: &Buffer<f32>,
+    operands: &CategoricalEvaluateOperands<'_, Buffer<f32>, Buffer<u32>>,
 ) -> Result<()> {
-    let narrow = [("actions", actions.len()), ("logp", logp.len()), ("entropy", entropy.len())];
-    op.check(mask.map(Buffer::len), &[("logits", logits.len())], &narrow)?;
-    let others = [bind(4, actions), bind(13, logp), bind(14, entropy)];
-    record_rows(context, "evaluate", op, 0, None, logits, mask, &others)
+    op.check_evaluate(operands)?;
+    let CategoricalEvaluateOperands { logits, mask, actions, logp, entropy } = operands;
+    let others = [bind("actions", actions), bind("logp", logp), bind("entropy", entropy)];
+    record_rows(context, "evaluate", op, 0, None, logits, *mask, &others)
 }
 
 pub(crate) fn record_sample(
     context: &mut Context,
     op: &Categorical,
-    logits: &Buffer<f32>,
-    mask: Option<&Buffer<u32>>,
-    uniforms: &Buffer<f32>,
-    offset: usize,
-    actions: &Buffer<u32>,
-    logp: &Buffer<f32>,
+    operands: &CategoricalSampleOperands<'_, Buffer<f32>, Buffer<u32>>,
 ) -> Result<()> {
-    let rows = [("uniforms", uniforms.len()), ("actions", actions.len()), ("logp", logp.len())];
-    op.check_sample(mask.map(Buffer::len), logits.len(), offset, &rows)?;
-    let others = [bind(5, uniforms), bind(13, logp), bind(15, actions)];
-    record_rows(context, "sample", op, offset, None, logits, mask, &others)
+    op.check_sample(operands)?;
+    let CategoricalSampleOperands { logits, mask, uniforms, offset, actions, logp } = operands;
+    let others = [bind("uniforms", uniforms), bind("logp", logp), bind("drawn", actions)];
+    record_rows(context, "sample", op, *offset, None, logits, *mask, &others)
 }
 
 pub(crate) fn record_backward(
     context: &mut Context,
     op: &Categorical,
-    logits: &Buffer<f32>,
-    mask: Option<&Buffer<u32>>,
-    actions: &Buffer<u32>,
-    [d_logp, d_entropy]: [&Buffer<f32>; 2],
-    d_logits: &Buffer<f32>,
+    operands: &CategoricalBackwardOperands<'_, Buffer<f32>, Buffer<u32>>,
 ) -> Result<()> {
-    let narrow = [("actions", actions.len()), ("d_logp", d_logp.len()), ("d_entropy", d_entropy.len())];
-    op.check(mask.map(Buffer::len), &[("logits", logits.len()), ("d_logits", d_logits.len())], &narrow)?;
-    let others = [bind(4, actions), bind(6, d_logp), bind(7, d_entropy), bind(16, d_logits)];
-    record_rows(context, "backward", op, 0, None, logits, mask, &others)
+    op.check_backward(operands)?;
+    let CategoricalBackwardOperands { logits, mask, actions, d_logp, d_entropy, d_logits } = operands;
+    let others = [bind("actions", actions), bind("d_logp", d_logp), bind("d_entropy", d_entropy), bind("d_logits", d_logits)];
+    record_rows(context, "backward", op, 0, None, logits, *mask, &others)
 }
 
 pub(crate) fn record_kl(
     context: &mut Context,
     op: &Categorical,
-    [p_logits, q_logits]: [&Buffer<f32>; 2],
-    mask: Option<&Buffer<u32>>,
-    kl: &Buffer<f32>,
+    operands: &CategoricalKlOperands<'_, Buffer<f32>, Buffer<u32>>,
 ) -> Result<()> {
-    let wide = [("p_logits", p_logits.len()), ("q_logits", q_logits.len())];
-    op.check(mask.map(Buffer::len), &wide, &[("kl", kl.len())])?;
-    record_rows(context, "kl", op, 0, None, p_logits, mask, &[bind(3, q_logits), bind(17, kl)])
+    op.check_kl(operands)?;
+    let CategoricalKlOperands { p_logits, q_logits, mask, kl } = operands;
+    record_rows(context, "kl", op, 0, None, p_logits, *mask, &[bind("q_logits", q_logits), bind("kl_out", kl)])
 }
 
 pub(crate) fn record_kl_backward(
     context: &mut Context,
     op: &Categorical,
     argument: KlArgument,
-    [p_logits, q_logits]: [&Buffer<f32>; 2],
-    mask: Option<&Buffer<u32>>,
-    d_kl: &Buffer<f32>,
-    d_logits: &Buffer<f32>,
+    operands: &CategoricalKlBackwardOperands<'_, Buffer<f32>, Buffer<u32>>,
 ) -> Result<()> {
-    let wide = [("p_logits", p_logits.len()), ("q_logits", q_logits.len()), ("d_logits", d_logits.len())];
-    op.check(mask.map(Buffer::len), &wide, &[("d_kl", d_kl.len())])?;
-    let others = [bind(3, q_logits), bind(8, d_kl), bind(16, d_logits)];
-    record_rows(context, "kl_backward", op, 0, Some(argument), p_logits, mask, &others)
+    op.check_kl_backward(operands)?;
+    let CategoricalKlBackwardOperands { p_logits, q_logits, mask, d_kl, d_logits } = operands;
+    let others = [bind("q_logits", q_logits), bind("d_kl", d_kl), bind("d_logits", d_logits)];
+    record_rows(context, "kl_backward", op, 0, Some(argument), p_logits, *mask, &others)
 }
 
 fn gaussian_params(op: &Gaussian, offset: usize, d_log_std_offset: usize) -> GaussianParams {
@@ -277,70 +261,68 @@ fn record_gradient(
     let constants = if option.0.is_empty() { &constants[..1] } else { &constants[..] };
     let grid = Grid::covering(params.parts as usize * op.dim, WORKGROUP_SIZE);
     let mut buffers = inputs.to_vec();
-    buffers.push(bind(15, d_mean));
+    buffers.push(bind("d_mean", d_mean));
     if op.state_dependent_std {
-        buffers.push(bind(16, d_log_std));
+        buffers.push(bind("d_log_std", d_log_std));
         return context.dispatch(GAUSSIAN, entry, constants, params, &buffers, grid);
     }
     let parts = context.scratch::<f32>("policy parts", params.parts as usize * op.dim)?;
-    buffers.push(bind(16, &parts));
+    buffers.push(bind("d_log_std", &parts));
     context.dispatch(GAUSSIAN, entry, constants, params, &buffers, grid)?;
-    let sum = [bind(9, &parts), bind(16, d_log_std)];
+    let sum = [bind("parts", &parts), bind("d_log_std", d_log_std)];
     context.dispatch(GAUSSIAN, "sum_parts", &constants[..1], params, &sum, Grid::covering(op.dim, WORKGROUP_SIZE))
 }
 
 pub(crate) fn record_gaussian_evaluate(
     context: &mut Context,
     op: &Gaussian,
-    [mean, log_std, actions]: [&Buffer<f32>; 3],
-    logp: &Buffer<f32>,
-    entropy: &Buffer<f32>,
+    operands: &GaussianEvaluateOperands<'_, Buffer<f32>>,
 ) -> Result<()> {
-    let wide = [("mean", mean.len()), ("actions", actions.len())];
-    op.check(&[("log_std", log_std.len())], &wide, &[("logp", logp.len()), ("entropy", entropy.len())])?;
-    let buffers = [bind(1, mean), bind(2, log_std), bind(3, actions), bind(10, logp), bind(11, entropy)];
+    op.check_evaluate(operands)?;
+    let GaussianEvaluateOperands { mean, log_std, actions, logp, entropy } = operands;
+    let buffers =
+        [bind("mean", mean), bind("log_std", log_std), bind("x", actions), bind("logp", logp), bind("entropy", entropy)];
     record_forward(context, "evaluate", op, &gaussian_params(op, 0, 0), &buffers)
 }
 
 pub(crate) fn record_gaussian_sample(
     context: &mut Context,
     op: &Gaussian,
-    [mean, log_std, noise]: [&Buffer<f32>; 3],
-    offset: usize,
-    actions: &Buffer<f32>,
-    logp: &Buffer<f32>,
+    operands: &GaussianSampleOperands<'_, Buffer<f32>>,
 ) -> Result<()> {
-    let wide = [("noise", noise.len()), ("actions", actions.len())];
-    op.check_sample(mean.len(), log_std.len(), offset, &wide, logp.len())?;
-    let buffers = [bind(1, mean), bind(2, log_std), bind(3, noise), bind(10, logp), bind(12, actions)];
-    record_forward(context, "sample", op, &gaussian_params(op, offset, 0), &buffers)
+    op.check_sample(operands)?;
+    let GaussianSampleOperands { mean, log_std, noise, offset, actions, logp } = operands;
+    let buffers = [bind("mean", mean), bind("log_std", log_std), bind("x", noise), bind("logp", logp), bind("actions", actions)];
+    record_forward(context, "sample", op, &gaussian_params(op, *offset, 0), &buffers)
 }
 
 pub(crate) fn record_gaussian_backward(
     context: &mut Context,
     op: &Gaussian,
-    [mean, log_std, actions]: [&Buffer<f32>; 3],
-    [d_logp, d_entropy]: [&Buffer<f32>; 2],
-    d_mean: &Buffer<f32>,
-    (d_log_std, d_log_std_offset): (&Buffer<f32>, usize),
+    operands: &GaussianBackwardOperands<'_, Buffer<f32>>,
 ) -> Result<()> {
-    let wide = [("mean", mean.len()), ("actions", actions.len()), ("d_mean", d_mean.len())];
-    op.check(&[("log_std", log_std.len())], &wide, &[("d_logp", d_logp.len()), ("d_entropy", d_entropy.len())])?;
-    op.check_d_log_std(d_log_std.len(), d_log_std_offset)?;
-    let inputs = [bind(1, mean), bind(2, log_std), bind(3, actions), bind(6, d_logp), bind(7, d_entropy)];
-    let params = gaussian_params(op, 0, d_log_std_offset);
+    op.check_backward(operands)?;
+    let GaussianBackwardOperands { mean, log_std, actions, d_logp, d_entropy, d_mean, d_log_std, d_log_std_offset } = operands;
+    let inputs =
+        [bind("mean", mean), bind("log_std", log_std), bind("x", actions), bind("d_logp", d_logp), bind("d_entropy", d_entropy)];
+    let params = gaussian_params(op, 0, *d_log_std_offset);
     record_gradient(context, "backward", op, ("", false), &params, &inputs, d_mean, d_log_std)
 }
 
 pub(crate) fn record_gaussian_kl(
     context: &mut Context,
     op: &Gaussian,
-    [p_mean, p_log_std, q_mean, q_log_std]: [&Buffer<f32>; 4],
-    kl: &Buffer<f32>,
+    operands: &GaussianKlOperands<'_, Buffer<f32>>,
 ) -> Result<()> {
-    let log_stds = [("p_log_std", p_log_std.len()), ("q_log_std", q_log_std.len())];
-    op.check(&log_stds, &[("p_mean", p_mean.len()), ("q_mean", q_mean.len())], &[("kl", kl.len())])?;
-    let buffers = [bind(1, p_mean), bind(2, p_log_std), bind(4, q_mean), bind(5, q_log_std), bind(14, kl)];
+    op.check_kl(operands)?;
+    let GaussianKlOperands { p_mean, p_log_std, q_mean, q_log_std, kl } = operands;
+    let buffers = [
+        bind("mean", p_mean),
+        bind("log_std", p_log_std),
+        bind("q_mean", q_mean),
+        bind("q_log_std", q_log_std),
+        bind("kl_out", kl),
+    ];
     record_forward(context, "kl", op, &gaussian_params(op, 0, 0), &buffers)
 }
 
@@ -348,16 +330,17 @@ pub(crate) fn record_gaussian_kl_backward(
     context: &mut Context,
     op: &Gaussian,
     argument: KlArgument,
-    [p_mean, p_log_std, q_mean, q_log_std]: [&Buffer<f32>; 4],
-    d_kl: &Buffer<f32>,
-    d_mean: &Buffer<f32>,
-    d_log_std: &Buffer<f32>,
+    operands: &GaussianKlBackwardOperands<'_, Buffer<f32>>,
 ) -> Result<()> {
-    let log_stds = [("p_log_std", p_log_std.len()), ("q_log_std", q_log_std.len())];
-    let wide = [("p_mean", p_mean.len()), ("q_mean", q_mean.len()), ("d_mean", d_mean.len())];
-    op.check(&log_stds, &wide, &[("d_kl", d_kl.len())])?;
-    op.check_d_log_std(d_log_std.len(), 0)?;
-    let inputs = [bind(1, p_mean), bind(2, p_log_std), bind(4, q_mean), bind(5, q_log_std), bind(8, d_kl)];
+    op.check_kl_backward(operands)?;
+    let GaussianKlBackwardOperands { p_mean, p_log_std, q_mean, q_log_std, d_kl, d_mean, d_log_std } = operands;
+    let inputs = [
+        bind("mean", p_mean),
+        bind("log_std", p_log_std),
+        bind("q_mean", q_mean),
+        bind("q_log_std", q_log_std),
+        bind("d_kl", d_kl),
+    ];
     let option = ("WITH_RESPECT_TO_Q", argument == KlArgument::Q);
     record_gradient(context, "kl_backward", op, option, &gaussian_params(op, 0, 0), &inputs, d_mean, d_log_std)
 }
@@ -365,14 +348,18 @@ pub(crate) fn record_gaussian_kl_backward(
 pub(crate) fn record_squashed_evaluate(
     context: &mut Context,
     op: &SquashedGaussian,
-    [mean, log_std, u]: [&Buffer<f32>; 3],
-    [actions, log_det]: [&Buffer<f32>; 2],
-    logp: &Buffer<f32>,
+    operands: &SquashedEvaluateOperands<'_, Buffer<f32>>,
 ) -> Result<()> {
-    op.check_interval()?;
-    let wide = [("mean", mean.len()), ("u", u.len()), ("actions", actions.len()), ("log_det", log_det.len())];
-    op.gaussian.check(&[("log_std", log_std.len())], &wide, &[("logp", logp.len())])?;
-    let buffers = [bind(1, mean), bind(2, log_std), bind(3, u), bind(10, logp), bind(12, actions), bind(13, log_det)];
+    op.check_evaluate(operands)?;
+    let SquashedEvaluateOperands { mean, log_std, u, actions, log_det, logp } = operands;
+    let buffers = [
+        bind("mean", mean),
+        bind("log_std", log_std),
+        bind("x", u),
+        bind("logp", logp),
+        bind("actions", actions),
+        bind("log_det", log_det),
+    ];
     record_forward(context, "squashed_evaluate", &op.gaussian, &squashed_params(op), &buffers)
 }
 
@@ -380,16 +367,11 @@ pub(crate) fn record_squashed_backward(
     context: &mut Context,
     op: &SquashedGaussian,
     reparameterised: bool,
-    [mean, log_std, u]: [&Buffer<f32>; 3],
-    d_logp: &Buffer<f32>,
-    d_mean: &Buffer<f32>,
-    d_log_std: &Buffer<f32>,
+    operands: &SquashedBackwardOperands<'_, Buffer<f32>>,
 ) -> Result<()> {
-    op.check_interval()?;
-    let wide = [("mean", mean.len()), ("u", u.len()), ("d_mean", d_mean.len())];
-    op.gaussian.check(&[("log_std", log_std.len())], &wide, &[("d_logp", d_logp.len())])?;
-    op.gaussian.check_d_log_std(d_log_std.len(), 0)?;
-    let inputs = [bind(1, mean), bind(2, log_std), bind(3, u), bind(6, d_logp)];
+    op.check_backward(operands)?;
+    let SquashedBackwardOperands { mean, log_std, u, d_logp, d_mean, d_log_std } = operands;
+    let inputs = [bind("mean", mean), bind("log_std", log_std), bind("x", u), bind("d_logp", d_logp)];
     let option = ("REPARAMETERISED", reparameterised);
     record_gradient(context, "squashed_backward", &op.gaussian, option, &squashed_params(op), &inputs, d_mean, d_log_std)
 }

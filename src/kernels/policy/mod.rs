@@ -2,13 +2,15 @@
 
 #[cfg(feature = "gpu")]
 mod binding;
+mod operands;
 pub mod tolerance;
 
 #[cfg(feature = "gpu")]
 pub(crate) use binding::*;
+pub use operands::*;
 
-use crate::error::{Error, Result};
-use crate::shape::{elements, require_finite, require_len, require_size};
+/// ½·log 2π.
+pub(crate) const HALF_LOG_TWO_PI: f64 = 0.918_938_533_204_672_7;
 
 /// A batch of categorical distributions given by logits `[batch, actions]`.
 ///
@@ -68,28 +70,6 @@ impl Categorical {
     pub(crate) fn elements(&self) -> usize {
         self.batch * self.actions
     }
-
-    /// Checks sizes, the mask, and that every named buffer holds `[batch, actions]` or `[batch]`.
-    pub(crate) fn check(&self, mask: Option<usize>, wide: &[(&str, usize)], narrow: &[(&str, usize)]) -> Result<()> {
-        require_size("batch", self.batch)?;
-        require_size("actions", self.actions)?;
-        let all = elements("logits", self.batch, self.actions)?;
-        mask.map_or(Ok(()), |mask| require_len("mask", mask, all))?;
-        wide.iter().try_for_each(|(name, len)| require_len(name, *len, all))?;
-        narrow.iter().try_for_each(|(name, len)| require_len(name, *len, self.batch))
-    }
-
-    /// Checks the buffers that sampling reads and writes from row `offset` on.
-    pub(crate) fn check_sample(&self, mask: Option<usize>, logits: usize, offset: usize, rows: &[(&str, usize)]) -> Result<()> {
-        self.check(mask, &[("logits", logits)], &[])?;
-        let end = rows_end(self.batch, offset)?;
-        rows.iter().try_for_each(|(name, len)| require_len(name, *len, end))
-    }
-}
-
-fn rows_end(batch: usize, offset: usize) -> Result<usize> {
-    let end = offset.checked_add(batch).filter(|&end| end <= u32::MAX as usize);
-    end.ok_or_else(|| Error::shape("offset", "offset + batch below 2^32", offset))
 }
 
 impl Gaussian {
@@ -103,55 +83,14 @@ impl Gaussian {
         if self.state_dependent_std { self.elements() } else { self.dim }
     }
 
-    /// Checks sizes, the log-stds, and that every named buffer holds `[batch, dim]` or `[batch]`.
-    pub(crate) fn check(&self, log_stds: &[(&str, usize)], wide: &[(&str, usize)], narrow: &[(&str, usize)]) -> Result<()> {
-        require_size("batch", self.batch)?;
-        require_size("dim", self.dim)?;
-        let all = elements("mean", self.batch, self.dim)?;
-        let end = offset_end("log_std_offset", self.log_std_offset, self.log_std_len())?;
-        log_stds.iter().try_for_each(|(name, len)| require_len(name, *len, end))?;
-        wide.iter().try_for_each(|(name, len)| require_len(name, *len, all))?;
-        narrow.iter().try_for_each(|(name, len)| require_len(name, *len, self.batch))
-    }
-
-    /// Checks the buffers that sampling reads and writes from row `offset` on.
-    pub(crate) fn check_sample(
-        &self,
-        mean: usize,
-        log_std: usize,
-        offset: usize,
-        wide: &[(&str, usize)],
-        logp: usize,
-    ) -> Result<()> {
-        self.check(&[("log_std", log_std)], &[("mean", mean)], &[])?;
-        let end = rows_end(self.batch, offset)?;
-        let wide_end = elements("actions", end, self.dim)?;
-        wide.iter().try_for_each(|(name, len)| require_len(name, *len, wide_end))?;
-        require_len("logp", logp, end)
-    }
-
-    /// Checks the buffer that takes the gradient with respect to log-std.
-    pub(crate) fn check_d_log_std(&self, len: usize, offset: usize) -> Result<()> {
-        require_len("d_log_std", len, offset_end("d_log_std_offset", offset, self.log_std_len())?)
+    /// Index of a log-std in its buffer.
+    pub(crate) fn log_std_index(&self, row: usize, d: usize) -> usize {
+        self.log_std_offset + if self.state_dependent_std { row * self.dim + d } else { d }
     }
 
     /// Rows that one invocation sums for a log-std shared by the batch, and how many such parts there are: at most 1024, so that both sums stay short.
     pub(crate) fn rows_per_part(&self) -> (usize, usize) {
         let rows = if self.state_dependent_std { 1 } else { self.batch.div_ceil(1024).max(64) };
         (rows, self.batch.div_ceil(rows))
-    }
-}
-
-fn offset_end(name: &str, offset: usize, len: usize) -> Result<usize> {
-    let end = offset.checked_add(len).filter(|&end| end <= u32::MAX as usize);
-    end.ok_or_else(|| Error::shape(name, "an offset inside the buffer", offset))
-}
-
-impl SquashedGaussian {
-    /// Checks the ends of the interval.
-    pub(crate) fn check_interval(&self) -> Result<()> {
-        require_finite("low", self.low)?;
-        require_finite("high", self.high)?;
-        if self.low < self.high { Ok(()) } else { Err(Error::value("high", format!("more than low = {}", self.low), self.high)) }
     }
 }

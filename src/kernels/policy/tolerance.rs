@@ -127,11 +127,6 @@ impl Gaussian {
         Dimension { z: (x[element] - mean[element]) * (-s).exp(), s }
     }
 
-    /// Index of a log-std in its buffer.
-    pub(crate) fn log_std_index(&self, row: usize, d: usize) -> usize {
-        self.log_std_offset + if self.state_dependent_std { row * self.dim + d } else { d }
-    }
-
     fn per_row(&self, bound: impl Fn(usize, usize) -> f64) -> Vec<f64> {
         (0..self.batch).map(|row| (0..self.dim).map(|d| bound(row, d)).sum::<f64>() + SMALLEST_NORMAL).collect()
     }

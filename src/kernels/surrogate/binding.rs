@@ -1,6 +1,8 @@
 //! Recording `shaders/surrogate/`.
 
-use super::{SUMS, Surrogate, ValueLoss, WORKGROUP_SIZE, check_stop_on_kl, lanes};
+use super::{
+    CategoricalOperands, GaussianOperands, SUMS, Surrogate, SurrogateOperands, ValueLoss, WORKGROUP_SIZE, check_stop_on_kl, lanes,
+};
 use crate::error::Result;
 use crate::gpu::{Buffer, Context, Field, Grid, Indices, Shader, ShaderParams, bind, shader_params};
 use crate::kernels::ShaderInfo;
@@ -164,9 +166,16 @@ impl SurrogateParams {
         d_log_std: Option<&Buffer<f32>>,
     ) -> Result<()> {
         let Some(d_log_std) = d_log_std else {
-            return context.dispatch(SHADER, "finish", &[], self, &[bind(4, partials), bind(5, stats)], Grid::Linear(1));
+            return context.dispatch(
+                SHADER,
+                "finish",
+                &[],
+                self,
+                &[bind("partials", partials), bind("stats", stats)],
+                Grid::Linear(1),
+            );
         };
-        let buffers = [bind(4, partials), bind(5, stats), bind(18, d_log_std)];
+        let buffers = [bind("partials", partials), bind("stats", stats), bind("d_log_std", d_log_std)];
         context.dispatch(SHADER, "finish_gaussian", &[], self, &buffers, Grid::Linear(self.partial_width as usize / SUMS))
     }
 }
@@ -174,28 +183,21 @@ impl SurrogateParams {
 pub(crate) fn record_elementwise(
     context: &mut Context,
     op: &Surrogate,
-    logp: &Buffer<f32>,
-    entropy: &Buffer<f32>,
-    values: &Buffer<f32>,
-    samples: &Buffer<f32>,
-    terms: &Buffer<f32>,
-    d_logp: &Buffer<f32>,
-    d_values: &Buffer<f32>,
-    stats: &Buffer<f32>,
+    operands: &SurrogateOperands<'_, Buffer<f32>>,
 ) -> Result<()> {
-    let vectors = [("logp", logp.len()), ("entropy", entropy.len()), ("d_logp", d_logp.len())];
-    op.check_elementwise(vectors, values.len(), samples.len(), terms.len(), d_values.len(), stats.len())?;
+    op.check_elementwise(operands)?;
+    let SurrogateOperands { logp, entropy, values, samples, terms, d_logp, d_values, stats } = operands;
     let params = SurrogateParams::new(op, 1, WORKGROUP_SIZE);
     let partials = params.partials(context)?;
     let buffers = [
-        bind(1, samples),
-        bind(2, values),
-        bind(3, d_values),
-        bind(4, &partials),
-        bind(6, logp),
-        bind(7, entropy),
-        bind(8, terms),
-        bind(9, d_logp),
+        bind("samples", samples),
+        bind("values", values),
+        bind("d_values", d_values),
+        bind("partials", &partials),
+        bind("logp", logp),
+        bind("entropy", entropy),
+        bind("terms", terms),
+        bind("d_logp", d_logp),
     ];
     context.dispatch(SHADER, "elementwise", &[], &params, &buffers, params.grid())?;
     params.finish(context, &partials, stats, None)
@@ -204,7 +206,7 @@ pub(crate) fn record_elementwise(
 /// d_entropy[i] = −ent_coef/batch, for the composition of plain operations.
 pub(crate) fn record_entropy_gradient(context: &mut Context, op: &Surrogate, d_entropy: &Buffer<f32>) -> Result<()> {
     let params = SurrogateParams::new(op, 1, WORKGROUP_SIZE);
-    context.dispatch(SHADER, "entropy_gradient", &[], &params, &[bind(19, d_entropy)], params.grid())
+    context.dispatch(SHADER, "entropy_gradient", &[], &params, &[bind("d_entropy", d_entropy)], params.grid())
 }
 
 /// Whether a loss of rows of `width` elements goes by tile.
@@ -219,15 +221,9 @@ pub(crate) fn record_categorical(
     variant: Variant,
     op: &Surrogate,
     policy: &Categorical,
-    logits: &Buffer<f32>,
-    mask: Option<&Buffer<u32>>,
-    actions: &Buffer<u32>,
-    values: &Buffer<f32>,
-    samples: &Buffer<f32>,
-    d_logits: &Buffer<f32>,
-    d_values: &Buffer<f32>,
-    stats: &Buffer<f32>,
+    operands: &CategoricalOperands<'_, Buffer<f32>, Buffer<u32>>,
 ) -> Result<()> {
+    let CategoricalOperands { logits, mask, actions, values, samples, d_logits, d_values, stats } = operands;
     let lanes = lanes(policy.actions);
     let masked = ("MASKED", f64::from(u8::from(mask.is_some())));
     let by_rows = SurrogateParams::new(op, policy.actions, WORKGROUP_SIZE / lanes);
@@ -238,14 +234,14 @@ pub(crate) fn record_categorical(
     };
     let partials = params.partials(context)?;
     let buffers = [
-        bind(1, samples),
-        bind(2, values),
-        bind(3, d_values),
-        bind(4, &partials),
-        bind(10, logits),
-        bind(11, mask.unwrap_or(actions)),
-        bind(12, actions),
-        bind(13, d_logits),
+        bind("samples", samples),
+        bind("values", values),
+        bind("d_values", d_values),
+        bind("partials", &partials),
+        bind("logits", logits),
+        bind("mask", mask.unwrap_or(actions)),
+        bind("actions", actions),
+        bind("d_logits", d_logits),
     ];
     context.dispatch(shader, entry, &constants, &params, &buffers, params.grid())?;
     params.finish(context, &partials, stats, None)
@@ -257,22 +253,15 @@ pub(crate) fn record_gaussian(
     variant: Variant,
     op: &Surrogate,
     policy: &Gaussian,
-    mean: &Buffer<f32>,
-    log_std: &Buffer<f32>,
-    actions: &Buffer<f32>,
-    values: &Buffer<f32>,
-    samples: &Buffer<f32>,
-    d_mean: &Buffer<f32>,
-    d_log_std: &Buffer<f32>,
-    d_log_std_offset: usize,
-    d_values: &Buffer<f32>,
-    stats: &Buffer<f32>,
+    operands: &GaussianOperands<'_, Buffer<f32>>,
 ) -> Result<()> {
+    let GaussianOperands { mean, log_std, actions, values, samples, d_mean, d_log_std, d_log_std_offset, d_values, stats } =
+        operands;
     require_size("columns of partials", SurrogateParams::partial_width(policy.dim, true))?;
     let by_rows = SurrogateParams {
         partial_width: SurrogateParams::partial_width(policy.dim, true) as u32,
         log_std_offset: policy.log_std_offset as u32,
-        d_log_std_offset: d_log_std_offset as u32,
+        d_log_std_offset: *d_log_std_offset as u32,
         ..SurrogateParams::new(op, policy.dim, WORKGROUP_SIZE)
     };
     let (shader, entry, constants, params) = if goes_by_tile(context, variant, policy.dim) {
@@ -282,14 +271,14 @@ pub(crate) fn record_gaussian(
     };
     let partials = params.partials(context)?;
     let buffers = [
-        bind(1, samples),
-        bind(2, values),
-        bind(3, d_values),
-        bind(4, &partials),
-        bind(14, mean),
-        bind(15, log_std),
-        bind(16, actions),
-        bind(17, d_mean),
+        bind("samples", samples),
+        bind("values", values),
+        bind("d_values", d_values),
+        bind("partials", &partials),
+        bind("mean", mean),
+        bind("log_std", log_std),
+        bind("gaussian_actions", actions),
+        bind("d_mean", d_mean),
     ];
     context.dispatch(shader, entry, constants, &params, &buffers, params.grid())?;
     params.finish(context, &partials, stats, Some(d_log_std))
@@ -304,5 +293,5 @@ pub(crate) fn record_stop_on_kl(
 ) -> Result<()> {
     check_stop_on_kl(threshold, stats_row, stats.len(), control.len())?;
     let params = StopParams { stats_row: stats_row as u32, threshold: threshold as f32 };
-    context.dispatch(SHADER, "stop_on_kl", &[], &params, &[bind(5, stats), bind(20, control)], Grid::Linear(1))
+    context.dispatch(SHADER, "stop_on_kl", &[], &params, &[bind("stats", stats), bind("control", control)], Grid::Linear(1))
 }

@@ -6,11 +6,12 @@ mod tolerance;
 
 #[cfg(feature = "gpu")]
 pub(crate) use binding::*;
-pub use tolerance::{CategoricalBounds, GaussianBounds, SurrogateBounds};
+pub use tolerance::{CategoricalBounds, Exact, GaussianBounds, SurrogateBounds};
 
 use crate::error::{Error, Result};
 use crate::kernels::policy::{Categorical, Gaussian};
-use crate::layout::{require_stats_row, sample, term};
+use crate::layout::{control, require_stats_row, sample, term};
+use crate::operands::{Length, operands, require_lens};
 use crate::shape::{elements, require_finite, require_len, require_range, require_size};
 
 /// The loss of the value function, per sample.
@@ -53,6 +54,108 @@ pub struct Surrogate {
     pub stats_row: usize,
 }
 
+operands! {
+    /// Operands of [`surrogate`](crate::backend::SurrogateOps::surrogate).
+    pub struct SurrogateOperands<F> {
+        /// `[batch]`: log-probabilities of the actions taken.
+        logp: Floats,
+        /// `[batch]`: entropies of the distributions.
+        entropy: Floats,
+        /// `[batch]`: predicted returns.
+        values: Floats,
+        /// `[batch, 4]`, see [`sample`].
+        samples: Floats,
+        /// `[batch, 8]`, see [`term`].
+        terms: FloatsMut,
+        /// `[batch]`.
+        d_logp: FloatsMut,
+        /// `[batch]`.
+        d_values: FloatsMut,
+        /// `[rows, 16]`, see [`stat`](crate::layout::stat).
+        stats: FloatsMut,
+    }
+}
+
+operands! {
+    /// Operands of [`surrogate_categorical`](crate::backend::SurrogateOps::surrogate_categorical).
+    pub struct CategoricalOperands<F, W> {
+        /// `[batch, actions]`.
+        logits: Floats,
+        /// `[batch, actions]`: 0 where an action is invalid.
+        mask: OptionalWords,
+        /// `[batch]`: actions taken.
+        actions: Words,
+        /// `[batch]`: predicted returns.
+        values: Floats,
+        /// `[batch, 4]`, see [`sample`].
+        samples: Floats,
+        /// `[batch, actions]`.
+        d_logits: FloatsMut,
+        /// `[batch]`.
+        d_values: FloatsMut,
+        /// `[rows, 16]`, see [`stat`](crate::layout::stat).
+        stats: FloatsMut,
+    }
+}
+
+operands! {
+    /// Operands of [`surrogate_gaussian`](crate::backend::SurrogateOps::surrogate_gaussian).
+    pub struct GaussianOperands<F> {
+        /// `[batch, dim]`.
+        mean: Floats,
+        /// As the distribution says.
+        log_std: Floats,
+        /// `[batch, dim]`: actions taken.
+        actions: Floats,
+        /// `[batch]`: predicted returns.
+        values: Floats,
+        /// `[batch, 4]`, see [`sample`].
+        samples: Floats,
+        /// `[batch, dim]`.
+        d_mean: FloatsMut,
+        /// In the shape of the log-std, from `d_log_std_offset` on.
+        d_log_std: FloatsMut,
+        /// First element of that gradient.
+        d_log_std_offset: Size,
+        /// `[batch]`.
+        d_values: FloatsMut,
+        /// `[rows, 16]`, see [`stat`](crate::layout::stat).
+        stats: FloatsMut,
+    }
+}
+
+/// The policy's part of the loss: of one sample with numbers for `F`, or of several side by side. Gradients are of the mean loss.
+#[derive(Debug, Clone, Copy)]
+pub struct PolicyLoss<F> {
+    /// logp − old_logp.
+    pub log_ratio: F,
+    /// e^log_ratio.
+    pub ratio: F,
+    /// The ratio within its clip.
+    pub clipped_ratio: F,
+    /// Surrogate loss.
+    pub pg_loss: F,
+    /// ratio − 1 − log_ratio.
+    pub k3: F,
+    /// e^(−log_ratio) − 1 + log_ratio.
+    pub kl_penalty: F,
+    /// 1 where the ratio is beyond its clip, else 0.
+    pub outside: F,
+    /// Derivative with respect to logp.
+    pub d_logp: F,
+}
+
+/// The critic's part, likewise.
+#[derive(Debug, Clone, Copy)]
+pub struct CriticLoss<F> {
+    /// The value within its clip.
+    pub clipped_value: F,
+    /// Value loss.
+    pub v_loss: F,
+    /// Derivative with respect to the value.
+    pub d_value: F,
+}
+
 const WORKGROUP_SIZE: usize = 256;
 /// Columns of partial sums for the statistics; those of d_log_std follow, rounded up to as many again.
 #[cfg(feature = "gpu")]
@@ -67,15 +170,12 @@ fn lanes(actions: usize) -> usize {
     }
 }
 
-/// A buffer's name and length.
-type NamedLength = (&'static str, usize);
-
 /// The smallest positive number that no device flushes to zero.
 const SMALLEST: f64 = f32::MIN_POSITIVE as f64;
 
 impl Surrogate {
-    /// Coefficients, samples, values and the row of statistics.
-    fn check(&self, values: usize, samples: usize, d_values: usize, stats: usize) -> Result<()> {
+    /// Coefficients and the row of statistics.
+    fn check(&self, stats: &impl Length) -> Result<()> {
         require_size("batch", self.batch)?;
         for (name, clip) in [("clip_low", self.clip_low), ("clip_high", self.clip_high)] {
             if clip.is_nan() || clip < 0.0 {
@@ -97,27 +197,15 @@ impl Surrogate {
         }
         // Eight terms a sample are the widest of all buffers of this kernel.
         elements("terms", self.batch, term::COLUMNS)?;
-        require_len("values", values, self.batch)?;
-        require_len("samples", samples, self.batch * sample::COLUMNS)?;
-        require_len("d_values", d_values, self.batch)?;
-        require_stats_row(stats, self.stats_row)
+        require_stats_row(stats.len(), self.stats_row)
     }
 
-    /// The buffers of the elementwise operation. `vectors` are `[batch]` each.
-    pub(crate) fn check_elementwise(
-        &self,
-        vectors: [NamedLength; 3],
-        values: usize,
-        samples: usize,
-        terms: usize,
-        d_values: usize,
-        stats: usize,
-    ) -> Result<()> {
-        self.check(values, samples, d_values, stats)?;
-        for (name, len) in vectors {
-            require_len(name, len, self.batch)?;
-        }
-        require_len("terms", terms, self.batch * term::COLUMNS)
+    /// The buffers of the elementwise operation.
+    pub(crate) fn check_elementwise<F: Length>(&self, operands: &SurrogateOperands<'_, F>) -> Result<()> {
+        self.check(operands.stats)?;
+        require_lens!(operands, self.batch => values, d_values, logp, entropy, d_logp);
+        require_lens!(operands, self.batch * sample::COLUMNS => samples; self.batch * term::COLUMNS => terms);
+        Ok(())
     }
 
     fn check_batch(&self, batch: usize) -> Result<()> {
@@ -127,52 +215,32 @@ impl Surrogate {
         Err(Error::shape("policy.batch", format!("op.batch, {}", self.batch), batch))
     }
 
-    /// The buffers of the operation through a categorical head. `matrices` are `[batch, actions]` each.
-    pub(crate) fn check_categorical(
+    /// The buffers of the operation through a categorical head.
+    pub(crate) fn check_categorical<F: Length, W: Length>(
         &self,
         policy: &Categorical,
-        matrices: &[NamedLength],
-        actions: usize,
-        values: usize,
-        samples: usize,
-        d_values: usize,
-        stats: usize,
+        operands: &CategoricalOperands<'_, F, W>,
     ) -> Result<()> {
-        self.check(values, samples, d_values, stats)?;
+        self.check(operands.stats)?;
         self.check_batch(policy.batch)?;
         require_size("actions per row", policy.actions)?;
-        let needed = elements("logits", policy.batch, policy.actions)?;
-        for &(name, len) in matrices {
-            require_len(name, len, needed)?;
-        }
-        require_len("actions", actions, policy.batch)
+        let n = elements("logits", policy.batch, policy.actions)?;
+        operands.mask.map_or(Ok(()), |mask| require_len("mask", mask.len(), n))?;
+        require_lens!(operands, n => logits, d_logits; self.batch => actions, values, d_values);
+        require_lens!(operands, self.batch * sample::COLUMNS => samples);
+        Ok(())
     }
 
-    /// The buffers of the operation through a Gaussian head. `matrices` are `[batch, dim]` each; `log_stds` are length and offset of
-    /// log_std and its gradient.
-    pub(crate) fn check_gaussian(
-        &self,
-        policy: &Gaussian,
-        matrices: [NamedLength; 3],
-        log_stds: [(&'static str, usize, usize); 2],
-        values: usize,
-        samples: usize,
-        d_values: usize,
-        stats: usize,
-    ) -> Result<()> {
-        self.check(values, samples, d_values, stats)?;
+    /// The buffers of the operation through a Gaussian head.
+    pub(crate) fn check_gaussian<F: Length>(&self, policy: &Gaussian, operands: &GaussianOperands<'_, F>) -> Result<()> {
+        self.check(operands.stats)?;
         self.check_batch(policy.batch)?;
         require_size("dim", policy.dim)?;
-        let needed = elements("mean", policy.batch, policy.dim)?;
-        for (name, len) in matrices {
-            require_len(name, len, needed)?;
-        }
-        for (name, len, offset) in log_stds {
-            let own = if policy.state_dependent_std { needed } else { policy.dim };
-            let end = offset.checked_add(own).filter(|&end| end <= u32::MAX as usize);
-            let end = end.ok_or_else(|| Error::shape(name, "an offset below 2^32", offset))?;
-            require_len(name, len, end)?;
-        }
+        let n = elements("mean", policy.batch, policy.dim)?;
+        let log_std_end = policy.log_std_end("log_std", policy.log_std_offset)?;
+        let d_log_std_end = policy.log_std_end("d_log_std", operands.d_log_std_offset)?;
+        require_lens!(operands, n => mean, actions, d_mean; log_std_end => log_std; d_log_std_end => d_log_std);
+        require_lens!(operands, self.batch => values, d_values; self.batch * sample::COLUMNS => samples);
         Ok(())
     }
 }
@@ -180,5 +248,5 @@ impl Surrogate {
 pub(crate) fn check_stop_on_kl(threshold: f64, stats_row: usize, stats: usize, control: usize) -> Result<()> {
     require_finite("threshold", threshold)?;
     require_stats_row(stats, stats_row)?;
-    require_len("control", control, crate::layout::control::WORDS)
+    require_len("control", control, control::WORDS)
 }

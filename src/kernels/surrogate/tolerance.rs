@@ -5,15 +5,13 @@
 //! monotone in it, or has its only minimum at log-ratio 0, so it is evaluated at both ends of the interval in which the log-ratio lies. Where the
 //! ends are on different sides of a clip edge, the jump of the gradient is allowed: which side a rounded ratio falls on is no error.
 
-use super::{Surrogate, ValueLoss, WORKGROUP_SIZE, lanes};
-use crate::kernels::policy::{Categorical, Gaussian};
+use super::{CriticLoss, PolicyLoss, Surrogate, ValueLoss, WORKGROUP_SIZE, lanes};
+use crate::kernels::policy::{Categorical, Gaussian, HALF_LOG_TWO_PI};
 use crate::layout::{sample, stat, term};
-use crate::reference::surrogate::{CriticLoss, PolicyLoss, critic_loss, policy_loss};
 use crate::tolerance::F32_ROUNDOFF as U;
 
 /// Below this a result may be flushed to zero.
 const TINY: f64 = 4.0 * f32::MIN_POSITIVE as f64;
-const HALF_LOG_2PI: f64 = 0.918_938_533_204_672_8;
 
 /// Relative error of exp(x), given a relative error of one rounding in x.
 fn exp_error(x: f64) -> f64 {
@@ -23,6 +21,15 @@ fn exp_error(x: f64) -> f64 {
 /// What an overflow in `f32` leaves is bounded by nothing.
 fn unless_overflow(bound: f64, magnitude: f64) -> f64 {
     if bound.is_nan() || magnitude.is_nan() || magnitude > 0.5 * f64::from(f32::MAX) { f64::INFINITY } else { bound + TINY }
+}
+
+/// The loss of one sample without error, as the twin has it.
+#[derive(Debug, Clone, Copy)]
+pub struct Exact {
+    /// Of a log-ratio and an advantage.
+    pub policy: fn(&Surrogate, f64, f64) -> PolicyLoss<f64>,
+    /// Of a value, a return and an old value.
+    pub critic: fn(&Surrogate, f64, f64, f64) -> CriticLoss<f64>,
 }
 
 /// Bounds of the outputs of [`SurrogateOps::surrogate`](crate::backend::SurrogateOps::surrogate).
@@ -91,8 +98,8 @@ struct RoughLoss {
 }
 
 impl RoughLoss {
-    fn new(op: &Surrogate, logp: Rough, value: f64, row: &[f64]) -> Self {
-        let at = |logp: f64| policy_loss(op, logp - row[sample::OLD_LOGP], row[sample::ADVANTAGE]);
+    fn new(op: &Surrogate, exact_loss: Exact, logp: Rough, value: f64, row: &[f64]) -> Self {
+        let at = |logp: f64| (exact_loss.policy)(op, logp - row[sample::OLD_LOGP], row[sample::ADVANTAGE]);
         let exact = at(logp.value);
         let log_ratio = Rough::new(exact.log_ratio, logp.error + U * exact.log_ratio.abs());
         // The clip's edges and the dual clip are rounded too: one u of the ratio they are compared with, and one of the loss they give.
@@ -110,7 +117,7 @@ impl RoughLoss {
         let live = if stays { advantage * exact.ratio } else { 0.0 };
         let pulled = if op.kl_coef == 0.0 { 0.0 } else { op.kl_coef * (-exact.log_ratio).exp_m1().abs() };
         let d_logp = spread(|loss| loss.d_logp, 0.0);
-        let [clipped_value, v_loss, d_value] = value_bounds(op, value, row);
+        let [clipped_value, v_loss, d_value] = value_bounds(op, exact_loss, value, row);
         Self {
             ratio: spread(|loss| loss.ratio, 1.0),
             clipped_ratio: spread(|loss| loss.clipped_ratio, 1.0),
@@ -137,8 +144,8 @@ fn exp_residual_bound(x: f64, x_error: f64, residual: f64) -> Rough {
 }
 
 /// Clipped value, value loss and derivative.
-fn value_bounds(op: &Surrogate, value: f64, row: &[f64]) -> [Rough; 3] {
-    let exact: CriticLoss<f64> = critic_loss(op, value, row[sample::RETURN], row[sample::OLD_VALUE]);
+fn value_bounds(op: &Surrogate, exact: Exact, value: f64, row: &[f64]) -> [Rough; 3] {
+    let exact = (exact.critic)(op, value, row[sample::RETURN], row[sample::OLD_VALUE]);
     let error = (value - row[sample::RETURN]).abs();
     let square = 0.5 * error * error;
     // Difference, coefficient, product, 1/batch, product.
@@ -261,11 +268,11 @@ fn row_of(samples: &[f64], i: usize) -> &[f64] {
 
 impl Surrogate {
     /// Bounds of the elementwise operation.
-    pub fn bounds(&self, logp: &[f64], entropy: &[f64], values: &[f64], samples: &[f64]) -> SurrogateBounds {
+    pub fn bounds(&self, exact: Exact, logp: &[f64], entropy: &[f64], values: &[f64], samples: &[f64]) -> SurrogateBounds {
         let mut statistics = Statistics::default();
         let (mut terms, mut d_logp, mut d_values) = (vec![0.0; self.batch * term::COLUMNS], Vec::new(), Vec::new());
         for (i, terms) in terms.chunks_exact_mut(term::COLUMNS).enumerate() {
-            let loss = RoughLoss::new(self, Rough { value: logp[i], error: 0.0 }, values[i], row_of(samples, i));
+            let loss = RoughLoss::new(self, exact, Rough { value: logp[i], error: 0.0 }, values[i], row_of(samples, i));
             for (column, part) in [
                 (term::LOG_RATIO, loss.log_ratio),
                 (term::RATIO, loss.ratio),
@@ -287,6 +294,7 @@ impl Surrogate {
     /// Bounds of the operation through a categorical head.
     pub fn categorical_bounds(
         &self,
+        exact: Exact,
         policy: &Categorical,
         logits: &[f64],
         mask: Option<&[u32]>,
@@ -303,7 +311,7 @@ impl Surrogate {
             let action = actions[i] as usize;
             let chosen = action < policy.actions && valid(action);
             let logp = if chosen { softmax.log_prob(action) } else { Rough::default() };
-            let loss = RoughLoss::new(self, logp, value, row_of(samples, i));
+            let loss = RoughLoss::new(self, exact, logp, value, row_of(samples, i));
             let slope = if chosen { loss.d_logp } else { Rough::default() };
             let entropy_slope = self.ent_coef.abs() / self.batch as f64;
             d_logits.extend((0..policy.actions).map(|j| softmax.gradient_bound(j, j == action, slope, entropy_slope)));
@@ -317,6 +325,7 @@ impl Surrogate {
     /// Bounds of the operation through a Gaussian head. `log_std` is where it starts.
     pub fn gaussian_bounds(
         &self,
+        exact: Exact,
         policy: &Gaussian,
         mean: &[f64],
         log_std: &[f64],
@@ -337,7 +346,7 @@ impl Surrogate {
             // old_logp is subtracted before the last three additions; each of their results is the log ratio and what is still to come.
             let log_ratio = (gaussian.logp.value - sample[sample::OLD_LOGP]).abs();
             let logp = Rough::new(gaussian.logp.value, gaussian.logp.error + 3.0 * U * log_ratio);
-            let loss = RoughLoss::new(self, logp, value, sample);
+            let loss = RoughLoss::new(self, exact, logp, value, sample);
             for (d, &(z, inverse_std)) in gaussian.scaled.iter().enumerate() {
                 let slope = loss.d_logp;
                 let (z_abs, scale) = (z.value.abs(), inverse_std.value);
@@ -454,11 +463,11 @@ impl RoughGaussian {
             let z = (action - mean) * inverse_std.value;
             let z = Rough::new(z, z.abs() * (exp_error(log_std) + 2.0 * U));
             let half_square = 0.5 * z.value * z.value;
-            let size = half_square + log_std.abs() + HALF_LOG_2PI;
-            logp -= half_square + log_std + HALF_LOG_2PI;
+            let size = half_square + log_std.abs() + HALF_LOG_TWO_PI;
+            logp -= half_square + log_std + HALF_LOG_TWO_PI;
             logp_error += z.value.abs() * z.error + 0.5 * z.error * z.error + 2.0 * U * half_square + additions * size;
-            entropy += log_std + 0.5 + HALF_LOG_2PI;
-            entropy_size += log_std.abs() + 0.5 + HALF_LOG_2PI;
+            entropy += log_std + 0.5 + HALF_LOG_TWO_PI;
+            entropy_size += log_std.abs() + 0.5 + HALF_LOG_TWO_PI;
             scaled.push((z, inverse_std));
         }
         Self { scaled, logp: Rough::new(logp, logp_error), entropy: Rough::new(entropy, additions * entropy_size) }

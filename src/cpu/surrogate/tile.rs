@@ -1,7 +1,6 @@
 //! Samples side by side, so that loops over them are vectorised.
 
 use crate::layout::sample;
-use crate::real::Real;
 
 /// Samples in a tile: enough that no loop over them is unrolled before it is vectorised. Where fewer are left, the others are zeros, whose loss is 0.
 pub(crate) const LANES: usize = 64;
@@ -11,8 +10,8 @@ pub(crate) type Lanes<E> = [E; LANES];
 
 /// A column of packed samples `[rows, 4]`, at most [`LANES`] of them.
 #[inline(always)]
-pub(crate) fn column<T: Real>(samples: &[T], column: usize) -> Lanes<T> {
-    let mut lanes = [T::zero(); LANES];
+pub(crate) fn column(samples: &[f32], column: usize) -> Lanes<f32> {
+    let mut lanes = [0.0; LANES];
     for (lane, row) in lanes.iter_mut().zip(samples.chunks_exact(sample::COLUMNS)) {
         *lane = row[column];
     }

@@ -1,4 +1,4 @@
-//! Twin of `shaders/surrogate/`, and PPO's loss on the CPU: one pass over tiles of samples, gradients included.
+//! PPO's loss: one pass over tiles of samples, gradients included.
 
 mod categorical;
 mod gaussian;
@@ -9,12 +9,11 @@ use rayon::prelude::*;
 
 pub(crate) use self::categorical::categorical_rows;
 pub(crate) use self::gaussian::{StdGradient, gaussian_rows};
-pub use self::losses::{CriticLoss, PolicyLoss, critic_loss, policy_loss};
 use self::losses::{critic_losses, policy_losses};
 use self::tile::{LANES, Lanes, column, padded};
 use crate::elementary::vectorised;
 use crate::kernels::policy::{Categorical, Gaussian};
-use crate::kernels::surrogate::Surrogate;
+use crate::kernels::surrogate::{CategoricalOperands, CriticLoss, GaussianOperands, PolicyLoss, Surrogate, SurrogateOperands};
 use crate::layout::{control, sample, stat, stop, term};
 use crate::real::Real;
 use crate::scratch::with_scratch;
@@ -34,7 +33,7 @@ pub(crate) struct Sums {
 
 impl Sums {
     /// Means over `op.batch` samples, into the row of `stats`.
-    pub(crate) fn write<T: Real>(&self, op: &Surrogate, stats: &mut [T]) {
+    pub(crate) fn write(&self, op: &Surrogate, stats: &mut [f32]) {
         let mean = |sum: f64| sum / op.batch as f64;
         // A term with a coefficient of 0 stays out, even if infinite.
         let term = |coef: f64, sum: f64| if coef == 0.0 { 0.0 } else { coef * mean(sum) };
@@ -52,7 +51,7 @@ impl Sums {
             (stat::CLIPFRAC, mean(self.outside)),
             (stat::KL_PENALTY, mean(self.kl_penalty)),
         ] {
-            row[column] = T::of(value);
+            row[column] = f32::of(value);
         }
     }
 }
@@ -97,7 +96,7 @@ impl LaneSums {
     }
 
     #[inline(always)]
-    fn add_policy<T: Real>(&mut self, loss: &PolicyLoss<Lanes<T>>, entropy: &Lanes<T>) {
+    fn add_policy(&mut self, loss: &PolicyLoss<Lanes<f32>>, entropy: &Lanes<f32>) {
         for (i, entropy) in entropy.iter().enumerate() {
             self.pg_loss[i] += loss.pg_loss[i].f64();
             self.entropy[i] += entropy.f64();
@@ -109,7 +108,7 @@ impl LaneSums {
     }
 
     #[inline(always)]
-    fn add_critic<T: Real>(&mut self, loss: &CriticLoss<Lanes<T>>) {
+    fn add_critic(&mut self, loss: &CriticLoss<Lanes<f32>>) {
         for i in 0..LANES {
             self.v_loss[i] += loss.v_loss[i].f64();
         }
@@ -131,19 +130,10 @@ fn chunk_rows(width: usize) -> usize {
 }
 
 /// From log-probabilities, for any distribution.
-pub fn surrogate<T: Real>(
-    op: &Surrogate,
-    logp: &[T],
-    entropy: &[T],
-    values: &[T],
-    samples: &[T],
-    terms: &mut [T],
-    d_logp: &mut [T],
-    d_values: &mut [T],
-    stats: &mut [T],
-) {
+pub fn surrogate(op: &Surrogate, operands: SurrogateOperands<'_, Vec<f32>>) {
+    let SurrogateOperands { logp, entropy, values, samples, terms, d_logp, d_values, stats } = operands;
     let chunk = chunk_rows(1);
-    let work = |first: usize, terms: &mut [T], d_logp: &mut [T], d_values: &mut [T]| {
+    let work = |first: usize, terms: &mut [f32], d_logp: &mut [f32], d_values: &mut [f32]| {
         let mut sums = LaneSums::new();
         let tiles = terms.chunks_mut(LANES * term::COLUMNS).zip(d_logp.chunks_mut(LANES)).zip(d_values.chunks_mut(LANES));
         for (tile, ((terms, d_logp), d_values)) in tiles.enumerate() {
@@ -167,15 +157,15 @@ pub fn surrogate<T: Real>(
 }
 
 #[inline(always)]
-fn surrogate_tile<T: Real>(
+fn surrogate_tile(
     op: &Surrogate,
-    logp: &[T],
-    entropy: &[T],
-    values: &[T],
-    samples: &[T],
-    terms: &mut [T],
-    d_logp: &mut [T],
-    d_values: &mut [T],
+    logp: &[f32],
+    entropy: &[f32],
+    values: &[f32],
+    samples: &[f32],
+    terms: &mut [f32],
+    d_logp: &mut [f32],
+    d_values: &mut [f32],
     sums: &mut LaneSums,
 ) {
     let mut unrounded = [0.0; LANES];
@@ -185,7 +175,7 @@ fn surrogate_tile<T: Real>(
     let policy = policy_losses(op, &unrounded, &old_logp, &advantage);
     let critic = critic_losses(op, &padded(values), &target, &old_value);
     for (i, terms) in terms.chunks_exact_mut(term::COLUMNS).enumerate() {
-        terms.fill(T::zero());
+        terms.fill(0.0);
         terms[term::LOG_RATIO] = policy.log_ratio[i];
         terms[term::RATIO] = policy.ratio[i];
         terms[term::CLIPPED_RATIO] = policy.clipped_ratio[i];
@@ -200,7 +190,7 @@ fn surrogate_tile<T: Real>(
 }
 
 /// The critic's part of successive samples; every slice starts with the first of them. Means are over `op.batch`.
-pub(crate) fn value_rows<T: Real>(op: &Surrogate, values: &[T], samples: &[T], d_values: &mut [T]) -> Sums {
+pub(crate) fn value_rows(op: &Surrogate, values: &[f32], samples: &[f32], d_values: &mut [f32]) -> Sums {
     let mut sums = LaneSums::new();
     let tiles = d_values.chunks_mut(LANES).zip(values.chunks(LANES)).zip(samples.chunks(LANES * sample::COLUMNS));
     for ((d_values, values), samples) in tiles {
@@ -217,21 +207,11 @@ pub(crate) fn value_rows<T: Real>(op: &Surrogate, values: &[T], samples: &[T], d
 }
 
 /// Through a categorical head.
-pub fn surrogate_categorical<T: Real>(
-    op: &Surrogate,
-    policy: &Categorical,
-    logits: &[T],
-    mask: Option<&[u32]>,
-    actions: &[u32],
-    values: &[T],
-    samples: &[T],
-    d_logits: &mut [T],
-    d_values: &mut [T],
-    stats: &mut [T],
-) {
+pub fn surrogate_categorical(op: &Surrogate, policy: &Categorical, operands: CategoricalOperands<'_, Vec<f32>, Vec<u32>>) {
+    let CategoricalOperands { logits, mask, actions, values, samples, d_logits, d_values, stats } = operands;
     let width = policy.actions;
     let chunk = chunk_rows(width);
-    let work = |c: usize, d_logits: &mut [T], d_values: &mut [T]| {
+    let work = |c: usize, d_logits: &mut [f32], d_values: &mut [f32]| {
         let first = c * chunk;
         let (logits, mask) = (&logits[first * width..], mask.map(|mask| &mask[first * width..]));
         let samples = &samples[first * sample::COLUMNS..];
@@ -247,24 +227,15 @@ pub fn surrogate_categorical<T: Real>(
     sums.write(op, stats);
 }
 
-/// Through a diagonal Gaussian head. `d_log_std` is where the gradient starts.
-pub fn surrogate_gaussian<T: Real>(
-    op: &Surrogate,
-    policy: &Gaussian,
-    mean: &[T],
-    log_std: &[T],
-    actions: &[T],
-    values: &[T],
-    samples: &[T],
-    d_mean: &mut [T],
-    d_log_std: &mut [T],
-    d_values: &mut [T],
-    stats: &mut [T],
-) {
+/// Through a diagonal Gaussian head.
+pub fn surrogate_gaussian(op: &Surrogate, policy: &Gaussian, operands: GaussianOperands<'_, Vec<f32>>) {
+    let GaussianOperands { mean, log_std, actions, values, samples, d_mean, d_log_std, d_log_std_offset, d_values, stats } =
+        operands;
+    let d_log_std = &mut d_log_std[d_log_std_offset..];
     let dim = policy.dim;
     let log_std = &log_std[policy.log_std_offset..];
     let chunk = chunk_rows(dim);
-    let work = |c: usize, d_mean: &mut [T], d_values: &mut [T], d_log_std: StdGradient<'_, T>| {
+    let work = |c: usize, d_mean: &mut [f32], d_values: &mut [f32], d_log_std: StdGradient<'_>| {
         let first = c * chunk;
         let log_std = if policy.state_dependent_std { &log_std[first * dim..] } else { log_std };
         let (mean, actions) = (&mean[first * dim..], &actions[first * dim..]);
@@ -287,7 +258,7 @@ pub fn surrogate_gaussian<T: Real>(
                     *sums = work(c, d_mean, d_values, StdGradient::Shared(shared));
                 });
                 for (d, gradient) in d_log_std[..dim].iter_mut().enumerate() {
-                    *gradient = T::of(shared.iter().skip(d).step_by(dim).sum::<f64>() - op.ent_coef);
+                    *gradient = f32::of(shared.iter().skip(d).step_by(dim).sum::<f64>() - op.ent_coef);
                 }
             });
         }
@@ -297,7 +268,7 @@ pub fn surrogate_gaussian<T: Real>(
 }
 
 /// The stop word becomes TARGET_KL if nothing stopped before and approx_kl > threshold. The threshold counts as the `f32` that the device gets.
-pub fn stop_on_kl<T: Real>(threshold: f64, stats_row: usize, stats: &[T], control: &mut [u32]) {
+pub fn stop_on_kl(threshold: f64, stats_row: usize, stats: &[f32], control: &mut [u32]) {
     let approx_kl = stats[stats_row * stat::COLUMNS + stat::APPROX_KL].f64();
     if control[control::STOP] == stop::NONE && approx_kl > f64::from(threshold as f32) {
         control[control::STOP] = stop::TARGET_KL;

@@ -3,7 +3,7 @@
 use super::losses::policy_losses;
 use super::tile::{LANES, Lanes, column, padded, transpose_from, transpose_into};
 use super::{LaneSums, Sums};
-use crate::elementary::{ln_1p, vectorised};
+use crate::elementary::{exp, ln_1p, vectorised};
 use crate::kernels::surrogate::Surrogate;
 use crate::layout::sample;
 use crate::real::Real;
@@ -18,8 +18,8 @@ const WIDE_TILE: usize = 4096;
 const BLOCK: usize = 16;
 
 /// What a log-softmax needs, from logits `[groups, LANES]`, each column of its own.
-struct LogSoftmax<T> {
-    largest: Lanes<T>,
+struct LogSoftmax {
+    largest: Lanes<f32>,
     /// How many logits are the largest.
     ties: Lanes<f64>,
     /// Σ e^(logit − largest) over all others.
@@ -28,16 +28,16 @@ struct LogSoftmax<T> {
     weighted: Lanes<f64>,
 }
 
-impl<T: Real> LogSoftmax<T> {
+impl LogSoftmax {
     #[inline(always)]
     fn new() -> Self {
-        Self { largest: [T::min_value(); LANES], ties: [0.0; LANES], others: [0.0; LANES], weighted: [0.0; LANES] }
+        Self { largest: [f32::MIN; LANES], ties: [0.0; LANES], others: [0.0; LANES], weighted: [0.0; LANES] }
     }
 
     #[inline(always)]
-    fn find_largest(&mut self, logits: &[T]) {
+    fn find_largest(&mut self, logits: &[f32]) {
         for first in (0..LANES).step_by(BLOCK) {
-            let mut largest = [T::min_value(); BLOCK];
+            let mut largest = [f32::MIN; BLOCK];
             for group in logits.chunks_exact(LANES) {
                 for (largest, &logit) in largest.iter_mut().zip(&group[first..first + BLOCK]) {
                     *largest = if logit > *largest { logit } else { *largest };
@@ -49,23 +49,23 @@ impl<T: Real> LogSoftmax<T> {
 
     /// Leaves logit − largest in `logits` and its exponential in `exps`, and sums these.
     #[inline(always)]
-    fn exponentiate(&mut self, logits: &mut [T], exps: &mut [T]) {
+    fn exponentiate(&mut self, logits: &mut [f32], exps: &mut [f32]) {
         for first in (0..LANES).step_by(BLOCK) {
-            let (mut ties, mut others, mut weighted) = ([T::zero(); BLOCK], [0.0; BLOCK], [0.0; BLOCK]);
+            let (mut ties, mut others, mut weighted) = ([0.0; BLOCK], [0.0; BLOCK], [0.0; BLOCK]);
             let largest = &self.largest[first..first + BLOCK];
             for (z, exp_z) in logits.chunks_exact_mut(LANES).zip(exps.chunks_exact_mut(LANES)) {
                 let (z, exp_z) = (&mut z[first..first + BLOCK], &mut exp_z[first..first + BLOCK]);
                 // By itself, or it would be in vectors of as few as there are of f64.
                 for i in 0..BLOCK {
                     z[i] = z[i] - largest[i];
-                    exp_z[i] = z[i].exp_in_loops();
+                    exp_z[i] = exp(z[i]);
                 }
                 for i in 0..BLOCK {
-                    let is_largest = z[i] == T::zero();
-                    ties[i] += if is_largest { T::one() } else { T::zero() };
-                    let other = if is_largest { T::zero() } else { exp_z[i] };
+                    let is_largest = z[i] == 0.0;
+                    ties[i] += if is_largest { 1.0 } else { 0.0 };
+                    let other = if is_largest { 0.0 } else { exp_z[i] };
                     // Not −∞·0.
-                    let distance = if exp_z[i] == T::zero() { T::zero() } else { z[i] };
+                    let distance = if exp_z[i] == 0.0 { 0.0 } else { z[i] };
                     others[i] += other.f64();
                     weighted[i] -= distance.f64() * exp_z[i].f64();
                 }
@@ -78,10 +78,10 @@ impl<T: Real> LogSoftmax<T> {
 
     /// Of a single row of logits: what its columns come to.
     #[inline(always)]
-    fn of_row(row: &mut [T], exps: &mut [T]) -> (T, [f64; 3]) {
+    fn of_row(row: &mut [f32], exps: &mut [f32]) -> (f32, [f64; 3]) {
         let mut columns = Self::new();
         columns.find_largest(row);
-        let mut largest = T::min_value();
+        let mut largest = f32::MIN;
         for &of_column in &columns.largest {
             largest = if of_column > largest { of_column } else { largest };
         }
@@ -92,18 +92,18 @@ impl<T: Real> LogSoftmax<T> {
 }
 
 /// Of a tile's samples.
-struct Distribution<T> {
-    log_sum: Lanes<T>,
-    inverse_sum: Lanes<T>,
-    entropy: Lanes<T>,
+struct Distribution {
+    log_sum: Lanes<f32>,
+    inverse_sum: Lanes<f32>,
+    entropy: Lanes<f32>,
     /// Mean of largest − logit: log p + H is logit − largest plus this.
-    mean_distance: Lanes<T>,
+    mean_distance: Lanes<f32>,
 }
 
-impl<T: Real> Distribution<T> {
+impl Distribution {
     #[inline(always)]
-    fn new(softmax: &LogSoftmax<T>) -> Self {
-        let zeros = [T::zero(); LANES];
+    fn new(softmax: &LogSoftmax) -> Self {
+        let zeros = [0.0; LANES];
         let mut tile = Self { log_sum: zeros, inverse_sum: zeros, entropy: zeros, mean_distance: zeros };
         for i in 0..LANES {
             // A row without a valid action has logp 0 and entropy 0.
@@ -112,10 +112,10 @@ impl<T: Real> Distribution<T> {
             let others = if is_empty { 0.0 } else { softmax.others[i] + (softmax.ties[i] - 1.0) };
             let inverse_sum = 1.0 / (1.0 + others);
             let mean_distance = softmax.weighted[i] * inverse_sum;
-            tile.log_sum[i] = T::of(ln_1p(others));
-            tile.inverse_sum[i] = T::of(inverse_sum);
-            tile.entropy[i] = T::of(tile.log_sum[i].f64() + mean_distance);
-            tile.mean_distance[i] = T::of(mean_distance);
+            tile.log_sum[i] = f32::of(ln_1p(others));
+            tile.inverse_sum[i] = f32::of(inverse_sum);
+            tile.entropy[i] = f32::of(tile.log_sum[i].f64() + mean_distance);
+            tile.mean_distance[i] = f32::of(mean_distance);
         }
         tile
     }
@@ -123,29 +123,29 @@ impl<T: Real> Distribution<T> {
 
 /// Derivative with respect to a logit, `z` below the largest.
 #[inline(always)]
-fn logit_gradient<T: Real>(is_taken: bool, z: T, exp_z: T, inverse_sum: T, mean_distance: T, d_logp: T, d_entropy: T) -> T {
+fn logit_gradient(is_taken: bool, z: f32, exp_z: f32, inverse_sum: f32, mean_distance: f32, d_logp: f32, d_entropy: f32) -> f32 {
     let p = exp_z * inverse_sum;
-    let through_logp = d_logp * (if is_taken { T::one() } else { T::zero() } - p);
+    let through_logp = d_logp * (if is_taken { 1.0 } else { 0.0 } - p);
     // Not −∞·0.
-    if p > T::zero() { through_logp - d_entropy * p * (z + mean_distance) } else { through_logp }
+    if p > 0.0 { through_logp - d_entropy * p * (z + mean_distance) } else { through_logp }
 }
 
 /// The policy's part of successive samples; every slice starts with the first of them. Means are over `op.batch`.
-pub(crate) fn categorical_rows<T: Real>(
+pub(crate) fn categorical_rows(
     op: &Surrogate,
     width: usize,
-    logits: &[T],
+    logits: &[f32],
     mask: Option<&[u32]>,
     actions: &[u32],
-    samples: &[T],
-    d_logits: &mut [T],
+    samples: &[f32],
+    d_logits: &mut [f32],
 ) -> Sums {
     // A wide row is padded to whole groups of lanes.
     let stride = width.next_multiple_of(LANES);
     let is_wide = width >= WIDE;
     let rows = if is_wide { (WIDE_TILE / stride).clamp(1, LANES) } else { LANES };
     let elements = if is_wide { rows * stride } else { width * LANES };
-    with_scratch(2 * elements, |scratch: &mut [T]| {
+    with_scratch(2 * elements, |scratch: &mut [f32]| {
         let (z, exps) = scratch.split_at_mut(elements);
         let mut sums = LaneSums::new();
         for (tile, d_logits) in d_logits.chunks_mut(rows * width).enumerate() {
@@ -161,26 +161,26 @@ pub(crate) fn categorical_rows<T: Real>(
 }
 
 /// At most [`LANES`] samples.
-struct Tile<'a, T> {
+struct Tile<'a> {
     width: usize,
     is_wide: bool,
-    logits: &'a [T],
+    logits: &'a [f32],
     mask: Option<&'a [u32]>,
     actions: &'a [u32],
 }
 
-impl<T: Real> Tile<'_, T> {
+impl Tile<'_> {
     #[inline(always)]
-    fn loss(self, op: &Surrogate, samples: &[T], d_logits: &mut [T], z: &mut [T], exps: &mut [T], sums: &mut LaneSums) {
+    fn loss(self, op: &Surrogate, samples: &[f32], d_logits: &mut [f32], z: &mut [f32], exps: &mut [f32], sums: &mut LaneSums) {
         let softmax = if self.is_wide { self.softmax_by_row(z, exps) } else { self.softmax_by_column(z, exps) };
         let mut distribution = Distribution::new(&softmax);
-        distribution.entropy[self.actions.len()..].fill(T::zero());
+        distribution.entropy[self.actions.len()..].fill(0.0);
         let logp = self.log_probs(&softmax.largest, &distribution.log_sum);
         let mut loss = policy_losses(op, &logp, &column(samples, sample::OLD_LOGP), &column(samples, sample::ADVANTAGE));
         for (i, d_logp) in loss.d_logp[..self.actions.len()].iter_mut().enumerate() {
-            *d_logp = if self.took_invalid(i) { T::zero() } else { *d_logp };
+            *d_logp = if self.took_invalid(i) { 0.0 } else { *d_logp };
         }
-        let d_entropy = T::of(-op.ent_coef / op.batch as f64);
+        let d_entropy = f32::of(-op.ent_coef / op.batch as f64);
         if self.is_wide {
             self.gradient_by_row(&distribution, &loss.d_logp, d_entropy, z, exps, d_logits);
         } else {
@@ -188,7 +188,7 @@ impl<T: Real> Tile<'_, T> {
         }
         if let Some(mask) = self.mask {
             for (d_logit, &valid) in d_logits.iter_mut().zip(mask) {
-                *d_logit = if valid == 0 { T::zero() } else { *d_logit };
+                *d_logit = if valid == 0 { 0.0 } else { *d_logit };
             }
         }
         sums.add_policy(&loss, &distribution.entropy);
@@ -203,16 +203,16 @@ impl<T: Real> Tile<'_, T> {
 
     /// Each row of logits in a row of `z [rows, stride]`.
     #[inline(always)]
-    fn softmax_by_row(&self, z: &mut [T], exps: &mut [T]) -> LogSoftmax<T> {
+    fn softmax_by_row(&self, z: &mut [f32], exps: &mut [f32]) -> LogSoftmax {
         let mut softmax = LogSoftmax::new();
         let stride = self.width.next_multiple_of(LANES);
         let rows = z.chunks_exact_mut(stride).zip(exps.chunks_exact_mut(stride)).zip(self.logits.chunks_exact(self.width));
         for (i, ((z, exps), logits)) in rows.enumerate() {
             z[..self.width].copy_from_slice(logits);
-            z[self.width..].fill(T::neg_infinity());
+            z[self.width..].fill(f32::NEG_INFINITY);
             if let Some(mask) = self.mask {
                 for (z, &valid) in z.iter_mut().zip(&mask[i * self.width..][..self.width]) {
-                    *z = if valid == 0 { T::neg_infinity() } else { *z };
+                    *z = if valid == 0 { f32::NEG_INFINITY } else { *z };
                 }
             }
             (softmax.largest[i], [softmax.ties[i], softmax.others[i], softmax.weighted[i]]) = LogSoftmax::of_row(z, exps);
@@ -222,15 +222,15 @@ impl<T: Real> Tile<'_, T> {
 
     /// Each row of logits in a column of `z [width, LANES]`.
     #[inline(always)]
-    fn softmax_by_column(&self, z: &mut [T], exps: &mut [T]) -> LogSoftmax<T> {
+    fn softmax_by_column(&self, z: &mut [f32], exps: &mut [f32]) -> LogSoftmax {
         if self.actions.len() < LANES {
-            z.fill(T::zero());
+            z.fill(0.0);
         }
         transpose_into(self.logits, self.width, z);
         if let Some(mask) = self.mask {
             for (i, mask) in mask.chunks_exact(self.width).enumerate() {
                 for (column, &valid) in z.chunks_exact_mut(LANES).zip(mask) {
-                    column[i] = if valid == 0 { T::neg_infinity() } else { column[i] };
+                    column[i] = if valid == 0 { f32::NEG_INFINITY } else { column[i] };
                 }
             }
         }
@@ -242,7 +242,7 @@ impl<T: Real> Tile<'_, T> {
 
     /// Of the actions taken: 0 where it is masked, NaN where it does not exist.
     #[inline(always)]
-    fn log_probs(&self, largest: &Lanes<T>, log_sum: &Lanes<T>) -> Lanes<f64> {
+    fn log_probs(&self, largest: &Lanes<f32>, log_sum: &Lanes<f32>) -> Lanes<f64> {
         let mut logp = [0.0; LANES];
         for (i, (&action, logits)) in self.actions.iter().zip(self.logits.chunks_exact(self.width)).enumerate() {
             logp[i] = match logits.get(action as usize) {
@@ -257,12 +257,12 @@ impl<T: Real> Tile<'_, T> {
     #[inline(always)]
     fn gradient_by_row(
         &self,
-        distribution: &Distribution<T>,
-        d_logp: &Lanes<T>,
-        d_entropy: T,
-        z: &[T],
-        exps: &[T],
-        d_logits: &mut [T],
+        distribution: &Distribution,
+        d_logp: &Lanes<f32>,
+        d_entropy: f32,
+        z: &[f32],
+        exps: &[f32],
+        d_logits: &mut [f32],
     ) {
         let stride = self.width.next_multiple_of(LANES);
         let rows = z.chunks_exact(stride).zip(exps.chunks_exact(stride)).zip(d_logits.chunks_exact_mut(self.width));
@@ -279,12 +279,12 @@ impl<T: Real> Tile<'_, T> {
     #[inline(always)]
     fn gradient_by_column(
         &self,
-        distribution: &Distribution<T>,
-        d_logp: &Lanes<T>,
-        d_entropy: T,
-        z: &mut [T],
-        exps: &[T],
-        d_logits: &mut [T],
+        distribution: &Distribution,
+        d_logp: &Lanes<f32>,
+        d_entropy: f32,
+        z: &mut [f32],
+        exps: &[f32],
+        d_logits: &mut [f32],
     ) {
         let Distribution { inverse_sum, mean_distance, .. } = distribution;
         let taken = padded(self.actions);

@@ -1,52 +1,21 @@
 //! Loss and gradient of one sample, and of a tile of them side by side.
 
 use super::tile::{LANES, Lanes};
-use crate::kernels::surrogate::{Surrogate, ValueLoss};
+use crate::elementary::exp;
+use crate::kernels::surrogate::{CriticLoss, PolicyLoss, Surrogate, ValueLoss};
 use crate::real::Real;
 
-/// The policy's part: of one sample with numbers for `F`, of a tile with lanes of them. Gradients are of the mean loss.
-#[derive(Debug, Clone, Copy)]
-pub struct PolicyLoss<F> {
-    /// logp − old_logp.
-    pub log_ratio: F,
-    /// e^log_ratio.
-    pub ratio: F,
-    /// The ratio within its clip.
-    pub clipped_ratio: F,
-    /// Surrogate loss.
-    pub pg_loss: F,
-    /// ratio − 1 − log_ratio.
-    pub k3: F,
-    /// e^(−log_ratio) − 1 + log_ratio.
-    pub kl_penalty: F,
-    /// 1 where the ratio is beyond its clip, else 0.
-    pub outside: F,
-    /// Derivative with respect to logp.
-    pub d_logp: F,
-}
-
-/// The critic's part, likewise.
-#[derive(Debug, Clone, Copy)]
-pub struct CriticLoss<F> {
-    /// The value within its clip.
-    pub clipped_value: F,
-    /// Value loss.
-    pub v_loss: F,
-    /// Derivative with respect to the value.
-    pub d_value: F,
-}
-
 /// 1/2!, 1/4!, 1/6!, …
-const EVEN: [f64; 10] = reciprocal_factorials(2);
+const EVEN: [f32; 6] = reciprocal_factorials(2);
 /// 1/3!, 1/5!, 1/7!, …
-const ODD: [f64; 10] = reciprocal_factorials(3);
+const ODD: [f32; 6] = reciprocal_factorials(3);
 
-const fn reciprocal_factorials(first: usize) -> [f64; 10] {
-    let mut all = [0.0; 10];
+const fn reciprocal_factorials(first: usize) -> [f32; 6] {
+    let mut all = [0.0; 6];
     let (mut factorial, mut n) = (1.0, 1);
-    while n < first + 20 {
+    while n < first + 12 {
         if n >= first && (n - first).is_multiple_of(2) {
-            all[(n - first) / 2] = 1.0 / factorial;
+            all[(n - first) / 2] = (1.0 / factorial) as f32;
         }
         n += 1;
         factorial *= n as f64;
@@ -54,13 +23,12 @@ const fn reciprocal_factorials(first: usize) -> [f64; 10] {
     all
 }
 
-/// Σ coefficientₙ·x2ⁿ: as many terms as f64 needs for x2 below 1, or f32.
+/// Σ coefficientₙ·x2ⁿ: as many terms as x2 below 1 needs.
 #[inline(always)]
-fn series<T: Real>(coefficients: &[f64; 10], x2: T) -> T {
-    let terms = if T::UNIT_ROUNDOFF < 1e-12 { 10 } else { 6 };
-    let mut sum = T::zero();
-    for &coefficient in coefficients[..terms].iter().rev() {
-        sum = T::of(coefficient) + x2 * sum;
+fn series(coefficients: &[f32; 6], x2: f32) -> f32 {
+    let mut sum = 0.0;
+    for &coefficient in coefficients.iter().rev() {
+        sum = coefficient + x2 * sum;
     }
     sum
 }
@@ -68,20 +36,20 @@ fn series<T: Real>(coefficients: &[f64; 10], x2: T) -> T {
 /// eˣ − 1 − x and e⁻ˣ − 1 + x of x, eˣ and e⁻ˣ. Their terms cancel for small x: there by their series, split into even and odd powers. Both are infinite
 /// where x is.
 #[inline(always)]
-fn exp_residuals<T: Real>(x: T, exp_x: T, exp_minus_x: T) -> (T, T) {
+fn exp_residuals(x: f32, exp_x: f32, exp_minus_x: f32) -> (f32, f32) {
     let x2 = x * x;
     let (even, odd) = (series(&EVEN, x2), x * series(&ODD, x2));
-    let (above, below) = (x.min(T::max_value()), x.max(T::min_value()));
-    let far = (exp_x - T::one() - above, exp_minus_x - T::one() + below);
-    if x.abs() >= T::one() { far } else { (x2 * (even + odd), x2 * (even - odd)) }
+    let (above, below) = (x.min(f32::MAX), x.max(f32::MIN));
+    let far = (exp_x - 1.0 - above, exp_minus_x - 1.0 + below);
+    if x.abs() >= 1.0 { far } else { (x2 * (even + odd), x2 * (even - odd)) }
 }
 
 /// Of one sample.
 #[inline(always)]
-pub fn policy_loss<T: Real>(op: &Surrogate, log_ratio: T, advantage: T) -> PolicyLoss<T> {
-    let (zero, one) = (T::zero(), T::one());
-    let [low, high, dual_clip] = [1.0 - op.clip_low, 1.0 + op.clip_high, op.dual_clip.unwrap_or(f64::INFINITY)].map(T::of);
-    let (ratio, inverse_ratio) = (log_ratio.exp_in_loops(), (-log_ratio).exp_in_loops());
+fn policy_loss(op: &Surrogate, log_ratio: f32, advantage: f32) -> PolicyLoss<f32> {
+    let (zero, one) = (0.0f32, 1.0f32);
+    let [low, high, dual_clip] = [1.0 - op.clip_low, 1.0 + op.clip_high, op.dual_clip.unwrap_or(f64::INFINITY)].map(f32::of);
+    let (ratio, inverse_ratio) = (exp(log_ratio), exp(-log_ratio));
     let (below, above) = (ratio < low, ratio > high);
     let not_below = if below { low } else { ratio };
     let clipped_ratio = if above { high } else { not_below };
@@ -93,13 +61,13 @@ pub fn policy_loss<T: Real>(op: &Surrogate, log_ratio: T, advantage: T) -> Polic
     let pg_loss = -advantage * if is_dual_clipped { dual_clip } else { counted_ratio };
     let pg_loss = if counts_not { zero } else { pg_loss };
     // torch.min of two equal arguments gives half the gradient to each.
-    let dual_slope = if ratio == dual_clip { T::of(-0.5) * advantage } else { zero };
+    let dual_slope = if ratio == dual_clip { f32::of(-0.5) * advantage } else { zero };
     let slope = if is_clipped { zero } else { -advantage };
     let slope = if is_dual_clipped { dual_slope } else { slope };
     let through_ratio = if (slope == zero) & !log_ratio.is_nan() { zero } else { slope * ratio };
     let (k3, kl_penalty) = exp_residuals(log_ratio, ratio, inverse_ratio);
     let kl_slope = if log_ratio.abs() < one { log_ratio - kl_penalty } else { one - inverse_ratio };
-    let d_log_ratio = if op.kl_coef == 0.0 { through_ratio } else { through_ratio + T::of(op.kl_coef) * kl_slope };
+    let d_log_ratio = if op.kl_coef == 0.0 { through_ratio } else { through_ratio + f32::of(op.kl_coef) * kl_slope };
     PolicyLoss {
         log_ratio,
         ratio,
@@ -108,45 +76,35 @@ pub fn policy_loss<T: Real>(op: &Surrogate, log_ratio: T, advantage: T) -> Polic
         k3,
         kl_penalty,
         outside: if below | above { one } else { zero },
-        d_logp: d_log_ratio / T::of(op.batch as f64),
-    }
-}
-
-/// Of one value; `target` is the return.
-#[inline(always)]
-pub fn critic_loss<T: Real>(op: &Surrogate, value: T, target: T, old_value: T) -> CriticLoss<T> {
-    match op.value_loss {
-        ValueLoss::Mse => squared_error(op, value, target),
-        ValueLoss::Clipped { clip } => clipped_squared_error(op, T::of(clip), value, target, old_value),
-        ValueLoss::Huber { delta } => huber(op, T::of(delta), value, target),
+        d_logp: d_log_ratio / f32::of(op.batch as f64),
     }
 }
 
 #[inline(always)]
-fn squared_error<T: Real>(op: &Surrogate, value: T, target: T) -> CriticLoss<T> {
+fn squared_error(op: &Surrogate, value: f32, target: f32) -> CriticLoss<f32> {
     let error = value - target;
-    CriticLoss { clipped_value: value, v_loss: T::of(0.5) * error * error, d_value: derivative(op, error) }
+    CriticLoss { clipped_value: value, v_loss: f32::of(0.5) * error * error, d_value: derivative(op, error) }
 }
 
 #[inline(always)]
-fn clipped_squared_error<T: Real>(op: &Surrogate, clip: T, value: T, target: T, old_value: T) -> CriticLoss<T> {
-    let half = T::of(0.5);
+fn clipped_squared_error(op: &Surrogate, clip: f32, value: f32, target: f32, old_value: f32) -> CriticLoss<f32> {
+    let half = f32::of(0.5);
     let (error, moved) = (value - target, value - old_value);
     let square = half * error * error;
     let clipped_value = old_value + moved.max(-clip).min(clip);
     let clipped_error = clipped_value - target;
     let clipped_square = half * clipped_error * clipped_error;
     // torch.max of two equal arguments gives half the gradient to each; that of the clipped value passes on nothing beyond the clip.
-    let beyond = if clipped_square == square { half } else { T::nan() };
-    let beyond = if clipped_square > square { T::zero() } else { beyond };
-    let share = if (moved.abs() <= clip) | (clipped_square < square) { T::one() } else { beyond };
+    let beyond = if clipped_square == square { half } else { f32::NAN };
+    let beyond = if clipped_square > square { 0.0 } else { beyond };
+    let share = if (moved.abs() <= clip) | (clipped_square < square) { 1.0 } else { beyond };
     let v_loss = if clipped_square > square { clipped_square } else { square };
     CriticLoss { clipped_value, v_loss, d_value: derivative(op, share * error) }
 }
 
 #[inline(always)]
-fn huber<T: Real>(op: &Surrogate, delta: T, value: T, target: T) -> CriticLoss<T> {
-    let half = T::of(0.5);
+fn huber(op: &Surrogate, delta: f32, value: f32, target: f32) -> CriticLoss<f32> {
+    let half = f32::of(0.5);
     let error = value - target;
     let is_near = error.abs() < delta;
     let scaled = error / delta;
@@ -156,19 +114,19 @@ fn huber<T: Real>(op: &Surrogate, delta: T, value: T, target: T) -> CriticLoss<T
 
 /// Of the loss of the whole batch, from the derivative of a sample's own.
 #[inline(always)]
-fn derivative<T: Real>(op: &Surrogate, slope: T) -> T {
-    if op.vf_coef == 0.0 { T::zero() } else { T::of(op.vf_coef) * slope / T::of(op.batch as f64) }
+fn derivative(op: &Surrogate, slope: f32) -> f32 {
+    if op.vf_coef == 0.0 { 0.0 } else { f32::of(op.vf_coef) * slope / f32::of(op.batch as f64) }
 }
 
 /// Of a tile, as [`policy_loss`]. Log-probabilities come unrounded: log ratios are far smaller, and the rounding would be all of their error.
 #[inline(always)]
-pub(crate) fn policy_losses<T: Real>(
+pub(crate) fn policy_losses(
     op: &Surrogate,
     logp: &Lanes<f64>,
-    old_logp: &Lanes<T>,
-    advantage: &Lanes<T>,
-) -> PolicyLoss<Lanes<T>> {
-    let zeros = [T::zero(); LANES];
+    old_logp: &Lanes<f32>,
+    advantage: &Lanes<f32>,
+) -> PolicyLoss<Lanes<f32>> {
+    let zeros = [0.0; LANES];
     let mut tile = PolicyLoss {
         log_ratio: zeros,
         ratio: zeros,
@@ -181,7 +139,7 @@ pub(crate) fn policy_losses<T: Real>(
     };
     // A loop of its own, because vectors hold half as many numbers in double precision.
     for i in 0..LANES {
-        tile.log_ratio[i] = T::of(logp[i] - old_logp[i].f64());
+        tile.log_ratio[i] = f32::of(logp[i] - old_logp[i].f64());
     }
     for (i, &advantage) in advantage.iter().enumerate() {
         let loss = policy_loss(op, tile.log_ratio[i], advantage);
@@ -196,15 +154,15 @@ pub(crate) fn policy_losses<T: Real>(
     tile
 }
 
-/// Of a tile, as [`critic_loss`]: a loop for each loss, because a choice in the loop would keep it from being vectorised.
+/// Of a tile: a loop for each loss, because a choice in the loop would keep it from being vectorised.
 #[inline(always)]
-pub(crate) fn critic_losses<T: Real>(
+pub(crate) fn critic_losses(
     op: &Surrogate,
-    values: &Lanes<T>,
-    targets: &Lanes<T>,
-    old_values: &Lanes<T>,
-) -> CriticLoss<Lanes<T>> {
-    let zeros = [T::zero(); LANES];
+    values: &Lanes<f32>,
+    targets: &Lanes<f32>,
+    old_values: &Lanes<f32>,
+) -> CriticLoss<Lanes<f32>> {
+    let zeros = [0.0; LANES];
     let mut tile = CriticLoss { clipped_value: zeros, v_loss: zeros, d_value: zeros };
     match op.value_loss {
         ValueLoss::Mse => set_each(
@@ -216,20 +174,20 @@ pub(crate) fn critic_losses<T: Real>(
             set_each(
                 &mut tile,
                 #[inline(always)]
-                |i| clipped_squared_error(op, T::of(clip), values[i], targets[i], old_values[i]),
+                |i| clipped_squared_error(op, f32::of(clip), values[i], targets[i], old_values[i]),
             );
         }
         ValueLoss::Huber { delta } => set_each(
             &mut tile,
             #[inline(always)]
-            |i| huber(op, T::of(delta), values[i], targets[i]),
+            |i| huber(op, f32::of(delta), values[i], targets[i]),
         ),
     }
     tile
 }
 
 #[inline(always)]
-fn set_each<T: Real>(tile: &mut CriticLoss<Lanes<T>>, loss: impl Fn(usize) -> CriticLoss<T>) {
+fn set_each(tile: &mut CriticLoss<Lanes<f32>>, loss: impl Fn(usize) -> CriticLoss<f32>) {
     for i in 0..LANES {
         let loss = loss(i);
         tile.clipped_value[i] = loss.clipped_value;

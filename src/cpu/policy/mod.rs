@@ -1,0 +1,4 @@
+//! Action distributions.
+
+pub(crate) mod categorical;
+pub(crate) mod gaussian;
