@@ -503,3 +503,39 @@ fn verify_passes_on_the_cpu_backend_and_prints_a_table() {
         assert!(table.contains(word), "{word} is not in\n{table}");
     }
 }
+
+#[test]
+fn planted_faults_are_noticed_and_only_they() {
+    let Some(_) = common::gpu() else { return };
+    let faults = ppo_kernels::verify::faults::faults();
+    let find = |shader: &str, place: &str| {
+        faults.iter().find(|fault| fault.shader == shader && fault.place == place).unwrap_or_else(|| panic!("no {place}"))
+    };
+    let harmful = find("gather", "target_rows[element] = source[source_row(row) * params.width «+» column];");
+    let harmless = find("optimizer", "if limited && divisor «>» max_grad_norm {");
+    assert!(harmless.explanation().is_some());
+    for (plant, last) in [
+        ("gather".to_owned(), "unnoticed"),
+        (format!("gather@{}", harmful.start()), "missed gather_floats: "),
+        (format!("optimizer@{}", harmless.start()), "unnoticed"),
+    ] {
+        let output = run(&format!("verify --plant {plant}"));
+        expect_code(&output, 0);
+        let lines = text(&output.stdout);
+        assert!(lines.lines().last().is_some_and(|line| line.starts_with(last)), "{plant}: {lines}");
+    }
+    expect_code(&run("verify --plant gather@1"), 1);
+}
+
+#[test]
+fn planted_faults_are_drawn_counted_and_reported() {
+    let Some(_) = common::gpu() else { return };
+    let output = run("verify --planted-faults 2 --seed 3 --jobs 1");
+    let lines = text(&output.stdout);
+    assert!(lines.contains(" of 2 planted faults noticed, "), "{lines}");
+    let unnoticed = lines.contains("\nunnoticed: ");
+    expect_code(&output, i32::from(unnoticed));
+    let refused = run("verify --planted-faults 2 --backend cpu");
+    expect_code(&refused, 1);
+    assert!(text(&refused.stderr).contains("backend: expected gpu"));
+}

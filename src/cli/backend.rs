@@ -43,6 +43,14 @@ pub struct PrecisionArgs {
     pub precision: Precision,
 }
 
+impl PrecisionArgs {
+    /// The flag, for another process of this program.
+    pub fn as_args(self) -> [String; 2] {
+        let value = self.precision.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned());
+        ["--precision".to_owned(), value]
+    }
+}
+
 /// An open backend.
 #[derive(Debug)]
 pub enum Opened {

@@ -11,6 +11,7 @@ mod hyperparameters;
 mod interrupt;
 mod learning_curve;
 mod output;
+mod planted_faults;
 mod progress;
 mod roofline;
 mod run_folder;

@@ -7,6 +7,7 @@ use ppo_kernels::backend::{Gpu, Memory, Worst};
 use ppo_kernels::verify::{KERNELS, KernelReport, Options, run as run_verify, variants};
 
 use super::backend::{PrecisionArgs, open_cpu, selection};
+use super::planted_faults::PlantedFaultsArgs;
 use super::{Outcome, output};
 
 /// Misses listed; a broken driver has thousands.
@@ -21,26 +22,28 @@ const MISSES_LISTED: usize = 20;
 pub struct VerifyArgs {
     /// Backend to verify
     #[arg(long, value_enum, default_value = "gpu")]
-    backend: VerifiedBackend,
+    pub backend: VerifiedBackend,
     /// The first adapter whose name contains NAME, or its number in the list of `adapters`
     /// [default: the best, software ones included]
     #[arg(long, value_name = "NAME")]
-    adapter: Option<String>,
+    pub adapter: Option<String>,
     #[command(flatten)]
-    precision: PrecisionArgs,
+    pub precision: PrecisionArgs,
     /// Random shapes of each operation, besides the edge sizes
     #[arg(long, value_name = "N", default_value_t = Options::default().cases)]
-    cases: usize,
-    /// Seed of shapes and inputs
+    pub cases: usize,
+    /// Seed of shapes and inputs, and of planted faults
     #[arg(long, value_name = "S", default_value_t = Options::default().seed)]
-    seed: u64,
+    pub seed: u64,
     /// Print a row for each output of each operation
     #[arg(long)]
     operations: bool,
+    #[command(flatten)]
+    planted_faults: PlantedFaultsArgs,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum VerifiedBackend {
+pub enum VerifiedBackend {
     /// The WGSL kernels
     Gpu,
     /// The CPU backend in f32
@@ -52,6 +55,9 @@ type Labelled = (&'static str, KernelReport);
 
 pub fn run(args: &VerifyArgs) -> Result<Outcome> {
     let options = Options { cases: args.cases, seed: args.seed, ..Options::default() };
+    if let Some(outcome) = args.planted_faults.run(args, &options) {
+        return outcome;
+    }
     let reports = match args.backend {
         VerifiedBackend::Gpu => verify_gpu(args, &options)?,
         VerifiedBackend::Cpu => {

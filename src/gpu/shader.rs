@@ -20,7 +20,7 @@ pub fn bindings(source: &str) -> impl Iterator<Item = (u32, &str)> {
     })
 }
 
-/// Whether a shader's indices are proven to be in bounds.
+/// What is known of a shader's indices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Indices {
     /// Each index into an array or a vector is in bounds, in every entry point and specialisation

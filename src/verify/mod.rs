@@ -7,6 +7,8 @@
 //! outside them found.
 
 mod actor_critic;
+#[cfg(feature = "gpu")]
+pub mod faults;
 mod runner;
 #[cfg(feature = "gpu")]
 mod variants;
@@ -35,11 +37,13 @@ pub struct Options {
     pub many_workgroups: bool,
     /// Which of [`KERNELS`].
     pub kernels: Vec<&'static str>,
+    /// Whether to leave out all cases of a kernel behind the first that does not pass.
+    pub stop_at_first_miss: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { cases: 16, seed: 1, many_workgroups: true, kernels: KERNELS.to_vec() }
+        Self { cases: 16, seed: 1, many_workgroups: true, kernels: KERNELS.to_vec(), stop_at_first_miss: false }
     }
 }
 

@@ -13,6 +13,7 @@ pub(super) struct Runner<B> {
     seed: u64,
     random_shapes: usize,
     many_workgroups: bool,
+    stop_at_first_miss: bool,
 }
 
 /// Shapes of more elements than this are there for the number of their workgroups.
@@ -20,8 +21,8 @@ const MANY_ELEMENTS: usize = 1 << 20;
 
 impl<B: Memory> Runner<B> {
     pub(super) fn new(backend: B, options: &Options) -> Self {
-        let Options { cases: random_shapes, seed, many_workgroups, .. } = *options;
-        Self { backend, cases: 0, misses: Vec::new(), seed, random_shapes, many_workgroups }
+        let Options { cases: random_shapes, seed, many_workgroups, stop_at_first_miss, .. } = *options;
+        Self { backend, cases: 0, misses: Vec::new(), seed, random_shapes, many_workgroups, stop_at_first_miss }
     }
 
     /// The edge shapes, then random ones up to `most` in each dimension, drawn as they come up: there may be more than memory holds.
@@ -52,6 +53,9 @@ impl<B: Memory> Runner<B> {
         let wanted = |sizes: &&&[usize]| many_workgroups || sizes.iter().product::<usize>() <= MANY_ELEMENTS;
         let edges = domain.edges.iter().filter(wanted).map(|sizes| sizes.to_vec());
         for sizes in edges.chain(random) {
+            if self.has_stopped() {
+                return Ok(());
+            }
             let mut draw = self.next_draw();
             let operation = O::draw(&sizes, &mut draw);
             match self.call(&operation, draw) {
@@ -61,6 +65,9 @@ impl<B: Memory> Runner<B> {
             }
         }
         for (i, name) in domain.sizes.iter().enumerate() {
+            if self.has_stopped() {
+                return Ok(());
+            }
             let mut sizes = vec![1; domain.sizes.len()];
             sizes[i] = 0;
             let mut draw = self.next_draw();
@@ -98,6 +105,9 @@ impl<B: Memory> Runner<B> {
         case: impl std::fmt::Display,
         body: impl FnOnce(&mut B, &mut Draw) -> Result<()>,
     ) -> Result<()> {
+        if self.has_stopped() {
+            return Ok(());
+        }
         match self.run(body) {
             Ok(()) => Ok(()),
             Err(error @ Error::DeviceLost(_)) => Err(error),
@@ -106,6 +116,10 @@ impl<B: Memory> Runner<B> {
                 Ok(())
             }
         }
+    }
+
+    fn has_stopped(&self) -> bool {
+        self.stop_at_first_miss && !self.misses.is_empty()
     }
 
     fn run(&mut self, body: impl FnOnce(&mut B, &mut Draw) -> Result<()>) -> Result<()> {
