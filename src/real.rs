@@ -1,6 +1,6 @@
 //! Number types of CPU backends: `f32` (the GPU's storage) or `f64` (the oracle).
 
-/// `f32` or `f64`. Arithmetic comes from [`num_traits::Float`]; what it lacks is here.
+/// `f32` or `f64`, with functions that [`num_traits::Float`] lacks.
 pub trait Real:
     num_traits::Float + bytemuck::Pod + std::fmt::Debug + Default + Send + Sync + std::iter::Sum + std::ops::AddAssign + 'static
 {

@@ -25,7 +25,7 @@ impl Inputs {
         (0..n).map(|_| self.0.random_range(0..below as u32)).collect()
     }
 
-    /// Ends of episodes as 0.0 or 1.0: one step in fifty.
+    /// Ends of episodes as 0.0 or 1.0: one step in fifty on average.
     pub(super) fn ends(&mut self, n: usize) -> Vec<f32> {
         (0..n).map(|_| f32::from(u8::from(self.0.random_bool(0.02)))).collect()
     }

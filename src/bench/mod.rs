@@ -155,7 +155,6 @@ pub fn names(options: &Options) -> Vec<String> {
     names.names.into_iter().chain(update::names(options.small)).collect()
 }
 
-/// Collects names.
 struct Names {
     small: bool,
     names: Vec<String>,

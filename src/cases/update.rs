@@ -72,7 +72,7 @@ fn keep_first<B: Backend>(
     count: usize,
 ) -> Result<()> {
     let network = learner.network();
-    // From the heads' outputs of that minibatch. The parameters have moved on, so the log-std comes from those it began with.
+    // The heads' outputs are from that minibatch; the log-std comes from the initial parameters.
     let [logp, entropy] = &mut [problem.alloc(count)?, problem.alloc(count)?];
     let head = learner.minibatch.actor.head();
     let gather = |width| Gather { rows: rollout.steps * rollout.envs, width, start: 0, count };

@@ -17,10 +17,10 @@ use super::{Outcome, output, roofline, sweep};
 
 /// Time every kernel and four whole PPO updates, after checking results against double precision.
 ///
-/// The same run measures peaks: a copy, and arithmetic on registers or a matrix product.
-/// `% of peak` compares a kernel with the time that the peaks allow for its operations and bytes.
-/// Wall time lasts from the call until the result is usable: median and 10-90 % quantiles. GPU time
-/// comes from timestamp queries, without the host and the queue.
+/// Each run measures peaks: a copy, and arithmetic on registers or a matrix product. `% of peak`
+/// compares a kernel with the time that the peaks allow for its operations and bytes. Wall time
+/// lasts from the call until the result is usable: median and 10-90 % quantiles. GPU time comes
+/// from timestamp queries, without the host and the queue.
 ///
 /// A wrong result is not timed, and the exit code is 1. Ctrl-C ends the run after the current
 /// bench, prints and writes the results so far, and exits 130.

@@ -1,4 +1,4 @@
-//! `ppo-kernels verify --planted-faults`: whether verification notices what is wrong.
+//! `ppo-kernels verify --planted-faults`: checks that verification notices planted faults.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
@@ -20,25 +20,25 @@ use super::{Outcome, output};
 /// Random shapes of the first run, which finds most faults.
 const FEW_CASES: usize = 4;
 
-/// `--planted-faults` and what belongs to it.
+/// `--planted-faults` and its options.
 #[derive(Debug, clap::Args)]
 pub struct PlantedFaultsArgs {
-    /// Plant N faults in the shaders, each by itself in a process of its own, and say which go unnoticed
+    /// Plant N faults in the shaders, each in its own process, and report those not noticed
     #[arg(long, value_name = "N", conflicts_with = "operations", value_parser = clap::value_parser!(u32).range(1..))]
     planted_faults: Option<u32>,
-    /// Planted faults that are tried at a time
+    /// Planted faults tried at the same time
     #[arg(long, value_name = "N", default_value_t = 2, requires = "planted_faults", value_parser = clap::value_parser!(u16).range(1..))]
     jobs: u16,
-    /// With a planted fault, one variant of a kernel that takes longer hangs
+    /// Time limit of a kernel variant with a planted fault; a longer run counts as hung
     #[arg(long, value_name = "SECONDS", default_value_t = 300, requires = "planted_faults", value_parser = clap::value_parser!(u32).range(1..))]
     time_limit: u32,
-    /// In the process of its own: the shader, and `@` with the first byte that is changed
+    /// For the fault's own process: the shader, and `@` with the first byte changed
     #[arg(long, hide = true, conflicts_with = "planted_faults")]
     plant: Option<String>,
 }
 
 impl PlantedFaultsArgs {
-    /// Runs what was asked for, if anything was.
+    /// Runs the planted faults, or one process's fault; None without these flags.
     pub fn run(&self, args: &VerifyArgs, options: &Options) -> Option<Result<Outcome>> {
         let planted = self.planted_faults.map(|count| self.plant_all(args, options, count as usize));
         planted.or_else(|| self.plant.as_ref().map(|plant| try_one(args, options, plant)))
@@ -65,31 +65,31 @@ impl PlantedFaultsArgs {
         let mut shaders: Vec<&str> = faults.iter().map(|fault| fault.shader).collect();
         shaders.sort_unstable();
         shaders.dedup();
-        let started = |plant: String| Trial::run(args, &plant, Duration::from_secs(u64::from(self.time_limit)));
+        let started = |plant: String| Verdict::run(args, &plant, Duration::from_secs(u64::from(self.time_limit)));
         let bar = progress(shaders.len() + faults.len());
         let unplanted = in_parallel(self.jobs, &shaders, |shader| {
-            let trial = started((*shader).to_owned());
+            let verdict = started((*shader).to_owned());
             bar.inc(1);
-            trial
+            verdict
         });
-        for (shader, trial) in shaders.iter().zip(unplanted) {
-            match trial? {
-                Trial::Unnoticed => {}
-                Trial::Missed(what) | Trial::DeviceLost(what) | Trial::Crashed(what) => {
+        for (shader, verdict) in shaders.iter().zip(unplanted) {
+            match verdict? {
+                Verdict::Unnoticed => {}
+                Verdict::Missed(what) | Verdict::DeviceLost(what) | Verdict::Crashed(what) => {
                     return Err(Error::Device(format!("{shader} has a miss without a planted fault: {what}")));
                 }
-                Trial::Hung => {
+                Verdict::Hung => {
                     return Err(Error::Device(format!("{shader} takes longer than the time limit without a planted fault")));
                 }
             }
         }
         let trials = in_parallel(self.jobs, &faults, |fault| {
-            let trial = started(format!("{}@{}", fault.shader, fault.start()));
+            let verdict = started(format!("{}@{}", fault.shader, fault.start()));
             bar.inc(1);
-            if matches!(trial, Ok(Trial::Unnoticed)) {
+            if matches!(verdict, Ok(Verdict::Unnoticed)) {
                 bar.suspend(|| output::note(&format!("unnoticed: {fault}")));
             }
-            trial
+            verdict
         });
         bar.finish_and_clear();
         let trials = trials.into_iter().collect::<Result<Vec<_>>>()?;
@@ -99,11 +99,11 @@ impl PlantedFaultsArgs {
 
 fn progress(steps: usize) -> ProgressBar {
     let style = ProgressStyle::with_template("{bar:26.blue} {pos}/{len} planted, {eta} left");
-    // The template is ours and valid; if it were not, the default bar would do.
+    // The template is valid; the default bar is a fallback.
     ProgressBar::new(steps as u64).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
-/// Each item's result, in order; `jobs` are at work at a time.
+/// Each item's result, in order, from `jobs` threads.
 fn in_parallel<T: Sync, R: Send>(jobs: u16, items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
     let (next, done) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
     std::thread::scope(|scope| {
@@ -121,9 +121,9 @@ fn in_parallel<T: Sync, R: Send>(jobs: u16, items: &[T], work: impl Fn(&T) -> R 
     done.into_iter().map(|(_, result)| result).collect()
 }
 
-/// What became of a planted fault.
+/// The outcome of a planted fault.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Trial {
+enum Verdict {
     /// A case did not pass.
     Missed(String),
     /// The device was lost.
@@ -136,13 +136,13 @@ enum Trial {
     Unnoticed,
 }
 
-/// How the last line of a process of its own begins.
+/// Prefixes of the last line of a fault's process.
 const MISSED: &str = "missed ";
 const DEVICE_LOST: &str = "device lost ";
 const UNNOTICED: &str = "unnoticed";
 
-impl Trial {
-    /// Starts this program for one fault, and waits until it ends, or until nothing has come from it for as long as `limit`.
+impl Verdict {
+    /// Starts this program for one fault. Waits until it ends, or prints nothing for `limit`.
     fn run(args: &VerifyArgs, plant: &str, limit: Duration) -> Result<Self> {
         let own = std::env::current_exe().map_err(|source| Error::Io { path: "the program's own file".into(), source })?;
         let mut command = Command::new(own);
@@ -157,7 +157,7 @@ impl Trial {
                 Ok(line) => last = line,
                 Err(RecvTimeoutError::Disconnected) => break,
                 Err(RecvTimeoutError::Timeout) => {
-                    // It may have ended just now, which is as well.
+                    // It may have ended by itself.
                     let _ = child.kill();
                     let _ = child.wait();
                     return Ok(Self::Hung);
@@ -177,21 +177,21 @@ impl Trial {
     }
 }
 
-/// What a process writes, line by line as it comes.
+/// The lines of a process, as they come.
 fn lines_of(child: &mut Child) -> Receiver<String> {
     let (sender, receiver) = channel();
     if let Some(stdout) = child.stdout.take() {
         std::thread::spawn(move || {
             let lines = BufReader::new(stdout).lines().map_while(std::io::Result::ok);
-            // Where nobody listens any more, the process is being killed.
+            // Without a receiver, the process is being killed.
             lines.map_while(|line| sender.send(line).ok()).for_each(drop);
         });
     }
     receiver
 }
 
-/// In the process of its own: plants the fault, if there is one, and verifies the shader; what has been explained, and what has no fault, with few
-/// cases only.
+/// In the fault's own process: plants the fault, if there is one, and verifies the shader.
+/// Explained faults, and runs without a fault, take few cases.
 fn try_one(args: &VerifyArgs, options: &Options, plant: &str) -> Result<Outcome> {
     let (shader, start) = plant.split_once('@').map_or((plant, None), |(shader, start)| (shader, Some(start)));
     let is_this = |fault: &Fault| fault.shader == shader && start.is_some_and(|start| start == fault.start().to_string());
@@ -211,7 +211,7 @@ fn try_one(args: &VerifyArgs, options: &Options, plant: &str) -> Result<Outcome>
     let few = Options { cases: options.cases.min(FEW_CASES), many_workgroups: false, ..options.clone() };
     let mut runs = vec![few];
     if fault.is_some_and(|fault| fault.explanation().is_none()) {
-        // Other inputs than those that have passed.
+        // Other inputs than in the passed run.
         runs.push(Options { seed: options.seed.wrapping_add(1), ..options.clone() });
     }
     for options in runs {
@@ -237,15 +237,15 @@ fn one_line(prefix: &str, what: &impl std::fmt::Display) -> String {
     prefix.to_owned() + &what.to_string().split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// Prints what became of the faults.
-fn conclude(shaders: &[&str], tried: &[(Fault, Trial)]) -> Result<Outcome> {
+/// Prints the outcomes of the faults.
+fn conclude(shaders: &[&str], tried: &[(Fault, Verdict)]) -> Result<Outcome> {
     let report = Report::new(shaders, tried);
     report.lines.iter().try_for_each(|line| output::line(line))?;
     Ok(report.outcome)
 }
 
 /// Whether a column counts a fault.
-type Counts<'a> = &'a dyn Fn(&(Fault, Trial)) -> bool;
+type Counts<'a> = &'a dyn Fn(&(Fault, Verdict)) -> bool;
 
 struct Report {
     lines: Vec<String>,
@@ -253,15 +253,16 @@ struct Report {
 }
 
 impl Report {
-    fn new(shaders: &[&str], tried: &[(Fault, Trial)]) -> Self {
-        let is_unnoticed =
-            |(fault, trial): &(Fault, Trial), explained| *trial == Trial::Unnoticed && fault.explanation().is_some() == explained;
+    fn new(shaders: &[&str], tried: &[(Fault, Verdict)]) -> Self {
+        let is_unnoticed = |(fault, verdict): &(Fault, Verdict), explained| {
+            *verdict == Verdict::Unnoticed && fault.explanation().is_some() == explained
+        };
         let columns: [(&str, Counts<'_>); 7] = [
             ("planted", &|_| true),
-            ("missed", &|(_, trial)| matches!(trial, Trial::Missed(_))),
-            ("device lost", &|(_, trial)| matches!(trial, Trial::DeviceLost(_))),
-            ("crashed", &|(_, trial)| matches!(trial, Trial::Crashed(_))),
-            ("hung", &|(_, trial)| *trial == Trial::Hung),
+            ("missed", &|(_, verdict)| matches!(verdict, Verdict::Missed(_))),
+            ("device lost", &|(_, verdict)| matches!(verdict, Verdict::DeviceLost(_))),
+            ("crashed", &|(_, verdict)| matches!(verdict, Verdict::Crashed(_))),
+            ("hung", &|(_, verdict)| *verdict == Verdict::Hung),
             ("explained", &|tried| is_unnoticed(tried, true)),
             ("unnoticed", &|tried| is_unnoticed(tried, false)),
         ];
@@ -274,19 +275,19 @@ impl Report {
         }
         let mut lines = vec![table.to_string()];
         let (mut explained, mut unnoticed, mut wrong) = (0, 0, 0);
-        for (fault, trial) in tried {
-            match (trial, fault.explanation()) {
-                (Trial::Unnoticed, None) => {
+        for (fault, verdict) in tried {
+            match (verdict, fault.explanation()) {
+                (Verdict::Unnoticed, None) => {
                     unnoticed += 1;
                     lines.push(format!("unnoticed: {fault}"));
                 }
-                (Trial::Unnoticed, Some(reason)) => {
+                (Verdict::Unnoticed, Some(reason)) => {
                     explained += 1;
                     lines.push(format!("explained: {fault}: {reason}"));
                 }
                 (_, Some(_)) => {
                     wrong += 1;
-                    lines.push(format!("noticed, although it is explained: {fault}: {trial:?}"));
+                    lines.push(format!("noticed, although it is explained: {fault}: {verdict:?}"));
                 }
                 (_, None) => {}
             }
@@ -312,10 +313,10 @@ mod tests {
 
     #[test]
     fn the_last_line_says_what_became_of_a_fault() {
-        assert_eq!(Trial::of_line("unnoticed"), Some(Trial::Unnoticed));
-        assert_eq!(Trial::of_line("missed gae: a b"), Some(Trial::Missed("gae: a b".to_owned())));
-        assert_eq!(Trial::of_line(&one_line(DEVICE_LOST, &"a\n  b")), Some(Trial::DeviceLost("a b".to_owned())));
-        assert_eq!([Trial::of_line(""), Trial::of_line("passed plain")], [None, None]);
+        assert_eq!(Verdict::of_line("unnoticed"), Some(Verdict::Unnoticed));
+        assert_eq!(Verdict::of_line("missed gae: a b"), Some(Verdict::Missed("gae: a b".to_owned())));
+        assert_eq!(Verdict::of_line(&one_line(DEVICE_LOST, &"a\n  b")), Some(Verdict::DeviceLost("a b".to_owned())));
+        assert_eq!([Verdict::of_line(""), Verdict::of_line("passed plain")], [None, None]);
     }
 
     #[test]
@@ -324,21 +325,21 @@ mod tests {
         let explained = faults.iter().find(|fault| fault.explanation().is_some()).unwrap();
         let other = faults.iter().find(|fault| fault.shader == "gather").unwrap();
         let shaders = ["gather", explained.shader];
-        let report = |trials: [Trial; 2]| {
+        let report = |trials: [Verdict; 2]| {
             Report::new(&shaders, &[other.clone(), explained.clone()].into_iter().zip(trials).collect::<Vec<_>>())
         };
 
-        let all_is_well = report([Trial::Hung, Trial::Unnoticed]);
+        let all_is_well = report([Verdict::Hung, Verdict::Unnoticed]);
         assert_eq!(all_is_well.outcome, Outcome::Success);
         assert_eq!(all_is_well.lines.last().unwrap(), "1 of 2 planted faults noticed, 1 explained, 0 unnoticed");
         assert!(all_is_well.lines.iter().any(|line| line.starts_with(&format!("explained: {explained}: "))));
 
-        let survivor = report([Trial::Unnoticed, Trial::Unnoticed]);
+        let survivor = report([Verdict::Unnoticed, Verdict::Unnoticed]);
         assert_eq!(survivor.outcome, Outcome::Negative);
         assert_eq!(survivor.lines.last().unwrap(), "0 of 2 planted faults noticed, 1 explained, 1 unnoticed");
         assert!(survivor.lines.contains(&format!("unnoticed: {other}")), "{:?}", survivor.lines);
 
-        let wrongly_explained = report([Trial::Hung, Trial::Missed("a case".to_owned())]);
+        let wrongly_explained = report([Verdict::Hung, Verdict::Missed("a case".to_owned())]);
         assert_eq!(wrongly_explained.outcome, Outcome::Negative);
     }
 }

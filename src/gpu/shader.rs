@@ -11,7 +11,7 @@ pub struct Shader {
     pub indices: Indices,
 }
 
-/// Number and name of every buffer of group 0 in a WGSL text: names stand once, in the shader, and bindings are asked for by them.
+/// Number and name of every buffer of group 0 in a WGSL text, which alone defines them.
 pub fn bindings(source: &str) -> impl Iterator<Item = (u32, &str)> {
     source.lines().filter_map(|line| {
         let (number, rest) = line.trim_start().strip_prefix("@group(0) @binding(")?.split_once(')')?;

@@ -70,7 +70,7 @@ pub fn forward<T: Real>(layer: &Linear, activation: Activation, x: &[T], params:
     let transposed = Matrix { data: &params[weight_offset..], strides: [1, in_features] };
     product([batch, in_features, out_features], Matrix { data: x, strides: [in_features, 1] }, transposed, y);
     for row in y.chunks_exact_mut(out_features) {
-        row.iter_mut().zip(&params[bias_offset..]).for_each(|(y, &b)| *y = *y + b);
+        row.iter_mut().zip(&params[bias_offset..]).for_each(|(y, &b)| *y += b);
     }
     if let Some(pre) = pre {
         pre[..y.len()].copy_from_slice(y);

@@ -1,6 +1,8 @@
 //! The kernels' CPU twins, generic over `f32` and `f64`. They read like the formulas, take slices that a contract has already
 //! checked, and accumulate in `f64`.
 
+#![allow(clippy::needless_range_loop)] // a formula has its indices
+
 pub mod advantage;
 pub mod gather;
 pub mod linear;

@@ -29,7 +29,8 @@ pub(super) struct Pipelines {
 }
 
 impl Pipelines {
-    /// The number of the buffer that a shader calls `name`. A text that replaces it keeps its bindings.
+    /// The number of the buffer that a shader calls `name`. A text that replaces it keeps its
+    /// bindings.
     pub(super) fn binding(&mut self, shader: Shader, name: &str) -> Result<u32> {
         let known = self.bindings.entry(shader.name).or_insert_with(|| bindings(shader.source).collect());
         let found = known.iter().find(|(_, known)| *known == name);

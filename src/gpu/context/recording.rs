@@ -45,8 +45,9 @@ impl BindGroups {
 }
 
 impl Context {
-    /// Records one dispatch. `buffers` go to the shader's variables of these names; `params` is the uniform at binding 0. Within the crate only: a
-    /// shader with proven indices relies on its kernel having checked the buffers' lengths.
+    /// Records a dispatch. `buffers` go to the shader's variables of these names; `params` is the
+    /// uniform at binding 0. Private, because a shader with proven indices relies on its kernel's
+    /// checks of lengths.
     ///
     /// # Errors
     /// [`Error::LimitExceeded`] for the grid, [`Error::Device`] from the compiler,
