@@ -57,7 +57,7 @@ impl LogSoftmax {
                 let (z, exp_z) = (&mut z[first..first + BLOCK], &mut exp_z[first..first + BLOCK]);
                 // By itself, or it would be in vectors of as few as there are of f64.
                 for i in 0..BLOCK {
-                    z[i] = z[i] - largest[i];
+                    z[i] -= largest[i];
                     exp_z[i] = exp(z[i]);
                 }
                 for i in 0..BLOCK {
