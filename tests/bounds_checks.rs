@@ -448,7 +448,7 @@ fn surrogate(run: &mut Run<'_>) {
         run.keep(&[d_mean, d_log_std, d_values, stats]);
     }
     let mut control = run.gpu.upload_words(&control::INITIAL).unwrap();
-    run.gpu.stop_on_kl(-1.0, 1, &stats, &mut control).unwrap();
+    run.gpu.stop_on_kl(-1.0, 1, stats, &mut control).unwrap();
     run.keep_words(&control);
 }
 

@@ -3,7 +3,7 @@
 use crate::kernels::gather::{Gather, SamplesOperands};
 use crate::layout::sample;
 
-/// target[i, :] = source[indices[start + i], :], an index beyond the last row being the last.
+/// `target[i, :] = source[indices[start + i], :]`, an index beyond the last row being the last.
 pub fn rows<E: Copy>(op: &Gather, source: &[E], indices: &[u32], target: &mut [E]) {
     for i in 0..op.count {
         let row = row(op, indices, i);
@@ -13,7 +13,7 @@ pub fn rows<E: Copy>(op: &Gather, source: &[E], indices: &[u32], target: &mut [E
     }
 }
 
-/// samples[i] = (old_logp[r], advantages[r], returns[r], old_values[r]), r = indices[start + i].
+/// `samples[i] = (old_logp[r], advantages[r], returns[r], old_values[r])`, `r = indices[start + i]`.
 pub fn pack_samples<T: Copy>(op: &Gather, operands: SamplesOperands<'_, Vec<T>, Vec<u32>>) {
     let SamplesOperands { indices, old_logp, advantages, returns, old_values, samples } = operands;
     for i in 0..op.count {

@@ -152,7 +152,7 @@ pub fn run<A: Backend>(backend: A, options: &Options, mut observe: impl FnMut(&K
         let started = Instant::now();
         let mut runner = Runner::new(CrossCheck::new(backend, Cpu::<f64>::new()), options);
         if kernel == "actor_critic" {
-            actor_critic::cases(&mut runner)?
+            actor_critic::cases(&mut runner)?;
         }
         operations::operations(&mut OfKernel { kernel, runner: &mut runner })?;
         let Runner { backend: checked, cases, misses, .. } = runner;

@@ -1,7 +1,7 @@
 //! On two backends, compared.
 
 use super::PolicyOps;
-use crate::backend::{CrossCheck, Pair};
+use crate::backend::{CrossCheck, Memory, Pair};
 use crate::error::{Error, Result};
 use crate::kernels::policy::tolerance::CategoricalBounds;
 use crate::kernels::policy::{
@@ -54,7 +54,7 @@ impl<A: PolicyOps, B: PolicyOps> CrossCheck<A, B> {
         &mut self,
         op: &Categorical,
         bounds: &CategoricalBounds,
-        operands: &mut CategoricalSampleOperands<'_, Pair<A::Floats, B::Floats>, Pair<A::Words, B::Words>>,
+        operands: &mut CategoricalSampleOperands<'_, <Self as Memory>::Floats, <Self as Memory>::Words>,
     ) -> Result<()> {
         let CategoricalSampleOperands { logits, mask, uniforms, offset, actions, logp } = operands;
         let offset = *offset;

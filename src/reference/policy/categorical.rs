@@ -121,9 +121,9 @@ pub fn backward<T: Real>(op: &Categorical, operands: CategoricalBackwardOperands
 /// Σ p·(log p − log q).
 pub fn kl<T: Real>(op: &Categorical, operands: CategoricalKlOperands<'_, Vec<T>, Vec<u32>>) {
     let CategoricalKlOperands { p_logits, q_logits, mask, kl } = operands;
-    for i in 0..op.batch {
+    for (i, kl) in kl.iter_mut().take(op.batch).enumerate() {
         let [p, q] = [p_logits, q_logits].map(|logits| Softmax::new(op, logits, mask, i));
-        kl[i] = T::of(p.kl(&q).0);
+        *kl = T::of(p.kl(&q).0);
     }
 }
 

@@ -74,13 +74,13 @@ pub fn backward<T: Real>(op: &Gaussian, operands: GaussianBackwardOperands<'_, V
 /// KL(p ‖ q) = Σ ½(e^t − 1 − t) + ½z², t = 2(p's s − q's s), z = (p's mean − q's mean)/q's σ.
 pub fn kl<T: Real>(op: &Gaussian, operands: GaussianKlOperands<'_, Vec<T>>) {
     let GaussianKlOperands { p_mean, p_log_std, q_mean, q_log_std, kl } = operands;
-    for row in 0..op.batch {
+    for (row, kl) in kl.iter_mut().take(op.batch).enumerate() {
         let term = |d| {
             let (i, s) = (row * op.dim + d, op.log_std_index(row, d));
             let z = (p_mean[i].f64() - q_mean[i].f64()) / q_log_std[s].f64().exp();
             0.5 * exp_minus_tangent(2.0 * (p_log_std[s].f64() - q_log_std[s].f64())) + 0.5 * z * z
         };
-        kl[row] = T::of((0..op.dim).map(term).sum());
+        *kl = T::of((0..op.dim).map(term).sum());
     }
 }
 
@@ -104,7 +104,7 @@ pub fn kl_backward<T: Real>(op: &Gaussian, argument: KlArgument, operands: Gauss
 pub fn squashed_evaluate<T: Real>(op: &SquashedGaussian, operands: SquashedEvaluateOperands<'_, Vec<T>>) {
     let SquashedEvaluateOperands { mean, log_std, u, actions, log_det, logp } = operands;
     let width = op.high - op.low;
-    for row in 0..op.gaussian.batch {
+    for (row, logp) in logp.iter_mut().take(op.gaussian.batch).enumerate() {
         let mut sum = 0.0;
         for (d, [mean, s, u]) in dimensions(&op.gaussian, row, mean, log_std, u).enumerate() {
             let i = row * op.gaussian.dim + d;
@@ -115,7 +115,7 @@ pub fn squashed_evaluate<T: Real>(op: &SquashedGaussian, operands: SquashedEvalu
             log_det[i] = T::of(squeezed);
             sum += log_density([mean, s, u]) - squeezed - (0.5 * width).ln();
         }
-        logp[row] = T::of(sum);
+        *logp = T::of(sum);
     }
 }
 
