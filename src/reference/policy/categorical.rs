@@ -97,7 +97,7 @@ pub fn sample<T: Real>(op: &Categorical, operands: CategoricalSampleOperands<'_,
     }
 }
 
-/// d_logp·(1[a] − p) − d_entropy·p·(log p + H).
+/// d_logp·(δ_a − p) − d_entropy·p·(log p + H).
 pub fn backward<T: Real>(op: &Categorical, operands: CategoricalBackwardOperands<'_, Vec<T>, Vec<u32>>) {
     let CategoricalBackwardOperands { logits, mask, actions, d_logp, d_entropy, d_logits } = operands;
     for i in 0..op.batch {
