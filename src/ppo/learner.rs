@@ -240,7 +240,19 @@ impl<B: Backend> Learner<B> {
         self.config.batch_size().div_ceil(self.minibatch_size)
     }
 
-    /// A whole update: advantages; for each minibatch, gather, forward, loss, backward, clip, Adam.
+    /// A whole update, in the order of CleanRL's `ppo.py`:
+    ///
+    /// ```text
+    /// advantages, returns = gae(rewards, values, ends)
+    /// for epoch in 0..update_epochs:
+    ///     indices = permutation(num_steps * num_envs)
+    ///     for minibatch in indices.split(num_minibatches):
+    ///         outputs, values = networks(observations[minibatch])
+    ///         loss, gradient = surrogate(outputs, values, normalise(advantages[minibatch]), …)
+    ///         if kl_stop is before_step and approx_kl > 1.5 * target_kl: stop
+    ///         params = adam(params, gradient * min(1, max_grad_norm / norm(gradient)))
+    ///     if kl_stop is after_epoch and approx_kl > target_kl: stop
+    /// ```
     ///
     /// # Errors
     /// A rollout of another size or kind: [`Error::Shape`], [`Error::InvalidValue`]. A rollout or
